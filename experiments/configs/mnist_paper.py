@@ -1,0 +1,24 @@
+"""Ten mechanisms on MNIST as the paper has them: no relocation.
+
+  python -m experiments.train \
+      --config=experiments/configs/mnist_paper.py:full --workdir=runs/paper
+
+Batch normalisation in the experts, Adam with its default parameters, 2,000
+steps (Sec. 4). Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """The paper's experiment; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.relocation.window = 0
+  c.experts.update(norm="batch", b1=0.9)
+  c.discriminator.b1 = 0.9
+  c.identity.batch_size = c.train.batch_size
+  if mode != "smoke":
+    c.train.steps = 2_000
+  return c

@@ -1,0 +1,73 @@
+"""Reporters: a progress bar for a person, plain lines for a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import tqdm
+
+
+def reporter() -> Plain | Bar:
+  """The one that suits standard error."""
+  return Bar() if sys.stderr.isatty() else Plain()
+
+
+class Plain:
+  """A line for everything, with the time since the start."""
+
+  def __init__(self):
+    self._start = time.perf_counter()
+    self._first: tuple[int, float] | None = None
+
+  def say(self, text: str) -> None:
+    seconds = time.perf_counter() - self._start
+    print(f"[{seconds:7.1f} s] {text}", file=sys.stderr, flush=True)
+
+  def progress(
+      self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    now = time.perf_counter()
+    if self._first is None:
+      self._first = (step, now)
+    first_step, first_time = self._first
+    speed = ""
+    if step > first_step:
+      rate = (step - first_step) / (now - first_time)
+      left = (total - step) / rate
+      speed = f"  {rate:.2f} steps/s  {left:.0f} s left"
+    self.say(f"step {step}/{total}  {describe(values)}{speed}")
+
+
+class Bar:
+  """A progress bar; lines of text go above it."""
+
+  def __init__(self):
+    self._bar: tqdm.tqdm | None = None
+
+  def say(self, text: str) -> None:
+    tqdm.tqdm.write(text, file=sys.stderr)
+
+  def progress(
+      self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    if self._bar is None:
+      self._bar = tqdm.tqdm(
+          total=total, initial=step, unit="step", dynamic_ncols=True
+      )
+    self._bar.set_postfix_str(describe(values), refresh=False)
+    self._bar.update(step - self._bar.n)
+    if step == total:
+      self._bar.close()
+
+
+def describe(values: Mapping[str, np.ndarray]) -> str:
+  """Losses, and the share of wins of each expert in percent."""
+  wins_E = values["competition/wins_E"]
+  shares = " ".join(f"{s:.0f}" for s in 100 * wins_E / max(wins_E.sum(), 1))
+  return (
+      f"expert {values['loss/expert']:.3f}  "
+      f"discriminator {values['loss/discriminator']:.3f}  wins% {shares}"
+  )

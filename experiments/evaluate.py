@@ -1,0 +1,17 @@
+"""Evaluates the newest checkpoint of a run again, and writes result.json.
+
+  python -m experiments.evaluate --workdir=runs/mnist
+"""
+
+from experiments import console, launch
+from icm_jax.training import results
+from icm_jax.viz import report
+
+
+def main() -> None:
+  result = results.evaluate_checkpoint(launch.workdir())
+  console.reporter().say(report.headline(result))
+
+
+if __name__ == "__main__":
+  launch.run(main)

@@ -1,0 +1,63 @@
+"""What the programs share: flags, errors as one line, and exit codes."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from icm_jax import types
+from icm_jax.training import loop
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run.", required=True
+)
+
+
+def workdir() -> pathlib.Path:
+  """The folder that the user named."""
+  return pathlib.Path(WORKDIR.value).expanduser()
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags and calls `main`.
+
+  Exit codes: 0; 1 for a failure that the message or traceback explains; 2 for
+  bad input, with one line on standard error; 130 after an interruption.
+  """
+  logging.set_verbosity(logging.WARNING)
+  # ml_collections loads config files by a deprecated function.
+  warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+
+  def guarded(argv: list[str]) -> int:
+    if len(argv) > 1:
+      return _fail(f"unexpected arguments: {' '.join(argv[1:])}", BAD_INPUT)
+    try:
+      main()
+    except types.InputError as error:
+      return _fail(error, BAD_INPUT)
+    except FloatingPointError as error:
+      return _fail(error, 1)
+    except loop.Interrupted as error:
+      return _fail(error, INTERRUPTED)
+    return 0
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  # A config file may raise anything while it is loaded.
+  except Exception as error:
+    sys.exit(_fail(error, BAD_INPUT))
+
+
+def _fail(error: Exception | str, code: int) -> int:
+  print(f"error: {error}", file=sys.stderr)
+  return code

@@ -1,0 +1,57 @@
+"""The identity start: before they compete, experts learn to copy."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from icm_jax import types
+from icm_jax.competition import expert_axis, losses
+
+
+def identity_step(
+    state: types.TrainState,
+    x_BHWC: jax.Array,
+    learning_E: jax.Array,
+    *,
+    setup: types.Setup,
+) -> tuple[types.TrainState, jax.Array]:
+  """Trains experts, each alone, to return their input (Sec. 4 of the paper).
+
+  Args:
+    state: of the run.
+    x_BHWC: transformed images, float32 in [0, 1].
+    learning_E: bool; the other experts stay bit-identical.
+    setup: bound before jitting.
+
+  Returns:
+    The state with new experts, its step not counted; and mse_E, float32, the
+    error of each expert before this update.
+  """
+  mode = expert_axis.resolve(setup.expert_map)
+
+  def copy_gradient(params, stats, x_BHWC):
+    def objective(params):
+      y_BHWC, new_stats = setup.expert.apply(params, stats, x_BHWC, train=True)
+      return losses.reconstruction_loss(y_BHWC, x_BHWC).mean(), new_stats
+
+    return jax.value_and_grad(objective, has_aux=True)(params)
+
+  (mse_E, stats_E), grads_E = expert_axis.map_leading(
+      copy_gradient, (0, 0, None), mode=mode
+  )(state.experts_E, state.expert_stats_E, x_BHWC)
+  updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
+      grads_E, state.expert_opt_E, state.experts_E
+  )
+  keep = functools.partial(expert_axis.select, learning_E)
+  state = state.replace(
+      experts_E=keep(
+          optax.apply_updates(state.experts_E, updates_E), state.experts_E
+      ),
+      expert_stats_E=keep(stats_E, state.expert_stats_E),
+      expert_opt_E=keep(opt_E, state.expert_opt_E),
+  )
+  return state, mse_E

@@ -1,0 +1,83 @@
+"""Idle experts are moved to where the work is."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from icm_jax import rng, types
+from icm_jax.competition import expert_axis
+
+
+def donors(
+    wins_E: jax.Array, relocation: types.Relocation
+) -> tuple[jax.Array, jax.Array]:
+  """Says which experts are idle and whom each should be copied from.
+
+  The first idle expert gets the busiest expert, the second the second busiest,
+  and so on, as long as these won more than `max_share` of an equal share: an
+  expert that has one mechanism only is left alone.
+
+  Args:
+    wins_E: int32, images won in the window.
+    relocation: thresholds.
+
+  Returns:
+    moved_E, bool, and donor_E, int32 in [0, E), which counts where moved.
+  """
+  equal_share = wins_E.sum() / wins_E.shape[0]
+  idle_E = wins_E < relocation.min_share * equal_share
+  busiest_first_E = jnp.argsort(-wins_E)
+  rank_E = jnp.where(idle_E, jnp.cumsum(idle_E) - 1, 0)
+  donor_E = busiest_first_E[rank_E]
+  moved_E = idle_E & (wins_E[donor_E] > relocation.max_share * equal_share)
+  return moved_E, donor_E
+
+
+def relocate(
+    state: types.TrainState,
+    tx: optax.GradientTransformation,
+    relocation: types.Relocation,
+) -> tuple[types.TrainState, jax.Array]:
+  """Moves idle experts, if a window ends at this step.
+
+  A moved expert becomes a copy of a busy one, slightly perturbed so that the
+  two part, with a fresh optimizer state. Everything else stays bit-identical.
+
+  Args:
+    state: after the update of its step.
+    tx: optimizer of one expert.
+    relocation: the window must be at least 1.
+
+  Returns:
+    The state, and moved_E, bool.
+  """
+  due = state.step % relocation.window == 0
+  moved_E, donor_E = donors(state.window_wins_E, relocation)
+  moved_E = moved_E & due
+  key = rng.stream(state.key, "relocate", state.step)
+
+  def perturbed(index, a_E):
+    copy_E = a_E[donor_E]
+    axes = tuple(range(1, a_E.ndim))
+    scale_E = jnp.sqrt(jnp.mean(copy_E**2, axis=axes, keepdims=True))
+    noise_E = jax.random.normal(jax.random.fold_in(key, index), a_E.shape)
+    return copy_E + relocation.perturbation * scale_E * noise_E
+
+  leaves, structure = jax.tree.flatten(state.experts_E)
+  copies_E = jax.tree.unflatten(
+      structure, [perturbed(i, leaf) for i, leaf in enumerate(leaves)]
+  )
+  stats_E = jax.tree.map(lambda a_E: a_E[donor_E], state.expert_stats_E)
+  state = state.replace(
+      experts_E=expert_axis.select(moved_E, copies_E, state.experts_E),
+      expert_stats_E=expert_axis.select(
+          moved_E, stats_E, state.expert_stats_E
+      ),
+      expert_opt_E=expert_axis.select(
+          moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
+      ),
+      window_wins_E=jnp.where(due, 0, state.window_wins_E),
+  )
+  return state, moved_E

@@ -1,0 +1,153 @@
+"""The competition: one update, top to bottom."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from icm_jax import rng, types
+from icm_jax.competition import assign, expert_axis, losses, winners
+from icm_jax.competition.relocate import relocate
+
+
+def init_state(
+    key: jax.Array, setup: types.Setup, num_experts: int
+) -> types.TrainState:
+  """Draws all parameters; every expert starts from a key of its own.
+
+  Args:
+    key: of the run; kept in the state.
+    setup: networks and optimizers.
+    num_experts: E, at least 1.
+
+  Raises:
+    InputError: E < 1, or a discriminator with running statistics.
+  """
+  if num_experts < 1:
+    raise types.InputError(
+        f"The number of experts must be at least 1; got {num_experts}."
+    )
+  key_E = jax.random.split(rng.stream(key, "experts"), num_experts)
+  experts_E, expert_stats_E = jax.vmap(setup.expert.init)(key_E)
+  discriminator, stats = setup.discriminator.init(
+      rng.stream(key, "discriminator")
+  )
+  if jax.tree.leaves(stats):
+    raise types.InputError(
+        "The discriminator has running statistics, so that the score of an "
+        "image would depend on the images beside it; use another "
+        "normalisation, such as group, or none."
+    )
+  return types.TrainState(
+      step=jnp.zeros((), jnp.int32),
+      key=key,
+      experts_E=experts_E,
+      expert_stats_E=expert_stats_E,
+      expert_opt_E=jax.vmap(setup.expert_tx.init)(experts_E),
+      discriminator=discriminator,
+      discriminator_opt=setup.discriminator_tx.init(discriminator),
+      window_wins_E=jnp.zeros(num_experts, jnp.int32),
+  )
+
+
+def competition_step(
+    state: types.TrainState, batch: types.Batch, *, setup: types.Setup
+) -> tuple[types.TrainState, types.Metrics]:
+  """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
+
+  Scores, winners and both gradients belong to the state before the update.
+
+  Args:
+    state: donated by whoever jits this.
+    batch: transformed and canonical images, [B, H, W, C] each.
+    setup: bound before jitting.
+
+  Returns:
+    The next state and metrics: `loss/expert`, `loss/discriminator` (scalars,
+    nats), `competition/wins_E` (int32), `competition/moved_E` (bool).
+  """
+  x_BHWC = batch.transformed_BHWC
+  mode = expert_axis.resolve(setup.expert_map)
+  over = functools.partial(expert_axis.map_leading, mode=mode)
+
+  # Every expert restores every image.
+  restore = functools.partial(setup.expert.apply, train=True)
+  y_EBHWC, stats_E = over(restore, (0, 0, None))(
+      state.experts_E, state.expert_stats_E, x_BHWC
+  )
+
+  # The discriminator scores all outputs, and learns to tell them all, the
+  # losers' too, from canonical images.
+  def score(discriminator, y_BHWC):
+    return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
+
+  def discriminator_objective(discriminator):
+    canonical_B = score(discriminator, batch.canonical_BHWC)
+    score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
+    return losses.discriminator_loss(canonical_B, score_EB).mean(), score_EB
+
+  (discriminator_loss, score_EB), discriminator_grads = jax.value_and_grad(
+      discriminator_objective, has_aux=True
+  )(state.discriminator)
+
+  # The best output takes the image.
+  won = assign.assign_winners(score_EB)
+
+  # Each winner learns, from the images it won, to look more canonical.
+  def expert_objective(y_BHWC):
+    return losses.expert_loss(score(state.discriminator, y_BHWC)).mean()
+
+  winning_BHWC = y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])]
+  expert_loss, cotangent_BHWC = jax.value_and_grad(expert_objective)(
+      winning_BHWC
+  )
+  grads_E = winners.winners_gradient(
+      setup.expert,
+      state.experts_E,
+      state.expert_stats_E,
+      x_BHWC,
+      cotangent_BHWC,
+      *won,
+      mode=mode,
+  )
+
+  # Winners and the discriminator move; losers stay as they are.
+  experts_E, expert_opt_E = _apply_gradients(
+      jax.vmap(setup.expert_tx.update),
+      grads_E,
+      state.expert_opt_E,
+      state.experts_E,
+  )
+  discriminator, discriminator_opt = _apply_gradients(
+      setup.discriminator_tx.update,
+      discriminator_grads,
+      state.discriminator_opt,
+      state.discriminator,
+  )
+  keep = functools.partial(expert_axis.select, won.wins_E > 0)
+  state = state.replace(
+      step=state.step + 1,
+      experts_E=keep(experts_E, state.experts_E),
+      expert_stats_E=keep(stats_E, state.expert_stats_E),
+      expert_opt_E=keep(expert_opt_E, state.expert_opt_E),
+      discriminator=discriminator,
+      discriminator_opt=discriminator_opt,
+      window_wins_E=state.window_wins_E + won.wins_E,
+  )
+  moved_E = jnp.zeros_like(won.wins_E, bool)
+  if setup.relocation.window:
+    state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
+  return state, {
+      "loss/expert": expert_loss,
+      "loss/discriminator": discriminator_loss,
+      "competition/wins_E": won.wins_E,
+      "competition/moved_E": moved_E,
+  }
+
+
+def _apply_gradients(update, grads, opt_state, params):
+  updates, opt_state = update(grads, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state

@@ -1,0 +1,119 @@
+"""The winners' gradient: a backward pass over won images only."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from icm_jax import types
+from icm_jax.competition import expert_axis
+
+# Images a group: fewer means more, smaller convolutions; more means more empty
+# slots, for each expert's last group is seldom full.
+GROUP_SIZE = 4
+
+
+class Groups(NamedTuple):
+  """A batch in groups of images that one expert won; some slots are empty.
+
+  Attributes:
+    expert_G: int32 in [0, E), the winner of a group's images.
+    image_GS: int32 in [0, B], an image's index in the batch; B is no image.
+  """
+
+  expert_G: jax.Array
+  image_GS: jax.Array
+
+
+def group_by_winner(
+    winner_B: jax.Array, wins_E: jax.Array, *, size: int = GROUP_SIZE
+) -> Groups:
+  """Sorts a batch into groups of `size` images with the same winner.
+
+  The number of groups is the most that any assignment can need, so that shapes
+  do not depend on who won.
+
+  Args:
+    winner_B: int32 in [0, E).
+    wins_E: int32, images won by each expert.
+    size: slots of a group.
+
+  Returns:
+    The groups; every image stands in exactly one slot.
+  """
+  num_images, num_experts = winner_B.shape[0], wins_E.shape[0]
+  most_winners = min(num_images, num_experts)
+  num_groups = (num_images + most_winners * (size - 1)) // size
+  groups_E = (wins_E + size - 1) // size
+  first_group_E = jnp.cumsum(groups_E) - groups_E
+  won_BE = jax.nn.one_hot(winner_B, num_experts, dtype=jnp.int32)
+  rank_B = jnp.sum((jnp.cumsum(won_BE, axis=0) - 1) * won_BE, axis=1)
+  slot_B = first_group_E[winner_B] * size + rank_B
+  image_GS = jnp.full(num_groups * size, num_images, jnp.int32)
+  image_GS = image_GS.at[slot_B].set(jnp.arange(num_images, dtype=jnp.int32))
+  expert_G = jnp.zeros(num_groups, jnp.int32)
+  expert_G = expert_G.at[slot_B // size].set(winner_B)
+  return Groups(expert_G, image_GS.reshape(num_groups, size))
+
+
+def winners_gradient(
+    expert: types.Network,
+    experts_E: types.PyTree,
+    stats_E: types.PyTree,
+    x_BHWC: jax.Array,
+    cotangent_BHWC: jax.Array,
+    winner_B: jax.Array,
+    wins_E: jax.Array,
+    *,
+    mode: str,
+) -> types.PyTree:
+  """Gradient of the experts through the outputs with which they won.
+
+  Args:
+    expert: the network of all experts.
+    experts_E: their parameters.
+    stats_E: their running statistics. If there are any, an output depends on
+      the whole batch, and so the backward pass runs over the whole batch; if
+      there are none, it runs only over the images that an expert won.
+    x_BHWC: transformed images.
+    cotangent_BHWC: gradient of the loss in the winning output of each image.
+    winner_B: int32 in [0, E).
+    wins_E: int32, images won by each expert.
+    mode: "unroll" or "vmap".
+
+  Returns:
+    Gradients with the structure of `experts_E`; zero where nothing was won.
+  """
+  restore = functools.partial(expert.apply, train=True)
+  if jax.tree.leaves(stats_E):
+    won_EB = winner_B[None, :] == jnp.arange(wins_E.shape[0])[:, None]
+    cotangent_EBHWC = jnp.where(
+        won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0
+    )
+
+    def whole_batch(experts_E):
+      return expert_axis.map_leading(restore, (0, 0, None), mode=mode)(
+          experts_E, stats_E, x_BHWC
+      )[0]
+
+    return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
+
+  groups = group_by_winner(winner_B, wins_E)
+
+  def one_group(expert_id, image_S):
+    params = jax.tree.map(lambda a_E: a_E[expert_id], experts_E)
+    x_SHWC = x_BHWC.at[image_S].get(mode="fill", fill_value=0.0)
+    cotangent_SHWC = cotangent_BHWC.at[image_S].get(mode="fill", fill_value=0.0)
+    apply = lambda params: restore(params, stats_E, x_SHWC)[0]
+    return jax.vjp(apply, params)[1](cotangent_SHWC)[0]
+
+  grads_G = expert_axis.map_leading(one_group, (0, 0), mode=mode)(*groups)
+  sum_by_expert = functools.partial(
+      jax.ops.segment_sum,
+      segment_ids=groups.expert_G,
+      num_segments=wins_E.shape[0],
+  )
+  return jax.tree.map(sum_by_expert, grads_G)

@@ -1,0 +1,1 @@
+"""Data sets as tensorflow-datasets builders that need no TensorFlow."""

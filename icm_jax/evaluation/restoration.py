@@ -1,0 +1,244 @@
+"""What the experts make of transformed test images."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icm_jax import mechanisms as mechanisms_lib
+from icm_jax import rng, types
+from icm_jax.competition import assign, expert_axis, losses
+from icm_jax.data import problem as problem_lib
+from icm_jax.data import sources
+from icm_jax.evaluation import classifier as classifier_lib
+from icm_jax.evaluation import specialisation
+
+
+class Examples(NamedTuple):
+  """Test images, each transformed by one known mechanism.
+
+  Attributes:
+    clean_NHWC: float32 in [0, 1], before the mechanism.
+    transformed_NHWC: float32 in [0, 1].
+    mechanism_N: int32 in [0, M); every mechanism equally often, to within one.
+    label_N: int32 in [0, K).
+  """
+
+  clean_NHWC: np.ndarray
+  transformed_NHWC: np.ndarray
+  mechanism_N: np.ndarray
+  label_N: np.ndarray
+
+
+def make_examples(
+    test: sources.Images,
+    mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+    *,
+    seed: int,
+    num_examples: int,
+) -> Examples:
+  """Transforms the first test images of a random order.
+
+  Where more examples are asked for than there are images, images come again,
+  with the next mechanism.
+
+  Args:
+    test: images that nothing was trained on.
+    mechanisms: M of them.
+    seed: of the order and of random mechanisms.
+    num_examples: N.
+
+  Raises:
+    InputError: fewer examples than mechanisms.
+  """
+  num_mechanisms = len(mechanisms)
+  if num_examples < num_mechanisms:
+    raise types.InputError(
+        f"Evaluation needs at least one example for each of the "
+        f"{num_mechanisms} mechanisms; got {num_examples}."
+    )
+  num_images = len(test.label_N)
+  order = np.random.default_rng(seed).permutation(num_images)
+  turn, position = np.divmod(np.arange(num_examples), num_images)
+  ids = order[position]
+  mechanism_N = ((position + turn) % num_mechanisms).astype(np.int32)
+  key = rng.stream(jax.random.key(seed), "examples")
+
+  @jax.jit
+  def transform(key, x_BHWC, id_B):
+    clean_BHWC = problem_lib.to_float(x_BHWC)
+    return clean_BHWC, mechanisms_lib.apply_each(
+        key, clean_BHWC, id_B, mechanisms
+    )
+
+  clean_NHWC, transformed_NHWC = jax.device_get(
+      transform(key, test.image_NHWC[ids], mechanism_N)
+  )
+  return Examples(
+      clean_NHWC, transformed_NHWC, mechanism_N, np.asarray(test.label_N)[ids]
+  )
+
+
+class Restored(NamedTuple):
+  """A batch after the experts.
+
+  Attributes:
+    output_EBHWC: float32 in [0, 1], every expert's output.
+    score_EB: float32 logits of the discriminator, larger is more canonical.
+    winner_B: int32 in [0, E).
+    restored_BHWC: float32 in [0, 1], the winners' outputs.
+  """
+
+  output_EBHWC: jax.Array
+  score_EB: jax.Array
+  winner_B: jax.Array
+  restored_BHWC: jax.Array
+
+
+def restore(
+    state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
+) -> Restored:
+  """Applies every expert and takes the best output, image by image.
+
+  Running statistics are used and nothing is changed. To use learned experts in
+  front of a model of your own, jit this and take `restored_BHWC`.
+
+  Args:
+    state: read, not donated.
+    x_BHWC: float32 in [0, 1].
+    setup: bound before jitting.
+  """
+  mode = expert_axis.resolve(setup.expert_map)
+  over = functools.partial(expert_axis.map_leading, mode=mode)
+  apply = functools.partial(setup.expert.apply, train=False)
+  output_EBHWC, _ = over(apply, (0, 0, None))(
+      state.experts_E, state.expert_stats_E, x_BHWC
+  )
+  score_EB = over(
+      lambda y_BHWC: setup.discriminator.apply(
+          state.discriminator, {}, y_BHWC, train=False
+      )[0],
+      (0,),
+  )(output_EBHWC)
+  winner_B = assign.assign_winners(score_EB).winner_B
+  restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
+  return Restored(output_EBHWC, score_EB, winner_B, restored_BHWC)
+
+
+class Judgement(NamedTuple):
+  """What evaluation keeps of every example, on the host.
+
+  Attributes:
+    score_EN: float32 logits.
+    winner_N: int32 in [0, E).
+    error_N: float32, mean squared error of the winner's output against the
+      clean image.
+    correct_N: whether the classifier names clean, transformed and restored
+      images rightly, by these three names; bool.
+  """
+
+  score_EN: np.ndarray
+  winner_N: np.ndarray
+  error_N: np.ndarray
+  correct_N: dict[str, np.ndarray]
+
+
+class Evaluator:
+  """Evaluates states on fixed examples; compiles once.
+
+  Attributes:
+    examples: the test images.
+  """
+
+  def __init__(
+      self,
+      examples: Examples,
+      setup: types.Setup,
+      classifier: types.Network,
+      *,
+      num_mechanisms: int,
+      batch_size: int,
+  ):
+    self.examples = examples
+    self._num_mechanisms = num_mechanisms
+    self._batch_size = min(batch_size, len(examples.label_N))
+    predict = classifier_lib.classify(classifier)
+
+    @jax.jit
+    def judge(state, classifier_params, clean_BHWC, x_BHWC, label_B):
+      restored = restore(state, x_BHWC, setup=setup)
+      views = {
+          "clean": clean_BHWC,
+          "transformed": x_BHWC,
+          "restored": restored.restored_BHWC,
+      }
+      correct_B = {
+          name: predict(classifier_params, view_BHWC) == label_B
+          for name, view_BHWC in views.items()
+      }
+      error_B = losses.reconstruction_loss(restored.restored_BHWC, clean_BHWC)
+      # The expert axis goes last, so that batches join along the first.
+      return restored.score_EB.T, restored.winner_B, error_B, correct_B
+
+    self._judge = judge
+
+  def judge(
+      self, state: types.TrainState, classifier_params: types.PyTree
+  ) -> Judgement:
+    """Runs all examples through the experts, batch by batch."""
+    num_examples = len(self.examples.label_N)
+    parts = []
+    for start in range(0, num_examples, self._batch_size):
+      # The last batch is filled up from the front, and cut again below.
+      ids = np.arange(start, start + self._batch_size) % num_examples
+      part = self._judge(
+          state,
+          classifier_params,
+          self.examples.clean_NHWC[ids],
+          self.examples.transformed_NHWC[ids],
+          self.examples.label_N[ids],
+      )
+      parts.append(jax.device_get(part))
+    score_NE, winner_N, error_N, correct_N = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[:num_examples], *parts
+    )
+    return Judgement(score_NE.T, winner_N, error_N, correct_N)
+
+  def evaluate(
+      self, state: types.TrainState, classifier_params: types.PyTree
+  ) -> dict[str, np.ndarray | float]:
+    """Measures a state.
+
+    Returns:
+      `wins_EM` (counts), `score_EM` (mean of D's probability, in [0, 1]),
+      `coverage`, `matched`, `psnr_db_M`, and for clean, transformed and
+      restored images `accuracy/NAME_M`, in [0, 1].
+    """
+    judged = self.judge(state, classifier_params)
+    mechanism_N = self.examples.mechanism_N
+    one_hot_NM = np.eye(self._num_mechanisms)[mechanism_N]
+    weight_NM = one_hot_NM / one_hot_NM.sum(axis=0)
+    wins_EM = specialisation.count_wins(
+        judged.winner_N,
+        mechanism_N,
+        num_experts=len(judged.score_EN),
+        num_mechanisms=self._num_mechanisms,
+    )
+    probability_EN = np.exp(-np.logaddexp(0.0, -judged.score_EN))
+    # The floor stands for a perfect copy, 100 dB.
+    error_M = np.maximum(judged.error_N @ weight_NM, 1e-10)
+    return {
+        "wins_EM": wins_EM,
+        "score_EM": probability_EN @ weight_NM,
+        "coverage": specialisation.coverage(wins_EM),
+        "matched": specialisation.matched(wins_EM),
+        "psnr_db_M": -10.0 * np.log10(error_M),
+        **{
+            f"accuracy/{name}_M": correct_N @ weight_NM
+            for name, correct_N in judged.correct_N.items()
+        },
+    }

@@ -1,0 +1,77 @@
+"""The paper's mechanisms for digits: shifts, noise, contrast inversion.
+
+A mechanism is a pure function `(key, x_HWC) -> x_HWC` on float32 images in
+[0, 1]; the shape is kept and the key is consumed, if it is used at all.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def shift(
+    key: jax.Array,
+    x_HWC: jax.Array,
+    *,
+    up: int = 0,
+    right: int = 0,
+    pixels: int = 4,
+    background: float = 0.0,
+) -> jax.Array:
+  """Moves the image; what leaves the frame is lost (Sec. 4, "translations").
+
+  Args:
+    key: not used: the shift is deterministic.
+    x_HWC: float32 in [0, 1].
+    up: direction, -1, 0 or 1; -1 is down.
+    right: direction, -1, 0 or 1; -1 is left.
+    pixels: length of the shift along each axis.
+    background: value of the pixels that come into the frame, in [0, 1].
+
+  Returns:
+    float32 in [0, 1], same shape.
+  """
+  del key
+  height, width, _ = x_HWC.shape
+  down, across = -up * pixels, right * pixels
+  framed_HWC = jnp.pad(
+      x_HWC,
+      ((pixels, pixels), (pixels, pixels), (0, 0)),
+      constant_values=background,
+  )
+  return jax.lax.dynamic_slice(
+      framed_HWC, (pixels - down, pixels - across, 0), x_HWC.shape
+  ).reshape(height, width, -1)
+
+
+def noise(
+    key: jax.Array, x_HWC: jax.Array, *, stddev: float = 0.5
+) -> jax.Array:
+  """Adds Gaussian pixel noise and clips (Sec. 4, "noise").
+
+  Args:
+    key: consumed.
+    x_HWC: float32 in [0, 1].
+    stddev: in units of the pixel range.
+
+  Returns:
+    float32 in [0, 1], same shape.
+  """
+  noisy_HWC = x_HWC + stddev * jax.random.normal(key, x_HWC.shape)
+  # Clipped, not rescaled: rescaling would change the contrast as well.
+  return jnp.clip(noisy_HWC, 0.0, 1.0)
+
+
+def invert(key: jax.Array, x_HWC: jax.Array) -> jax.Array:
+  """Inverts the contrast, 1 - x (Sec. 4, "contrast inversion").
+
+  Args:
+    key: not used: the inversion is deterministic.
+    x_HWC: float32 in [0, 1].
+
+  Returns:
+    float32 in [0, 1], same shape.
+  """
+  del key
+  return 1.0 - x_HWC

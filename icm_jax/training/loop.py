@@ -1,0 +1,342 @@
+"""A run from its config to its result; the only code that writes meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icm_jax import competition, rng, types
+from icm_jax.data import problem as problem_lib
+from icm_jax.evaluation import classifier as classifier_lib
+from icm_jax.training import checkpoint, files, metrics, results
+from icm_jax.training import setup as setup_lib
+from icm_jax.training import workdir as workdir_lib
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+class Reporter(Protocol):
+  """Tells a person how a run goes; the library itself prints nothing."""
+
+  def say(self, text: str) -> None:
+    """A line of text."""
+
+  def progress(
+      self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    """The row of metrics of the steps up to `step`."""
+
+
+class Silent:
+  """The reporter that reports nothing."""
+
+  def say(self, text: str) -> None:
+    del text
+
+  def progress(
+      self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    del step, total, values
+
+
+class Interrupted(Exception):
+  """The user stopped the run; all that was done is saved."""
+
+
+class Clock:
+  """Seconds by stage, added up over interrupted runs.
+
+  Attributes:
+    seconds: by stage: `start`, `compile`, `classifier`, `identity`, `train`,
+      `evaluate`; and `total`, which holds what belongs to no stage too.
+  """
+
+  def __init__(self, started: float, seconds: Mapping[str, float]):
+    """Goes on from `seconds`; `started` is a `time.perf_counter` value."""
+    self._last = started
+    self.seconds = dict(seconds)
+
+  def lap(self, stage: str | None = None) -> None:
+    """Books the time since the last lap."""
+    now = time.perf_counter()
+    for name in ("total", stage) if stage else ("total",):
+      self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+    self._last = now
+
+
+def due(step: int, every: int, total: int) -> bool:
+  """True on multiples of `every` and on the last step; 0 means never."""
+  return every > 0 and (step % every == 0 or step == total)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> dict[str, Any]:
+  """Trains, evaluates and writes everything but the report.
+
+  Args:
+    config: as `experiments/configs/mnist.py` documents it.
+    workdir: made if it does not exist; belongs to one run.
+    resume: go on from the newest checkpoint in `workdir`.
+    reporter: told how the run goes.
+    started: `time.perf_counter()` at the start of the process; None is now.
+
+  Returns:
+    What `result.json` holds.
+
+  Raises:
+    InputError: the user's input is at fault; nothing was trained yet.
+    FloatingPointError: a loss is not finite; names the step.
+    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+  """
+  started = time.perf_counter() if started is None else started
+  reporter = reporter or Silent()
+  workdir_lib.claim(workdir, config, resume=resume)
+  run = setup_lib.build(config)
+  workdir_lib.write_config(workdir, config)
+  reporter.say(
+      f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
+      f"{len(run.problem.canonical_ids)} canonical, "
+      f"{len(run.problem.test.label_N)} test images; "
+      f"{len(run.mechanisms)} mechanisms, {config.experts.count} experts"
+  )
+  with (
+      contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
+      _stop_requests() as stop_requested,
+  ):
+    session = _start(config, run, checkpoints, reporter, started)
+    first_step = int(session.state.step)
+    writer = metrics.MetricWriter(workdir, last_step=first_step)
+    with contextlib.closing(writer):
+      session = _compete(
+          config, run, session, checkpoints, writer, reporter, stop_requested
+      )
+    reporter.say("evaluating")
+    result = results.measure(
+        workdir, config, run, session.state, session.classifier
+    )
+    session.clock.lap("evaluate")
+    checkpoints.save(_saved(config, session))
+    return results.write(workdir, result, session.clock.seconds)
+
+
+class _Session(NamedTuple):
+  """What a run carries along."""
+
+  state: types.TrainState
+  classifier: types.PyTree
+  step_fn: Callable[..., tuple[types.TrainState, types.Metrics]]
+  clock: Clock
+
+
+def _start(config, run, checkpoints, reporter, started) -> _Session:
+  """Compiles, and restores a state or makes one that can copy images."""
+  key = jax.random.key(config.seed)
+  init_state = functools.partial(
+      competition.init_state,
+      setup=run.setup,
+      num_experts=config.experts.count,
+  )
+  abstract = jax.eval_shape(init_state, key)
+  abstract_classifier = jax.eval_shape(run.classifier.init, key)[0]
+  saved = None
+  if checkpoints.steps():
+    saved = checkpoints.restore(abstract, abstract_classifier)
+    reporter.say(f"resuming at step {int(saved.state.step)}")
+  clock = Clock(started, saved.progress["seconds"] if saved else {})
+  clock.lap("start")
+
+  reporter.say("compiling the step")
+  raw = problem_lib.draw_raw(
+      run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
+  )
+  step_fn = (
+      jax.jit(
+          functools.partial(raw_step, run=run), donate_argnames=("state",)
+      )
+      .lower(abstract, jax.eval_shape(lambda raw: raw, raw))
+      .compile()
+  )
+  clock.lap("compile")
+  if saved:
+    return _Session(saved.state, saved.classifier, step_fn, clock)
+
+  reporter.say("training the evaluation classifier")
+  classifier = classifier_lib.train_classifier(
+      run.classifier, run.problem, seed=config.seed, **config.classifier
+  )
+  jax.block_until_ready(classifier)
+  clock.lap("classifier")
+  reporter.say("identity start")
+  state = identity_start(config, run, jax.jit(init_state)(key), reporter)
+  jax.block_until_ready(state)
+  clock.lap("identity")
+  session = _Session(state, classifier, step_fn, clock)
+  checkpoints.save(_saved(config, session))
+  return session
+
+
+def raw_step(
+    state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
+) -> tuple[types.TrainState, types.Metrics]:
+  """Distorts a batch and lets the experts compete for it; to be jitted."""
+  batch = problem_lib.make_batch(state.key, state.step, raw, run.mechanisms)
+  return competition.competition_step(state, batch, setup=run.setup)
+
+
+def identity_start(
+    config: ml_collections.ConfigDict,
+    run: setup_lib.Run,
+    state: types.TrainState,
+    reporter: Reporter,
+) -> types.TrainState:
+  """Trains every expert to copy its input, until its error is in bounds.
+
+  An expert whose error on a batch is below `identity.mse` learns no further;
+  the start ends when all are there, or after `identity.max_steps`.
+
+  Returns:
+    The state with fresh optimizer states, still at step 0.
+  """
+  setup = run.identity_setup
+  state = state.replace(
+      expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
+  )
+
+  @functools.partial(jax.jit, donate_argnames=("state",))
+  def update(state, learning_E, source_BHWC, step):
+    raw = problem_lib.Raw(source_BHWC, source_BHWC)
+    key = rng.stream(state.key, "identity")
+    batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
+    state, mse_E = competition.identity_step(
+        state, batch.transformed_BHWC, learning_E, setup=setup
+    )
+    return state, learning_E & (mse_E >= config.identity.mse), mse_E
+
+  learning_E = jnp.ones(config.experts.count, bool)
+  for step in range(config.identity.max_steps):
+    ids = problem_lib.draw_ids(
+        run.problem.transformed_ids,
+        seed=config.seed,
+        name="identity",
+        step=step,
+        batch_size=config.identity.batch_size,
+    )
+    images_BHWC = run.problem.train.image_NHWC[ids]
+    state, learning_E, mse_E = update(
+        state, learning_E, images_BHWC, jnp.int32(step)
+    )
+    if not learning_E.any():
+      reporter.say(
+          f"all experts copy after {step + 1} steps, "
+          f"error {float(mse_E.max()):.4f}"
+      )
+      break
+  return state.replace(
+      expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
+  )
+
+
+def _compete(
+    config, run, session, checkpoints, writer, reporter, stop_requested
+) -> _Session:
+  """Runs the remaining steps."""
+  state, classifier, step_fn, clock = session
+  total = config.train.steps
+  pending: list[types.Metrics] = []
+
+  def write_evaluation(step):
+    values = run.curve.evaluate(state, classifier)
+    clock.lap("evaluate")
+    writer.write(
+        step,
+        clock.seconds.get("train", 0.0),
+        {f"evaluation/{name}": value for name, value in values.items()},
+    )
+
+  first_step = int(state.step)
+  if first_step == 0 and config.every.evaluate:
+    write_evaluation(0)
+  for step in range(first_step + 1, total + 1):
+    raw = problem_lib.draw_raw(
+        run.problem,
+        seed=config.seed,
+        step=step - 1,
+        batch_size=config.train.batch_size,
+    )
+    state, step_metrics = step_fn(state, raw)
+    pending.append(step_metrics)
+    stop = stop_requested.is_set()
+    save = due(step, config.every.checkpoint, total) or stop
+    evaluate = due(step, config.every.evaluate, total)
+    if due(step, config.every.log, total) or save or evaluate:
+      row = metrics.summarise(
+          step - len(pending) + 1, jax.device_get(pending)
+      )
+      pending = []
+      clock.lap("train")
+      writer.write(step, clock.seconds["train"], row)
+      reporter.progress(step, total, row)
+    if evaluate:
+      write_evaluation(step)
+    if save:
+      session = _Session(state, classifier, step_fn, clock)
+      checkpoints.save(_saved(config, session))
+      clock.lap()
+    if stop and step < total:
+      raise Interrupted(f"Stopped after step {step}; go on with --resume.")
+  return _Session(state, classifier, step_fn, clock)
+
+
+def _saved(config, session: _Session) -> checkpoint.Saved:
+  return checkpoint.Saved(
+      session.state,
+      session.classifier,
+      {
+          "config": workdir_lib.plain_config(config),
+          "seconds": dict(session.clock.seconds),
+      },
+  )
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+  """Turns the first SIGINT or SIGTERM into a request; the second one kills.
+
+  An exception in the middle of a step would leave its donated state unusable.
+  """
+  requested = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield requested  # Only the main thread may handle signals.
+    return
+  kinds = (signal.SIGINT, signal.SIGTERM)
+  previous = {}
+
+  def request(number, frame):
+    del frame
+    requested.set()
+    signal.signal(number, previous[number])
+
+  for kind in kinds:
+    previous[kind] = signal.signal(kind, request)
+  try:
+    yield requested
+  finally:
+    for kind in kinds:
+      signal.signal(kind, previous[kind])

@@ -1,0 +1,91 @@
+"""The course of a run: JSON lines, and the same as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorboardX
+
+from icm_jax import types
+from icm_jax.training import files
+
+
+class MetricWriter:
+  """Appends rows to `metrics.jsonl` and scalars to TensorBoard events."""
+
+  def __init__(self, workdir: pathlib.Path, *, last_step: int):
+    """Opens the files; rows after `last_step`, of a lost future, are dropped.
+
+    Args:
+      workdir: exists.
+      last_step: the step from which the run goes on; -1 for a new run.
+    """
+    rows = [r for r in files.read_metrics(workdir) if r["step"] <= last_step]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    files.write_bytes(workdir / files.METRICS, text.encode())
+    self._file = (workdir / files.METRICS).open("a")
+    self._events = tensorboardX.SummaryWriter(
+        str(workdir / files.TENSORBOARD), purge_step=max(0, last_step)
+    )
+
+  def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
+    """Writes one row.
+
+    Args:
+      step: completed updates.
+      wall_s: seconds of training so far, interrupted runs added up.
+      values: scalars and arrays by `area/name`.
+    """
+    plain = {name: np.asarray(v).tolist() for name, v in values.items()}
+    row = {"step": step, "wall_s": round(wall_s, 3), **plain}
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+    for name, value in values.items():
+      value = np.asarray(value)
+      if value.ndim == 0:
+        self._events.add_scalar(name, float(value), step)
+      elif value.ndim == 1:
+        for index, entry in enumerate(value):
+          self._events.add_scalar(f"{name}/{index}", float(entry), step)
+
+  def close(self) -> None:
+    """Flushes and closes both files."""
+    self._file.close()
+    self._events.close()
+
+
+def summarise(
+    first_step: int, steps: Sequence[types.Metrics]
+) -> dict[str, np.ndarray]:
+  """One row of several steps: means of losses, sums of counts.
+
+  Args:
+    first_step: number of the first of the steps.
+    steps: metrics of consecutive steps, on the host.
+
+  Raises:
+    FloatingPointError: a value is not finite; the first such step is named.
+  """
+  for step, metrics in enumerate(steps, start=first_step):
+    for name, value in metrics.items():
+      if not np.isfinite(value).all():
+        raise FloatingPointError(
+            f"{name} is {_describe(value)} at step {step}; training stopped. "
+            "Lower the learning rates, or start again with another seed."
+        )
+  row = {}
+  for name in steps[0]:
+    values = np.stack([metrics[name] for metrics in steps])
+    is_loss = name.startswith("loss/")
+    row[name] = values.mean(axis=0) if is_loss else values.sum(axis=0)
+  return row
+
+
+def _describe(value: np.ndarray) -> str:
+  bad = np.asarray(value)[~np.isfinite(value)].ravel()
+  return "NaN" if math.isnan(bad[0]) else str(bad[0])

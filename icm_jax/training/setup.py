@@ -1,0 +1,198 @@
+"""From a config to the parts of a run: one function each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import optax
+
+from icm_jax import mechanisms as mechanisms_lib
+from icm_jax import models, types
+from icm_jax.competition import expert_axis
+from icm_jax.data import problem as problem_lib
+from icm_jax.data import sources
+from icm_jax.evaluation import restoration
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+class Run(NamedTuple):
+  """The parts of a run that do not change.
+
+  Attributes:
+    problem: images and their parts.
+    mechanism_names: M names.
+    mechanisms: M functions.
+    setup: of the competition.
+    identity_setup: the same for the identity start.
+    classifier: the evaluation classifier.
+    curve: evaluator on few examples, for the course of training.
+    final: evaluator on many examples, for the result.
+  """
+
+  problem: problem_lib.Problem
+  mechanism_names: tuple[str, ...]
+  mechanisms: tuple[mechanisms_lib.Mechanism, ...]
+  setup: types.Setup
+  identity_setup: types.Setup
+  classifier: types.Network
+  curve: restoration.Evaluator
+  final: restoration.Evaluator
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+  """Builds everything, and checks all that the user can get wrong.
+
+  Args:
+    config: as `experiments/configs/mnist.py` documents it.
+
+  Raises:
+    InputError: what was expected, what came, and how to fix it.
+  """
+  check_numbers(config)
+  mechanism_names, mechanisms = make_mechanisms(config)
+  problem = make_problem(config)
+  setup = make_setup(config, problem.shape_HWC)
+  classifier = models.from_linen(
+      models.ConvClassifier(num_classes=int(problem.train.label_N.max()) + 1),
+      problem.shape_HWC,
+  )
+
+  def make_evaluator(num_examples):
+    examples = restoration.make_examples(
+        problem.test,
+        mechanisms,
+        seed=config.seed,
+        num_examples=num_examples,
+    )
+    return restoration.Evaluator(
+        examples,
+        setup,
+        classifier,
+        num_mechanisms=len(mechanisms),
+        batch_size=config.evaluation.batch_size,
+    )
+
+  return Run(
+      problem=problem,
+      mechanism_names=mechanism_names,
+      mechanisms=mechanisms,
+      setup=setup,
+      identity_setup=setup._replace(
+          expert_tx=optax.adam(config.identity.learning_rate)
+      ),
+      classifier=classifier,
+      curve=make_evaluator(config.evaluation.curve_examples),
+      final=make_evaluator(config.evaluation.examples),
+  )
+
+
+# The least value of every count; learning rates and sizes must be positive.
+_AT_LEAST = {
+    "seed": 0,
+    "experts.count": 1,
+    "experts.features": 1,
+    "discriminator.features": 1,
+    "discriminator.hidden": 1,
+    "identity.max_steps": 0,
+    "identity.batch_size": 1,
+    "relocation.window": 0,
+    "train.steps": 0,
+    "train.batch_size": 1,
+    "classifier.steps": 1,
+    "classifier.batch_size": 1,
+    "evaluation.batch_size": 1,
+    "every.log": 1,
+    "every.evaluate": 0,
+    "every.checkpoint": 0,
+}
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """Checks that numbers lie in their ranges.
+
+  Raises:
+    InputError: the first one that does not.
+  """
+  for path, least in _AT_LEAST.items():
+    value = config
+    for name in path.split("."):
+      value = value[name]
+    if value < least:
+      raise types.InputError(
+          f"--config.{path} must be at least {least}; got {value}."
+      )
+
+
+def make_mechanisms(
+    config: ml_collections.ConfigDict,
+) -> tuple[tuple[str, ...], tuple[mechanisms_lib.Mechanism, ...]]:
+  """Names and functions of the config's mechanisms."""
+  parameters = config.mechanisms.to_dict()
+  names = tuple(parameters.pop("names"))
+  return names, mechanisms_lib.by_names(names, parameters)
+
+
+def make_problem(config: ml_collections.ConfigDict) -> problem_lib.Problem:
+  """The config's images, split; checks that batches fit."""
+  splits = sources.load(
+      config.data.name,
+      data_dir=config.data.dir,
+      manual_dir=config.data.manual_dir,
+      download=config.data.download,
+  )
+  problem = problem_lib.make_problem(
+      config.data.name,
+      splits,
+      image_size=config.data.image_size,
+      seed=config.seed,
+  )
+  smallest = min(len(problem.transformed_ids), len(problem.canonical_ids))
+  for path, batch_size, available in (
+      ("train", config.train.batch_size, smallest),
+      ("identity", config.identity.batch_size, smallest),
+      ("classifier", config.classifier.batch_size, len(problem.train.label_N)),
+  ):
+    if batch_size > available:
+      raise types.InputError(
+          f"--config.{path}.batch_size={batch_size} is larger than the "
+          f"{available} images of {config.data.name} that it draws from."
+      )
+  return problem
+
+
+def make_setup(
+    config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
+) -> types.Setup:
+  """Networks, optimizers and relocation."""
+  for name in ("experts", "discriminator"):
+    if config[name].norm not in models.NORMS:
+      raise types.InputError(
+          f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
+          f"got {config[name].norm!r}."
+      )
+  expert = models.ConvExpert(
+      features=config.experts.features, norm=config.experts.norm
+  )
+  discriminator = models.ConvDiscriminator(
+      features=config.discriminator.features,
+      hidden=config.discriminator.hidden,
+      norm=config.discriminator.norm,
+  )
+  expert_axis.resolve(config.experts.map)
+  return types.Setup(
+      expert=models.from_linen(expert, shape_HWC),
+      discriminator=models.from_linen(discriminator, shape_HWC),
+      expert_tx=make_optimizer(config.experts),
+      discriminator_tx=make_optimizer(config.discriminator),
+      relocation=types.Relocation(**config.relocation),
+      expert_map=config.experts.map,
+  )
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+  """Adam of one network, from its `learning_rate` and `b1`."""
+  return optax.adam(config.learning_rate, b1=config.b1)

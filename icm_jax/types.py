@@ -1,0 +1,125 @@
+"""Records that every layer shares, and the letters that name array axes.
+
+An array's name ends in its axes (`x_BHWC`, `score_EB`); a pytree whose every
+leaf has a leading expert axis ends in `_E`.
+
+  E  experts
+  B  examples of a batch
+  H, W, C  height, width, channels of an image
+  M  mechanisms
+  K  classes of the evaluation classifier
+  N  examples of a data set
+  G, S  groups of winners and the slots of a group (`competition.winners`)
+
+Images are float32 in [0, 1] unless a name or docstring says uint8. Keys are
+typed (`jax.random.key`); a function that takes a key consumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import optax
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+class InputError(ValueError):
+  """The user's input is at fault: what was expected, what came, the fix."""
+
+
+class Network(NamedTuple):
+  """A network as two pure functions, the seam to any neural network library.
+
+  Attributes:
+    init: `init(key) -> (params, stats)`, two pytrees of arrays.
+    apply: `apply(params, stats, x_BHWC, *, train) -> (y, stats)`. A network
+      without running statistics returns the empty `stats` it was given, and
+      must treat every image on its own: an output may depend on its own image
+      only. One with statistics (batch normalisation) may mix a batch's images
+      when `train` is True.
+  """
+
+  init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+  apply: Callable[..., tuple[jax.Array, PyTree]]
+
+
+class Batch(NamedTuple):
+  """What one update sees. No mechanism's name or number is in it.
+
+  Attributes:
+    transformed_BHWC: float32 in [0, 1], images that some mechanism distorted.
+    canonical_BHWC: float32 in [0, 1], undistorted images, none of which is the
+      source of a transformed one.
+  """
+
+  transformed_BHWC: jax.Array
+  canonical_BHWC: jax.Array
+
+
+class Relocation(NamedTuple):
+  """When and how an idle expert is moved (`competition.relocate`).
+
+  Attributes:
+    window: steps over which wins are counted; 0 turns relocation off.
+    min_share: an expert that won less than this share of an equal share
+      (1 / E of the window's images) is idle; in [0, 1].
+    max_share: only an expert that won more than this multiple of an equal
+      share is copied, at least 1.
+    perturbation: standard deviation of the relative change of the copied
+      parameters, without unit.
+  """
+
+  window: int
+  min_share: float
+  max_share: float
+  perturbation: float
+
+
+class Setup(NamedTuple):
+  """The parts of an update that do not change during a run.
+
+  Attributes:
+    expert: image to image, output float in [0, 1] of the input's shape.
+    discriminator: image to logit, [B, H, W, C] -> [B]; without statistics.
+    expert_tx: optimizer of one expert; it is mapped over the expert axis.
+    discriminator_tx: optimizer of the discriminator.
+    relocation: what happens to experts that win nothing.
+    expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
+  """
+
+  expert: Network
+  discriminator: Network
+  expert_tx: optax.GradientTransformation
+  discriminator_tx: optax.GradientTransformation
+  relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
+  expert_map: str = "auto"
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+  """Everything that an update changes, and nothing else.
+
+  Attributes:
+    step: [] int32, completed updates.
+    key: [] typed PRNG key of the run; folded, never advanced.
+    experts_E: parameters of the experts.
+    expert_stats_E: running statistics of the experts; may be empty.
+    expert_opt_E: optimizer state of the experts.
+    discriminator: parameters of the discriminator.
+    discriminator_opt: optimizer state of the discriminator.
+    window_wins_E: [E] int32, images won since the last relocation.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  experts_E: PyTree
+  expert_stats_E: PyTree
+  expert_opt_E: optax.OptState
+  discriminator: PyTree
+  discriminator_opt: optax.OptState
+  window_wins_E: jax.Array

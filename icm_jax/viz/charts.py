@@ -1,0 +1,261 @@
+"""Figures of a run, drawn without any global state of matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+import scipy.optimize
+from matplotlib import patches
+
+Figure = matplotlib.figure.Figure
+
+# Ten hues that stay apart for most eyes; further experts repeat them dashed.
+_COLOURS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee",
+    "#aa3377", "#ee8866", "#44bb99", "#222222", "#997700",
+)  # fmt: skip
+_QUIET = "#c8c8c8"
+_WIN = "#d62728"
+
+
+def expert_order(wins_EM: np.ndarray) -> np.ndarray:
+  """Experts in the order of their mechanisms, [E]; the unmatched come last."""
+  expert_ids, mechanism_ids = scipy.optimize.linear_sum_assignment(
+      wins_EM, maximize=True
+  )
+  matched = expert_ids[np.argsort(mechanism_ids)]
+  rest = np.setdiff1d(np.arange(len(wins_EM)), matched)
+  return np.concatenate([matched, rest])
+
+
+def png(figure: Figure, *, dpi: int = 110) -> bytes:
+  """A figure as a PNG file."""
+  return _render(figure, format="png", dpi=dpi)
+
+
+def svg(figure: Figure) -> bytes:
+  """A figure as an SVG file."""
+  return _render(figure, format="svg")
+
+
+def win_matrices(
+    before_EM: np.ndarray, after_EM: np.ndarray, mechanisms: Sequence[str]
+) -> Figure:
+  """Share of each mechanism's test images that each expert won, in percent.
+
+  Args:
+    before_EM: counts after the identity start, before the competition.
+    after_EM: counts at the end.
+    mechanisms: M names.
+  """
+  order_E = expert_order(after_EM)
+  num_experts, num_mechanisms = after_EM.shape
+  figure = Figure(
+      figsize=(1.4 + 1.06 * num_mechanisms, 1.3 + 0.36 * num_experts),
+      layout="constrained",
+  )
+  for axes, wins_EM, title in zip(
+      figure.subplots(1, 2, sharey=True),
+      (before_EM, after_EM),
+      ("before the competition", "after it"),
+      strict=True,
+  ):
+    share_EM = 100 * wins_EM / np.maximum(wins_EM.sum(axis=0), 1)
+    share_EM = share_EM[order_E]
+    axes.imshow(share_EM, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), share in np.ndenumerate(share_EM):
+      if share >= 0.5:
+        colour = "white" if share > 55 else "#333333"
+        axes.text(
+            column, row, f"{share:.0f}",
+            ha="center", va="center", color=colour, fontsize=8,
+        )  # fmt: skip
+    axes.set_xticks(
+        range(num_mechanisms),
+        mechanisms,
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(range(num_experts), [f"expert {e}" for e in order_E])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=11)
+  return figure
+
+
+def scores_over_steps(
+    steps: Sequence[int],
+    score_TEM: np.ndarray,
+    wins_EM: np.ndarray,
+    mechanisms: Sequence[str],
+) -> Figure:
+  """The paper's figure: every expert's score per mechanism over steps.
+
+  Args:
+    steps: T numbers of completed updates.
+    score_TEM: D's mean probability, in [0, 1].
+    wins_EM: counts at the end; they say which expert is drawn in colour.
+    mechanisms: M names.
+  """
+  columns = min(5, len(mechanisms))
+  rows = -(-len(mechanisms) // columns)
+  figure = Figure(
+      figsize=(2.3 * columns, 0.5 + 1.9 * rows), layout="constrained"
+  )
+  grid = figure.subplots(
+      rows, columns, sharex=True, sharey=True, squeeze=False
+  )
+  for axes in grid.flat[len(mechanisms) :]:
+    axes.set_visible(False)
+  for m, (axes, name) in enumerate(
+      zip(grid.flat[: len(mechanisms)], mechanisms, strict=True)
+  ):
+    main = int(wins_EM[:, m].argmax())
+    for e in range(score_TEM.shape[1]):
+      if e != main:
+        axes.plot(steps, score_TEM[:, e, m], color=_QUIET, linewidth=0.9)
+    axes.plot(steps, score_TEM[:, main, m], linewidth=2, **_style(main))
+    axes.set_title(f"{name}: expert {main}", fontsize=9)
+    axes.set_ylim(-0.02, 1.02)
+    _tidy(axes)
+  figure.supxlabel("steps", fontsize=9)
+  figure.supylabel("score D (1 = canonical)", fontsize=9)
+  return figure
+
+
+def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
+  """Share of training images that each expert won, averaged over 5 rows."""
+  share_TE = wins_TE / np.maximum(wins_TE.sum(axis=1, keepdims=True), 1)
+  width = min(5, len(share_TE))
+  kernel = np.ones(width) / width
+  figure = Figure(figsize=(6.2, 3.2), layout="constrained")
+  axes = figure.subplots()
+  for e in range(share_TE.shape[1]):
+    smooth_T = np.convolve(share_TE[:, e], kernel, mode="valid")
+    axes.plot(
+        steps[width - 1 :], 100 * smooth_T, label=f"expert {e}", **_style(e)
+    )
+  axes.axhline(
+      100 / share_TE.shape[1], color="black", linestyle=":", linewidth=1
+  )
+  axes.set_xlabel("steps")
+  axes.set_ylabel("images won, %")
+  axes.set_ylim(bottom=0)
+  axes.legend(fontsize=7, ncols=2, loc="upper left", bbox_to_anchor=(1, 1))
+  _tidy(axes)
+  return figure
+
+
+def accuracy_over_steps(
+    steps: Sequence[int],
+    restored_T: np.ndarray,
+    *,
+    clean: float,
+    transformed: float,
+) -> Figure:
+  """Accuracy of the classifier on winners' outputs, and its two references."""
+  figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+  axes = figure.subplots()
+  for level, name in ((clean, "clean"), (transformed, "transformed")):
+    axes.axhline(100 * level, color="black", linestyle=":", linewidth=1)
+    axes.annotate(
+        f"{name} {100 * level:.1f}",
+        (1, 100 * level),
+        xycoords=("axes fraction", "data"),
+        xytext=(-3, 3 if name == "transformed" else -11),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+    )
+  axes.plot(steps, 100 * restored_T, color=_COLOURS[0], linewidth=2)
+  axes.set_xlabel("steps")
+  axes.set_ylabel("restored digits recognised, %")
+  axes.set_ylim(0, 103)
+  _tidy(axes)
+  return figure
+
+
+def example_grid(
+    clean_MHWC: np.ndarray,
+    transformed_MHWC: np.ndarray,
+    output_EMHWC: np.ndarray,
+    winner_M: np.ndarray,
+    wins_EM: np.ndarray,
+    mechanisms: Sequence[str],
+) -> Figure:
+  """Input, every expert's output with the winner framed, and the clean image.
+
+  Args:
+    clean_MHWC: float in [0, 1], one example a mechanism.
+    transformed_MHWC: the same, distorted.
+    output_EMHWC: what every expert makes of it.
+    winner_M: int in [0, E).
+    wins_EM: counts; they order the experts.
+    mechanisms: M names.
+  """
+  order_E = expert_order(wins_EM)
+  num_experts, num_mechanisms = wins_EM.shape
+  size = 0.52
+  figure = Figure(
+      figsize=(1.2 + size * (num_experts + 2.6), 0.5 + size * num_mechanisms)
+  )
+  left, top = 1.0 / figure.get_figwidth(), 1 - 0.45 / figure.get_figheight()
+  axes = figure.add_axes((left, 0.0, 1 - left, top))
+  axes.set_xlim(-0.6, num_experts + 2.0)
+  axes.set_ylim(num_mechanisms - 0.45, -0.55)
+  axes.set_axis_off()
+  columns = [(-0.1, "input", transformed_MHWC)]
+  columns += [
+      (1.2 + i, str(e), output_EMHWC[e]) for i, e in enumerate(order_E)
+  ]
+  columns += [(1.5 + num_experts, "clean", clean_MHWC)]
+  for x, title, image_MHWC in columns:
+    axes.text(x, -0.62, title, ha="center", va="bottom", fontsize=9)
+    for m, image_HWC in enumerate(image_MHWC):
+      axes.imshow(
+          image_HWC if image_HWC.shape[-1] == 3 else image_HWC[..., 0],
+          cmap="gray",
+          vmin=0,
+          vmax=1,
+          interpolation="nearest",
+          extent=(x - 0.45, x + 0.45, m + 0.45, m - 0.45),
+      )
+  axes.text(
+      1.2 + (num_experts - 1) / 2, -1.0, "experts",
+      ha="center", va="bottom", fontsize=9,
+  )  # fmt: skip
+  place_E = np.argsort(order_E)
+  for m, (winner, name) in enumerate(zip(winner_M, mechanisms, strict=True)):
+    axes.text(-0.7, m, name, ha="right", va="center", fontsize=9)
+    axes.add_patch(
+        patches.Rectangle(
+            (1.2 + place_E[winner] - 0.47, m - 0.47), 0.94, 0.94,
+            fill=False, edgecolor=_WIN, linewidth=2,
+        )  # fmt: skip
+    )
+  axes.set_xlim(-0.6, num_experts + 2.0)
+  axes.set_ylim(num_mechanisms - 0.45, -0.55)
+  axes.set_aspect("equal", adjustable="box")
+  return figure
+
+
+def _style(expert: int) -> dict[str, str]:
+  return {
+      "color": _COLOURS[expert % len(_COLOURS)],
+      "linestyle": "-" if expert < len(_COLOURS) else "--",
+  }
+
+
+def _tidy(axes) -> None:
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.tick_params(labelsize=8)
+
+
+def _render(figure: Figure, **options) -> bytes:
+  buffer = io.BytesIO()
+  figure.savefig(buffer, **options)
+  return buffer.getvalue()

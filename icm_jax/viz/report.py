@@ -1,0 +1,313 @@
+"""One self-contained HTML page of a run, from the files in its folder."""
+
+from __future__ import annotations
+
+import base64
+import html
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icm_jax import types
+from icm_jax.evaluation import specialisation
+from icm_jax.training import files
+from icm_jax.viz import charts
+
+PAGE = "report.html"
+GRID = "grid.png"
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
+  max-width: 1080px; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
+p { max-width: 46rem; }
+.headline { font-size: 1.15rem; }
+.good { color: #1a7f37; } .bad { color: #b35900; }
+img { max-width: 100%; display: block; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.row figure { flex: 1 1 400px; } figure { margin: 0; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .2rem .7rem; text-align: right;
+  border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+details { margin: 1.5rem 0; } pre { font-size: .8rem; overflow-x: auto; }
+"""
+
+_METHOD = (
+    "Every input image was distorted by one of {num_mechanisms} unknown "
+    "mechanisms. {num_experts} experts, small networks that turn an image into "
+    "an image, all try to repair it, and a discriminator scores how much each "
+    "output looks like an undistorted image. The best output wins, and only "
+    "its expert learns from that image. Nobody says which mechanism acted, and "
+    "no distorted image comes with its original; still, each expert should end "
+    "as the inverse of exactly one mechanism."
+)
+
+
+def headline(result: Mapping[str, Any]) -> str:
+  """The result in a sentence."""
+  wins_EM = np.array(result["wins"])
+  learned_M = (
+      specialisation.main_share(wins_EM) >= specialisation.LEARNED_SHARE
+  )
+  owners = len(set(wins_EM.argmax(axis=0)[learned_M].tolist()))
+  accuracy = result["classifier"]
+  return (
+      f"{owners} of {len(learned_M)} mechanisms have an expert of their own; "
+      f"{accuracy['restored']:.1%} of restored images are recognised "
+      f"({accuracy['transformed']:.1%} transformed, "
+      f"{accuracy['clean']:.1%} clean)"
+  )
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Draws `report.html` and `grid.png`.
+
+  Args:
+    workdir: of a run that ended.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    InputError: the run has no result yet.
+  """
+  for name in (files.RESULT, files.EXAMPLES):
+    if not (workdir / name).exists():
+      raise types.InputError(
+          f"--workdir={workdir} has no {name}; finish the run with --resume, "
+          "or evaluate its checkpoint with experiments.evaluate."
+      )
+  result = files.read_json(workdir / files.RESULT)
+  with np.load(workdir / files.EXAMPLES) as archive:
+    examples = dict(archive)
+  rows = files.read_metrics(workdir)
+  grid = charts.png(
+      charts.example_grid(
+          examples["clean_MHWC"],
+          examples["transformed_MHWC"],
+          examples["output_EMHWC"],
+          examples["winner_M"],
+          np.array(result["wins"]),
+          result["mechanisms"],
+      )
+  )
+  files.write_bytes(workdir / GRID, grid)
+  page = _page(result, rows, grid)
+  files.write_bytes(workdir / PAGE, page.encode())
+  return workdir / PAGE
+
+
+def _page(
+    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], grid: bytes
+) -> str:
+  sections = [
+      f"<h1>Independent causal mechanisms on {_text(result['data']['name'])}"
+      "</h1>",
+      f'<p class="headline {"good" if result["one_to_one"] else "bad"}">'
+      f"{_text(headline(result))}.</p>",
+      "<p>"
+      + _METHOD.format(
+          num_mechanisms=len(result["mechanisms"]),
+          num_experts=result["experts"],
+      )
+      + "</p>",
+      "<h2>What each expert does</h2><p>One test image per mechanism, and what "
+      "every expert makes of it. The winner, by the discriminator's score, is "
+      "framed. The clean image was never shown to anyone.</p>",
+      _image(grid, "png", "input, every expert's output, clean image"),
+      *_course(result, rows),
+      "<h2>Mechanism by mechanism</h2>",
+      _mechanism_table(result),
+      "<p>Main expert: the one that won most of the mechanism's test images. "
+      "Recognised: accuracy of a classifier that was trained on clean images, "
+      "on clean, transformed and restored test images. PSNR: of the winner's "
+      "output against the clean image.</p>",
+      "<h2>The run</h2>",
+      _run_table(result),
+      "<details><summary>Config</summary><pre>"
+      + _text(_flat(result["config"]))
+      + "</pre></details>",
+  ]
+  return (
+      '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+      f"<title>icm-jax: {_text(result['data']['name'])}</title>"
+      f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
+  )
+
+
+def _course(
+    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Iterable[str]:
+  """Sections drawn from the course of training, as far as it was recorded."""
+  mechanisms = result["mechanisms"]
+  wins_EM = np.array(result["wins"])
+  evaluations = [row for row in rows if "evaluation/wins_EM" in row]
+  if evaluations:
+    steps = [row["step"] for row in evaluations]
+    yield (
+        "<h2>Who wins what</h2><p>Share of each mechanism's test images that "
+        "each expert won, in percent. A perfect result has one 100 in every "
+        "row and column.</p>"
+    )
+    yield _figure(
+        charts.win_matrices(
+            np.array(evaluations[0]["evaluation/wins_EM"]), wins_EM, mechanisms
+        ),
+        "win matrices",
+    )
+    yield (
+        "<h2>How they came to differ</h2><p>Score of every expert on each "
+        "mechanism's test images; in colour, the expert that took it in the "
+        "end.</p>"
+    )
+    yield _figure(
+        charts.scores_over_steps(
+            steps,
+            np.array([row["evaluation/score_EM"] for row in evaluations]),
+            wins_EM,
+            mechanisms,
+        ),
+        "scores over steps",
+    )
+  yield '<div class="row">'
+  training = [row for row in rows if "competition/wins_E" in row]
+  if training:
+    yield "<figure><h2>Wins per expert</h2>"
+    yield _figure(
+        charts.wins_over_steps(
+            [row["step"] for row in training],
+            np.array([row["competition/wins_E"] for row in training]),
+        ),
+        "wins over steps",
+    )
+    yield f"<p>{_moves(training)}</p></figure>"
+  if evaluations:
+    restored_T = np.array(
+        [np.mean(row["evaluation/accuracy/restored_M"]) for row in evaluations]
+    )
+    yield "<figure><h2>Restored images, recognised</h2>"
+    yield _figure(
+        charts.accuracy_over_steps(
+            steps,
+            restored_T,
+            clean=result["classifier"]["clean"],
+            transformed=result["classifier"]["transformed"],
+        ),
+        "accuracy over steps",
+    )
+    yield "</figure>"
+  yield "</div>"
+
+
+def _moves(training: Sequence[Mapping[str, Any]]) -> str:
+  """Says when idle experts were moved."""
+  moves = [
+      f"expert {e} by step {row['step']}"
+      for row in training
+      for e, moved in enumerate(row["competition/moved_E"])
+      if moved
+  ]
+  if not moves:
+    return "Dotted: an equal share. No idle expert was moved."
+  return (
+      "Dotted: an equal share. Idle experts restarted as copies of busy ones: "
+      + ", ".join(moves)
+      + "."
+  )
+
+
+def _mechanism_table(result: Mapping[str, Any]) -> str:
+  wins_EM = np.array(result["wins"])
+  share_M = specialisation.main_share(wins_EM)
+  lines = []
+  for m, name in enumerate(result["mechanisms"]):
+    accuracy = result["classifier"]["per_mechanism"][name]
+    lines.append((
+        name,
+        f"{wins_EM[:, m].argmax()}",
+        f"{share_M[m]:.1%}",
+        f"{accuracy['transformed']:.1%}",
+        f"{accuracy['restored']:.1%}",
+        f"{accuracy['clean']:.1%}",
+        f"{result['psnr_db'][name]:.1f}",
+    ))
+  mean = result["classifier"]
+  lines.append((
+      "all",
+      "",
+      f"{result['coverage']:.1%}",
+      f"{mean['transformed']:.1%}",
+      f"{mean['restored']:.1%}",
+      f"{mean['clean']:.1%}",
+      "",
+  ))
+  head = (
+      "mechanism", "main expert", "won by it", "transformed, recognised",
+      "restored, recognised", "clean, recognised", "PSNR, dB",
+  )  # fmt: skip
+  return _table(head, lines)
+
+
+def _run_table(result: Mapping[str, Any]) -> str:
+  data, time = result["data"], result["time"]
+  stages = ", ".join(
+      f"{name.removesuffix('_s')} {seconds:.1f}"
+      for name, seconds in time.items()
+      if name != "total_s"
+  )
+  versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+  return _table(
+      ("", ""),
+      (
+          ("seed", str(result["seed"])),
+          ("steps", str(result["steps"])),
+          (
+              "images",
+              f"{data['transformed']} transformed, {data['canonical']} "
+              f"canonical, {data['test']} test ({data['evaluated']} "
+              "transformed test images evaluated)",
+          ),
+          ("seconds", f"{time['total_s']:.1f} ({stages})"),
+          ("versions", versions),
+      ),
+  )
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+  def row(cells, tag):
+    return (
+        "<tr>" + "".join(f"<{tag}>{_text(c)}</{tag}>" for c in cells) + "</tr>"
+    )
+
+  top = row(head, "th") if any(head) else ""
+  return f"<table>{top}{''.join(row(line, 'td') for line in lines)}</table>"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> str:
+  lines = []
+  for name, value in config.items():
+    path = f"{prefix}{name}"
+    if isinstance(value, Mapping):
+      lines.append(_flat(value, f"{path}."))
+    else:
+      lines.append(f"--config.{path}={value}")
+  return "\n".join(lines)
+
+
+def _figure(figure: charts.Figure, alternative: str) -> str:
+  return _image(charts.svg(figure), "svg+xml", alternative)
+
+
+def _image(data: bytes, kind: str, alternative: str) -> str:
+  text = base64.b64encode(data).decode()
+  return (
+      f'<img alt="{_text(alternative)}" src="data:image/{kind};base64,{text}">'
+  )
+
+
+def _text(value: str) -> str:
+  return html.escape(value)
