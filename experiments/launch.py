@@ -55,7 +55,14 @@ def _parse(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   # A config file may raise anything while it is loaded.
   except Exception as error:
-    sys.exit(_fail(error, BAD_INPUT))
+    sys.exit(_fail(_one_line(error), BAD_INPUT))
+
+
+def _one_line(error: Exception) -> str:
+  if isinstance(error, KeyError):  # Of ml_collections, with a suggestion.
+    return "unknown config value " + " ".join(str(error.args[0]).split())
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__
 
 
 def _fail(error: Exception | str, code: int) -> int:

@@ -65,16 +65,16 @@ class Relocation(NamedTuple):
   """When and how an idle expert is moved (`competition.relocate`).
 
   Attributes:
-    window: steps over which wins are counted; 0 turns relocation off.
-    min_share: an expert that won less than this share of an equal share
-      (1 / E of the window's images) is idle; in [0, 1].
-    max_share: only an expert that won more than this multiple of an equal
-      share is copied, at least 1.
+    every: steps between relocations; 0 turns them off.
+    min_share: an expert whose recent share of wins is below this multiple of
+      an equal share (1 / E) is idle; in [0, 1].
+    max_share: only an expert whose share is above this multiple of an equal
+      share is copied; at least 1.
     perturbation: standard deviation of the relative change of the copied
       parameters, without unit.
   """
 
-  window: int
+  every: int
   min_share: float
   max_share: float
   perturbation: float
@@ -88,7 +88,10 @@ class Setup(NamedTuple):
     discriminator: image to logit, [B, H, W, C] -> [B]; without statistics.
     expert_tx: optimizer of one expert; it is mapped over the expert axis.
     discriminator_tx: optimizer of the discriminator.
-    relocation: what happens to experts that win nothing.
+    balance: handicap of a busy expert when winners are chosen, in logits per
+      equal share of wins (1 / E) that it has beyond its own; 0 is the paper's
+      plain argmax.
+    relocation: what happens to experts that win next to nothing.
     expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
   """
 
@@ -96,6 +99,7 @@ class Setup(NamedTuple):
   discriminator: Network
   expert_tx: optax.GradientTransformation
   discriminator_tx: optax.GradientTransformation
+  balance: float = 0.0
   relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
   expert_map: str = "auto"
 
@@ -112,7 +116,8 @@ class TrainState:
     expert_opt_E: optimizer state of the experts.
     discriminator: parameters of the discriminator.
     discriminator_opt: optimizer state of the discriminator.
-    window_wins_E: [E] int32, images won since the last relocation.
+    win_share_E: [E] float32, share of recent images that each expert won; sums
+      to 1.
   """
 
   step: jax.Array
@@ -122,4 +127,4 @@ class TrainState:
   expert_opt_E: optax.OptState
   discriminator: PyTree
   discriminator_opt: optax.OptState
-  window_wins_E: jax.Array
+  win_share_E: jax.Array

@@ -31,11 +31,19 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       features=32,
       norm="none",  # batch, group or none
       learning_rate=1e-3,
-      b1=0.5,  # Adam's momentum; lower than usual, for the opponent moves.
+      b1=0.9,  # Adam's momentum.
+      decay_begin=300,  # Steps after which the learning rate starts to fall,
+      half_life=100,  # and in how many it halves; 0 keeps it.
       map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
-      features=16, hidden=1024, norm="none", learning_rate=1e-3, b1=0.5
+      features=16,
+      hidden=1024,
+      norm="none",  # group or none
+      learning_rate=1e-3,
+      b1=0.9,
+      decay_begin=300,
+      half_life=100,
   )
   c.identity = dict(
       max_steps=500,
@@ -43,13 +51,16 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
       learning_rate=1e-3,
   )
+  c.competition = dict(
+      balance=1.0,  # Handicap of busy experts, logits; 0 is plain argmax.
+  )
   c.relocation = dict(
-      window=50,  # Steps; 0 turns relocation off.
+      every=50,  # Steps; 0 turns relocation off.
       min_share=0.5,  # Of an equal share of wins; below it, idle.
       max_share=1.4,  # Of an equal share; above it, worth copying.
       perturbation=0.05,  # Relative to the size of the parameters.
   )
-  c.train = dict(steps=800, batch_size=32)
+  c.train = dict(steps=700, batch_size=32)
   c.classifier = dict(steps=1_500, batch_size=64, learning_rate=2e-3)
   c.evaluation = dict(
       examples=5_000,  # Transformed test images for the result.
@@ -63,13 +74,14 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     c.evaluation.examples = 10_000
     c.evaluation.curve_examples = 500
   elif mode == "smoke":
-    c.experts.features = 4
+    c.mechanisms = mechanisms.PRESETS["three"]
+    c.experts.update(count=3, features=4)
     c.discriminator.update(features=2, hidden=8)
     c.identity.update(max_steps=2, batch_size=2)
-    c.relocation.window = 2
+    c.relocation.every = 2
     c.train.update(steps=3, batch_size=4)
     c.classifier.update(steps=2, batch_size=8)
-    c.evaluation.update(examples=20, curve_examples=10, batch_size=10)
+    c.evaluation.update(examples=20, curve_examples=9, batch_size=9)
     c.every.update(log=1, evaluate=2, checkpoint=2)
   elif mode != "embedded":
     raise ValueError(f"mode must be embedded, full or smoke; got {mode!r}.")

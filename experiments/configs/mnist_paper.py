@@ -1,4 +1,4 @@
-"""Ten mechanisms on MNIST as the paper has them: no relocation.
+"""Ten mechanisms on MNIST as the paper has them: no remedies.
 
   python -m experiments.train \
       --config=experiments/configs/mnist_paper.py:full --workdir=runs/paper
@@ -15,9 +15,10 @@ from experiments.configs import mnist
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """The paper's experiment; mode is embedded, full or smoke."""
   c = mnist.get_config(mode)
-  c.relocation.window = 0
-  c.experts.update(norm="batch", b1=0.9)
-  c.discriminator.b1 = 0.9
+  c.competition.balance = 0.0
+  c.relocation.every = 0
+  c.experts.update(norm="batch", half_life=0)
+  c.discriminator.half_life = 0
   c.identity.batch_size = c.train.batch_size
   if mode != "smoke":
     c.train.steps = 2_000

@@ -11,7 +11,7 @@ from icm_jax.competition import expert_axis
 
 
 def donors(
-    wins_E: jax.Array, relocation: types.Relocation
+    win_share_E: jax.Array, relocation: types.Relocation
 ) -> tuple[jax.Array, jax.Array]:
   """Says which experts are idle and whom each should be copied from.
 
@@ -20,18 +20,18 @@ def donors(
   expert that has one mechanism only is left alone.
 
   Args:
-    wins_E: int32, images won in the window.
+    win_share_E: float, share of recent images; sums to 1.
     relocation: thresholds.
 
   Returns:
     moved_E, bool, and donor_E, int32 in [0, E), which counts where moved.
   """
-  equal_share = wins_E.sum() / wins_E.shape[0]
-  idle_E = wins_E < relocation.min_share * equal_share
-  busiest_first_E = jnp.argsort(-wins_E)
+  multiple_E = win_share_E * win_share_E.shape[0]
+  idle_E = multiple_E < relocation.min_share
+  busiest_first_E = jnp.argsort(-win_share_E)
   rank_E = jnp.where(idle_E, jnp.cumsum(idle_E) - 1, 0)
   donor_E = busiest_first_E[rank_E]
-  moved_E = idle_E & (wins_E[donor_E] > relocation.max_share * equal_share)
+  moved_E = idle_E & (multiple_E[donor_E] > relocation.max_share)
   return moved_E, donor_E
 
 
@@ -40,7 +40,7 @@ def relocate(
     tx: optax.GradientTransformation,
     relocation: types.Relocation,
 ) -> tuple[types.TrainState, jax.Array]:
-  """Moves idle experts, if a window ends at this step.
+  """Moves idle experts, if it is time.
 
   A moved expert becomes a copy of a busy one, slightly perturbed so that the
   two part, with a fresh optimizer state. Everything else stays bit-identical.
@@ -48,13 +48,13 @@ def relocate(
   Args:
     state: after the update of its step.
     tx: optimizer of one expert.
-    relocation: the window must be at least 1.
+    relocation: `every` must be at least 1.
 
   Returns:
     The state, and moved_E, bool.
   """
-  due = state.step % relocation.window == 0
-  moved_E, donor_E = donors(state.window_wins_E, relocation)
+  due = state.step % relocation.every == 0
+  moved_E, donor_E = donors(state.win_share_E, relocation)
   moved_E = moved_E & due
   key = rng.stream(state.key, "relocate", state.step)
 
@@ -78,6 +78,5 @@ def relocate(
       expert_opt_E=expert_axis.select(
           moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
       ),
-      window_wins_E=jnp.where(due, 0, state.window_wins_E),
   )
   return state, moved_E

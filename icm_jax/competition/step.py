@@ -49,7 +49,7 @@ def init_state(
       expert_opt_E=jax.vmap(setup.expert_tx.init)(experts_E),
       discriminator=discriminator,
       discriminator_opt=setup.discriminator_tx.init(discriminator),
-      window_wins_E=jnp.zeros(num_experts, jnp.int32),
+      win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
   )
 
 
@@ -93,8 +93,10 @@ def competition_step(
       discriminator_objective, has_aux=True
   )(state.discriminator)
 
-  # The best output takes the image.
-  won = assign.assign_winners(score_EB)
+  # The best output takes the image; busy experts may carry a handicap.
+  won = assign.assign_winners(
+      score_EB, assign.handicap(state.win_share_E, setup.balance)
+  )
 
   # Each winner learns, from the images it won, to look more canonical.
   def expert_objective(y_BHWC):
@@ -135,10 +137,10 @@ def competition_step(
       expert_opt_E=keep(expert_opt_E, state.expert_opt_E),
       discriminator=discriminator,
       discriminator_opt=discriminator_opt,
-      window_wins_E=state.window_wins_E + won.wins_E,
+      win_share_E=assign.update_win_share(state.win_share_E, won.wins_E),
   )
   moved_E = jnp.zeros_like(won.wins_E, bool)
-  if setup.relocation.window:
+  if setup.relocation.every:
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
   return state, {
       "loss/expert": expert_loss,

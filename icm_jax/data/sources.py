@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -88,7 +90,10 @@ def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> Images:
   """Maps the decoded images of a split, after decoding them if need be."""
   folder = pathlib.Path(builder.data_dir) / "decoded" / split
   if not folder.is_dir():
-    builder.download_and_prepare()
+    # tfds prints and draws bars; the library does neither.
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
     source = builder.as_data_source(split=split)
     examples = source.__getitems__(range(len(source)))
     folder.parent.mkdir(parents=True, exist_ok=True)

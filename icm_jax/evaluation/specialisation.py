@@ -51,8 +51,17 @@ def matched(wins_EM: np.ndarray) -> float:
   return float(wins_EM[pairs].sum() / max(wins_EM.sum(), 1))
 
 
+def owned(wins_EM: np.ndarray) -> np.ndarray:
+  """Which mechanisms were learned by an expert of their own, [M] bool.
+
+  Their main expert wins at least `LEARNED_SHARE` of them, and is the main
+  expert of no other mechanism.
+  """
+  main_M = wins_EM.argmax(axis=0)
+  alone_M = (main_M[:, None] == main_M[None, :]).sum(axis=1) == 1
+  return alone_M & (main_share(wins_EM) >= LEARNED_SHARE)
+
+
 def one_to_one(wins_EM: np.ndarray) -> bool:
   """True if every mechanism was learned by an expert of its own."""
-  main_M = wins_EM.argmax(axis=0)
-  learned_M = main_share(wins_EM) >= LEARNED_SHARE
-  return bool(learned_M.all()) and len(set(main_M.tolist())) == len(main_M)
+  return bool(owned(wins_EM).all())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import optax
 
+from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax import models, types
 from icm_jax.competition import expert_axis
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import sources
@@ -54,6 +56,15 @@ def build(config: ml_collections.ConfigDict) -> Run:
   mechanism_names, mechanisms = make_mechanisms(config)
   problem = make_problem(config)
   setup = make_setup(config, problem.shape_HWC)
+  # Networks that cannot work together fail here, not after minutes.
+  jax.eval_shape(
+      functools.partial(
+          competition.init_state,
+          setup=setup,
+          num_experts=config.experts.count,
+      ),
+      jax.random.key(config.seed),
+  )
   classifier = models.from_linen(
       models.ConvClassifier(num_classes=int(problem.train.label_N.max()) + 1),
       problem.shape_HWC,
@@ -97,7 +108,10 @@ _AT_LEAST = {
     "discriminator.hidden": 1,
     "identity.max_steps": 0,
     "identity.batch_size": 1,
-    "relocation.window": 0,
+    "relocation.every": 0,
+    "experts.half_life": 0,
+    "discriminator.half_life": 0,
+    "competition.balance": 0,
     "train.steps": 0,
     "train.batch_size": 1,
     "classifier.steps": 1,
@@ -128,9 +142,16 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
 def make_mechanisms(
     config: ml_collections.ConfigDict,
 ) -> tuple[tuple[str, ...], tuple[mechanisms_lib.Mechanism, ...]]:
-  """Names and functions of the config's mechanisms."""
+  """Names and functions of the config's mechanisms.
+
+  On the command line, names may also come as one text: `right,down,noise`.
+  """
   parameters = config.mechanisms.to_dict()
-  names = tuple(parameters.pop("names"))
+  names = tuple(
+      name.strip()
+      for text in parameters.pop("names")
+      for name in text.split(",")
+  )
   return names, mechanisms_lib.by_names(names, parameters)
 
 
@@ -186,6 +207,7 @@ def make_setup(
       discriminator=models.from_linen(discriminator, shape_HWC),
       expert_tx=make_optimizer(config.experts),
       discriminator_tx=make_optimizer(config.discriminator),
+      balance=config.competition.balance,
       relocation=types.Relocation(**config.relocation),
       expert_map=config.experts.map,
   )
@@ -194,5 +216,17 @@ def make_setup(
 def make_optimizer(
     config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Adam of one network, from its `learning_rate` and `b1`."""
-  return optax.adam(config.learning_rate, b1=config.b1)
+  """Adam of one network, whose learning rate may halve again and again.
+
+  Steps are those in which the network learned. The schedule does not depend on
+  the length of the run, so that a longer run starts as a shorter one does.
+  """
+  learning_rate = config.learning_rate
+  if config.half_life:
+    learning_rate = optax.exponential_decay(
+        learning_rate,
+        transition_steps=config.half_life,
+        decay_rate=0.5,
+        transition_begin=config.decay_begin,
+    )
+  return optax.adam(learning_rate, b1=config.b1)

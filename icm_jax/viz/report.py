@@ -32,7 +32,7 @@ img { max-width: 100%; display: block; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .2rem .7rem; text-align: right;
   border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .facts td { text-align: left; }
 details { margin: 1.5rem 0; } pre { font-size: .8rem; overflow-x: auto; }
 """
 
@@ -50,13 +50,11 @@ _METHOD = (
 def headline(result: Mapping[str, Any]) -> str:
   """The result in a sentence."""
   wins_EM = np.array(result["wins"])
-  learned_M = (
-      specialisation.main_share(wins_EM) >= specialisation.LEARNED_SHARE
-  )
-  owners = len(set(wins_EM.argmax(axis=0)[learned_M].tolist()))
+  owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
   return (
-      f"{owners} of {len(learned_M)} mechanisms have an expert of their own; "
+      f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their "
+      "own; "
       f"{accuracy['restored']:.1%} of restored images are recognised "
       f"({accuracy['transformed']:.1%} transformed, "
       f"{accuracy['clean']:.1%} clean)"
@@ -261,7 +259,7 @@ def _run_table(result: Mapping[str, Any]) -> str:
   )
   versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
   return _table(
-      ("", ""),
+      (),
       (
           ("seed", str(result["seed"])),
           ("steps", str(result["steps"])),
@@ -283,8 +281,10 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<{tag}>{_text(c)}</{tag}>" for c in cells) + "</tr>"
     )
 
-  top = row(head, "th") if any(head) else ""
-  return f"<table>{top}{''.join(row(line, 'td') for line in lines)}</table>"
+  body = "".join(row(line, "td") for line in lines)
+  if not head:
+    return f'<table class="facts">{body}</table>'
+  return f"<table>{row(head, 'th')}{body}</table>"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> str:

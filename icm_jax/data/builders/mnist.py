@@ -70,11 +70,13 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
         f"{data[:4].hex() or 'nothing'}, expected 000008 and the rank."
     )
   header = 4 + 4 * data[3]
+  if len(data) < header:
+    raise types.InputError(f"{path} is cut short in its header.")
   shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
-  if len(shape) != data[3] or len(data) - header != np.prod(shape):
+  if len(data) - header != np.prod(shape):
     raise types.InputError(
-        f"{path} is cut short: its header promises shape {shape}, but "
-        f"{max(0, len(data) - header)} bytes follow."
+        f"{path} is cut short or too long: its header promises shape {shape}, "
+        f"but {len(data) - header} bytes follow."
     )
   return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 

@@ -1,0 +1,73 @@
+"""Imports point one way, and the repository keeps its promises."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAYERS = (
+    "types",
+    "rng",
+    "mechanisms",
+    "data",
+    "models",
+    "competition",
+    "evaluation",
+    "training",
+    "viz",
+)
+FILES = sorted((ROOT / "icm_jax").rglob("*.py"))
+OWNERS = {  # Which folder or file alone imports a package.
+    "flax": "models",
+    "orbax": "training/checkpoint.py",
+    "matplotlib": "viz",
+    "tensorboardX": "training",
+    "tensorflow_datasets": "data",
+}
+
+
+def modules_imported(path: pathlib.Path) -> set[str]:
+  """Dotted names of everything that a file imports."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      names |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_imports_point_down(path):
+  inside = path.relative_to(ROOT / "icm_jax")
+  layer = inside.parts[0].removesuffix(".py")
+  if layer == "__init__":
+    allowed = set()
+  else:
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
+  for name in modules_imported(path):
+    package, *rest = name.split(".")
+    assert package not in ("absl", "experiments"), f"{inside} imports {name}"
+    if package == "icm_jax":
+      assert rest[0] in allowed, f"{inside} imports {name}"
+    if package in OWNERS:
+      owner = OWNERS[package]
+      assert str(inside).startswith(owner), f"{inside} imports {name}"
+
+
+def test_every_layer_exists():
+  inside = {p.relative_to(ROOT / "icm_jax").parts[0] for p in FILES}
+  assert {name.removesuffix(".py") for name in inside} - {"__init__"} == set(
+      LAYERS
+  )
+
+
+def test_the_map_names_every_file():
+  text = (ROOT / "CONTRIBUTING.md").read_text()
+  for folder in ("icm_jax", "experiments", "benchmarks"):
+    for path in (ROOT / folder).rglob("*.py"):
+      if path.name != "__init__.py":
+        name = path.relative_to(ROOT).as_posix()
+        assert f"`{name}`" in text, f"CONTRIBUTING.md does not name {name}"

@@ -1,0 +1,111 @@
+"""Settings and small problems that all tests share."""
+
+import functools
+import os
+import pathlib
+import socket
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from icm_jax import competition, models, types
+from icm_jax.data import problem as problem_lib
+from icm_jax.data import sources
+from icm_jax.training import setup as setup_lib
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+  root = pathlib.Path(__file__).parent.parent
+  jax.config.update("jax_compilation_cache_dir", str(root / ".cache" / "xla"))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+  """No test may reach the network, not even by mistake."""
+
+  def refuse(self, address):
+    raise AssertionError(f"a test tried to connect to {address}")
+
+  monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def make_setup():
+  """A function that makes small networks for images of any shape."""
+
+  @functools.cache
+  def make(shape_HWC=(8, 8, 1), *, norm="none", **fields):
+    return types.Setup(
+        expert=models.from_linen(
+            models.ConvExpert(features=4, norm=norm), shape_HWC
+        ),
+        discriminator=models.from_linen(
+            models.ConvDiscriminator(features=2, hidden=8), shape_HWC
+        ),
+        expert_tx=optax.adam(1e-2),
+        discriminator_tx=optax.adam(1e-2),
+        **fields,
+    )
+
+  return make
+
+
+@pytest.fixture
+def make_state():
+  """A function that makes a state of some experts."""
+
+  def make(setup, num_experts=3, seed=0):
+    init = functools.partial(
+        competition.init_state, setup=setup, num_experts=num_experts
+    )
+    return jax.jit(init)(jax.random.key(seed))
+
+  return make
+
+
+@pytest.fixture
+def make_batch():
+  """A function that makes a batch of random images."""
+
+  def make(num_images=5, shape_HWC=(8, 8, 1)):
+    keys = jax.random.split(jax.random.key(7))
+    return types.Batch(
+        *(jax.random.uniform(key, (num_images, *shape_HWC)) for key in keys)
+    )
+
+  return make
+
+
+def drawn_images(num_images: int, seed: int = 0) -> sources.Images:
+  """Bright squares on black, 28x28; the label is the row of the square."""
+  rng = np.random.default_rng(seed)
+  image_NHWC = np.zeros((num_images, 28, 28, 1), np.uint8)
+  label_N = rng.integers(0, 3, num_images).astype(np.int32)
+  for image_HWC, label in zip(image_NHWC, label_N, strict=True):
+    row, column = 6 + 6 * label, rng.integers(6, 18)
+    image_HWC[row : row + 4, column : column + 4] = rng.integers(150, 255)
+  return sources.Images(image_NHWC, label_N)
+
+
+@pytest.fixture(scope="session")
+def drawn_splits():
+  """A made-up data set of 120 + 40 images."""
+  return {"train": drawn_images(120), "test": drawn_images(40, seed=1)}
+
+
+@pytest.fixture
+def drawn_problem(drawn_splits):
+  """The made-up data set as a problem."""
+  return problem_lib.make_problem("drawn", drawn_splits, image_size=32, seed=0)
+
+
+@pytest.fixture
+def drawn_data(monkeypatch, drawn_splits):
+  """Makes every config read the made-up data set."""
+  monkeypatch.setattr(
+      setup_lib.sources, "load", lambda name, **kwargs: drawn_splits
+  )

@@ -1,0 +1,129 @@
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import mechanisms, types
+
+KEY = jax.random.key(0)
+OPPOSITE = {
+    "up": "down",
+    "up_right": "down_left",
+    "right": "left",
+    "down_right": "up_left",
+}
+
+
+def test_a_shift_by_hand():
+  x_HWC = jnp.arange(9.0).reshape(3, 3, 1) / 10
+  (up_right,) = mechanisms.by_names(
+      ["up_right"], {"shift": {"pixels": 1, "background": 1.0}}
+  )
+  expected_HW = [[1.0, 0.3, 0.4], [1.0, 0.6, 0.7], [1.0, 1.0, 1.0]]
+  np.testing.assert_allclose(
+      np.asarray(up_right(KEY, x_HWC))[..., 0], expected_HW, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize(("name", "opposite"), OPPOSITE.items())
+def test_opposite_shifts_cancel_inside_the_frame(name, opposite):
+  x_HWC = jnp.zeros((20, 24, 2)).at[8:12, 8:16].set(
+      jax.random.uniform(KEY, (4, 8, 2))
+  )
+  there, back = mechanisms.by_names([name, opposite], {"shift": {"pixels": 4}})
+  shifted_HWC = there(KEY, x_HWC)
+  assert not np.array_equal(shifted_HWC, x_HWC)
+  np.testing.assert_array_equal(back(KEY, shifted_HWC), x_HWC)
+
+
+def test_a_shift_beyond_the_frame_leaves_background():
+  (left,) = mechanisms.by_names(["left"], {"shift": {"pixels": 9}})
+  assert not left(KEY, jnp.ones((8, 8, 1))).any()
+
+
+def test_noise_has_its_sd_and_is_clipped():
+  x_HWC = jnp.full((100, 100, 1), 0.5)
+  (weak,) = mechanisms.by_names(["noise"], {"noise": {"stddev": 0.1}})
+  (strong,) = mechanisms.by_names(["noise"], {"noise": {"stddev": 0.5}})
+  assert abs(float((weak(KEY, x_HWC) - x_HWC).std()) - 0.1) < 0.005
+  noisy_HWC = np.asarray(strong(KEY, x_HWC))
+  assert noisy_HWC.min() == 0.0
+  assert noisy_HWC.max() == 1.0
+  # Clipped, not rescaled: inside the range the values are as dense as ever.
+  inside = np.mean((noisy_HWC > 0) & (noisy_HWC < 1))
+  assert abs(inside - 0.683) < 0.02
+
+
+def test_inversion():
+  (invert,) = mechanisms.by_names(["invert"], {})
+  x_HWC = jax.random.uniform(KEY, (5, 6, 3))
+  np.testing.assert_allclose(invert(KEY, x_HWC), 1 - x_HWC)
+
+
+@pytest.mark.parametrize("name", mechanisms.MECHANISMS)
+def test_all_keep_shape_dtype_and_range(name):
+  x_BHWC = jax.random.uniform(KEY, (2, 12, 10, 3))
+  (mechanism,) = mechanisms.by_names([name], {})
+  y_BHWC = jax.vmap(mechanism)(jax.random.split(KEY, 2), x_BHWC)
+  assert y_BHWC.shape == x_BHWC.shape
+  assert y_BHWC.dtype == jnp.float32
+  assert float(y_BHWC.min()) >= 0
+  assert float(y_BHWC.max()) <= 1
+  assert not np.array_equal(y_BHWC, x_BHWC)
+
+
+@pytest.mark.parametrize("preset", mechanisms.PRESETS)
+def test_presets(preset):
+  parameters = dict(mechanisms.PRESETS[preset])
+  names = parameters.pop("names")
+  assert len(mechanisms.by_names(names, parameters)) == {
+      "paper": 10,
+      "three": 3,
+  }[preset]
+
+
+def test_defaults_are_the_papers():
+  assert inspect.signature(mechanisms.MECHANISMS["noise"]).parameters[
+      "stddev"
+  ].default == 0.5
+  assert mechanisms.PRESETS["paper"]["shift"]["pixels"] == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters", "message"),
+    [
+        (["up", "nope"], {}, "up_right, right.*'nope'"),
+        ([], {}, "none"),
+        (["up", "up"], {}, "different"),
+        (["up"], {"blur": {}}, "'blur'; known: invert, noise, shift"),
+    ],
+)
+def test_bad_names_are_told_the_known_ones(names, parameters, message):
+  with pytest.raises(types.InputError, match=message):
+    mechanisms.by_names(names, parameters)
+
+
+def test_the_mixture_draws_all_and_says_which():
+  functions = mechanisms.by_names(["up", "invert", "right"], {})
+  x_BHWC = jax.random.uniform(KEY, (300, 8, 8, 1))
+  y_BHWC, id_B = mechanisms.apply_mixture(
+      jax.random.key(1), x_BHWC, functions
+  )
+  counts = np.bincount(id_B, minlength=3)
+  assert counts.min() > 70
+  for x_HWC, y_HWC, mechanism_id in zip(
+      x_BHWC[:20], y_BHWC, id_B, strict=False
+  ):
+    np.testing.assert_allclose(
+        y_HWC, functions[mechanism_id](KEY, x_HWC), atol=1e-6
+    )
+
+
+def test_every_image_gets_noise_of_its_own():
+  functions = mechanisms.by_names(["noise"], {})
+  x_BHWC = jnp.full((2, 8, 8, 1), 0.5)
+  with jax.debug_key_reuse(True):
+    y_BHWC, _ = mechanisms.apply_mixture(jax.random.key(1), x_BHWC, functions)
+  assert not np.array_equal(y_BHWC[0], y_BHWC[1])
