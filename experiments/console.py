@@ -27,7 +27,7 @@ class Plain:
     print(f"[{seconds:7.1f} s] {text}", file=sys.stderr, flush=True)
 
   def progress(
-      self, step: int, total: int, values: Mapping[str, np.ndarray]
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
     now = time.perf_counter()
     if self._first is None:
@@ -51,11 +51,11 @@ class Bar:
     tqdm.tqdm.write(text, file=sys.stderr)
 
   def progress(
-      self, step: int, total: int, values: Mapping[str, np.ndarray]
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
     if self._bar is None:
       self._bar = tqdm.tqdm(
-          total=total, initial=step, unit="step", dynamic_ncols=True
+        total=total, initial=step, unit="step", dynamic_ncols=True
       )
     self._bar.set_postfix_str(describe(values), refresh=False)
     self._bar.update(step - self._bar.n)
@@ -68,6 +68,6 @@ def describe(values: Mapping[str, np.ndarray]) -> str:
   wins_E = values["competition/wins_E"]
   shares = " ".join(f"{s:.0f}" for s in 100 * wins_E / max(wins_E.sum(), 1))
   return (
-      f"expert {values['loss/expert']:.3f}  "
-      f"discriminator {values['loss/discriminator']:.3f}  wins% {shares}"
+    f"expert {values['loss/expert']:.3f}  "
+    f"discriminator {values['loss/discriminator']:.3f}  wins% {shares}"
   )

@@ -1,6 +1,6 @@
 """Evaluates the newest checkpoint of a run again, and writes result.json.
 
-  python -m experiments.evaluate --workdir=runs/mnist
+python -m experiments.evaluate --workdir=runs/mnist
 """
 
 from experiments import console, launch

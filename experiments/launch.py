@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 from absl import app, flags, logging
+
 from icm_jax import types
 from icm_jax.training import loop
 
@@ -15,7 +16,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run.", required=True
+  "workdir", None, "Folder of the run.", required=True
 )
 
 

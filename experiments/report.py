@@ -1,6 +1,6 @@
 """Draws report.html and grid.png of a run again, from its files.
 
-  python -m experiments.report --workdir=runs/mnist
+python -m experiments.report --workdir=runs/mnist
 """
 
 from experiments import console, launch

@@ -22,7 +22,7 @@ from icm_jax.viz import report
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _RESUME = flags.DEFINE_bool(
-    "resume", False, "Go on from the newest checkpoint in --workdir."
+  "resume", False, "Go on from the newest checkpoint in --workdir."
 )
 flags.mark_flag_as_required("config")
 
@@ -30,11 +30,11 @@ flags.mark_flag_as_required("config")
 def main() -> None:
   reporter = console.reporter()
   result = loop.train(
-      _CONFIG.value,
-      launch.workdir(),
-      resume=_RESUME.value,
-      reporter=reporter,
-      started=_STARTED,
+    _CONFIG.value,
+    launch.workdir(),
+    resume=_RESUME.value,
+    reporter=reporter,
+    started=_STARTED,
   )
   page = report.write(launch.workdir())
   reporter.say(report.headline(result))

@@ -7,9 +7,7 @@ import zlib
 import jax
 
 
-def stream(
-    key: jax.Array, name: str, step: jax.Array | int = 0
-) -> jax.Array:
+def stream(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
   """Key for one named use at one step, whatever else was drawn before.
 
   Args:

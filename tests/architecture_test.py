@@ -7,23 +7,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = (
-    "types",
-    "rng",
-    "mechanisms",
-    "data",
-    "models",
-    "competition",
-    "evaluation",
-    "training",
-    "viz",
+  "types",
+  "rng",
+  "mechanisms",
+  "data",
+  "models",
+  "competition",
+  "evaluation",
+  "training",
+  "viz",
 )
 FILES = sorted((ROOT / "icm_jax").rglob("*.py"))
 OWNERS = {  # Which folder or file alone imports a package.
-    "flax": "models",
-    "orbax": "training/checkpoint.py",
-    "matplotlib": "viz",
-    "tensorboardX": "training",
-    "tensorflow_datasets": "data",
+  "flax": "models",
+  "orbax": "training/checkpoint.py",
+  "matplotlib": "viz",
+  "tensorboardX": "training",
+  "tensorflow_datasets": "data",
 }
 
 
@@ -60,7 +60,7 @@ def test_imports_point_down(path):
 def test_every_layer_exists():
   inside = {p.relative_to(ROOT / "icm_jax").parts[0] for p in FILES}
   assert {name.removesuffix(".py") for name in inside} - {"__init__"} == set(
-      LAYERS
+    LAYERS
   )
 
 

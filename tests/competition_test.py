@@ -22,9 +22,7 @@ def plain_step(state, batch, setup):
 
   def outputs(experts_E):
     return jax.vmap(
-        lambda p, s: setup.expert.apply(
-            p, s, batch.transformed_BHWC, train=True
-        )
+      lambda p, s: setup.expert.apply(p, s, batch.transformed_BHWC, train=True)
     )(experts_E, state.expert_stats_E)
 
   def score(discriminator, y_BHWC):
@@ -37,7 +35,7 @@ def plain_step(state, batch, setup):
 
   def expert_objective(experts_E):
     score_EB = jax.vmap(lambda y: score(state.discriminator, y))(
-        outputs(experts_E)[0]
+      outputs(experts_E)[0]
     )
     return jnp.mean((-jax.nn.log_sigmoid(score_EB) * mask_EB).sum(axis=0))
 
@@ -45,38 +43,36 @@ def plain_step(state, batch, setup):
     real_B = score(discriminator, batch.canonical_BHWC)
     fake_EB = jax.vmap(lambda y: score(discriminator, y))(y_EBHWC)
     return -jnp.mean(jax.nn.log_sigmoid(real_B)) - jnp.mean(
-        jax.nn.log_sigmoid(-fake_EB)
+      jax.nn.log_sigmoid(-fake_EB)
     )
 
   grads_E = jax.grad(expert_objective)(state.experts_E)
   updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
-      grads_E, state.expert_opt_E
+    grads_E, state.expert_opt_E
   )
   moved_E = optax.apply_updates(state.experts_E, updates_E)
   won_E = mask_EB.any(axis=1)
 
   def keep(new_E, old_E):
     return jax.tree.map(
-        lambda n, o: jnp.stack(
-            [jnp.where(won_E[e], n[e], o[e]) for e in range(num_experts)]
-        ),
-        new_E,
-        old_E,
+      lambda n, o: jnp.stack(
+        [jnp.where(won_E[e], n[e], o[e]) for e in range(num_experts)]
+      ),
+      new_E,
+      old_E,
     )
 
   grads = jax.grad(discriminator_objective)(state.discriminator)
   updates, opt = setup.discriminator_tx.update(grads, state.discriminator_opt)
   return state.replace(
-          step=state.step + 1,
-          experts_E=keep(moved_E, state.experts_E),
-          expert_stats_E=keep(stats_E, state.expert_stats_E),
-          expert_opt_E=keep(opt_E, state.expert_opt_E),
-          discriminator=optax.apply_updates(state.discriminator, updates),
-          discriminator_opt=opt,
-          win_share_E=assign.update_win_share(
-              state.win_share_E, mask_EB.sum(axis=1)
-          ),
-      )
+    step=state.step + 1,
+    experts_E=keep(moved_E, state.experts_E),
+    expert_stats_E=keep(stats_E, state.expert_stats_E),
+    expert_opt_E=keep(opt_E, state.expert_opt_E),
+    discriminator=optax.apply_updates(state.discriminator, updates),
+    discriminator_opt=opt,
+    win_share_E=assign.update_win_share(state.win_share_E, mask_EB.sum(axis=1)),
+  )
 
 
 jit_groups = jax.jit(winners.group_by_winner, static_argnames="size")
@@ -97,13 +93,13 @@ def jit_step(setup):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_step_is_the_plain_algorithm(
-    mode, norm, make_setup, make_state, make_batch
+  mode, norm, make_setup, make_state, make_batch
 ):
   # Plain gradient descent: Adam divides by the gradient's size, and would
   # blow up rounding where a gradient is next to zero.
   setup = make_setup(norm=norm, expert_map=mode)._replace(
-      expert_tx=optax.sgd(1.0, momentum=0.9),
-      discriminator_tx=optax.sgd(1.0, momentum=0.9),
+    expert_tx=optax.sgd(1.0, momentum=0.9),
+    discriminator_tx=optax.sgd(1.0, momentum=0.9),
   )
   state, batch = make_state(setup), make_batch(7)
   plain = jax.jit(functools.partial(plain_step, setup=setup))
@@ -117,12 +113,12 @@ def test_the_step_is_the_plain_algorithm(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "winner_B",
-    [[0, 1, 2, 0, 1, 2, 0], [1] * 7, [2, 2, 2, 2, 2, 0, 0]],
-    ids=["even", "one wins all", "one wins none"],
+  "winner_B",
+  [[0, 1, 2, 0, 1, 2, 0], [1] * 7, [2, 2, 2, 2, 2, 0, 0]],
+  ids=["even", "one wins all", "one wins none"],
 )
 def test_winners_gradient_is_autodiff_of_the_masked_form(
-    mode, winner_B, make_setup, make_state, make_batch
+  mode, winner_B, make_setup, make_state, make_batch
 ):
   setup = make_setup()
   state, x_BHWC = make_state(setup), make_batch(7).transformed_BHWC
@@ -132,46 +128,46 @@ def test_winners_gradient_is_autodiff_of_the_masked_form(
 
   def masked(experts_E):
     y_EBHWC, _ = jax.vmap(
-        functools.partial(setup.expert.apply, train=True), (0, 0, None)
+      functools.partial(setup.expert.apply, train=True), (0, 0, None)
     )(experts_E, state.expert_stats_E, x_BHWC)
     return jnp.sum(y_EBHWC[winner_B, jnp.arange(7)] * cotangent_BHWC)
 
   grads_E = jax.jit(
-      lambda experts_E: winners.winners_gradient(
-          setup.expert,
-          experts_E,
-          state.expert_stats_E,
-          x_BHWC,
-          cotangent_BHWC,
-          winner_B,
-          wins_E,
-          mode=mode,
-      )
+    lambda experts_E: winners.winners_gradient(
+      setup.expert,
+      experts_E,
+      state.expert_stats_E,
+      x_BHWC,
+      cotangent_BHWC,
+      winner_B,
+      wins_E,
+      mode=mode,
+    )
   )(state.experts_E)
   chex.assert_trees_all_close(
-      grads_E, jax.grad(masked)(state.experts_E), atol=1e-5
+    grads_E, jax.grad(masked)(state.experts_E), atol=1e-5
   )
 
 
 @pytest.mark.parametrize(
-    ("num_images", "num_experts", "size"), [(1, 4, 4), (11, 3, 4), (9, 12, 2)]
+  ("num_images", "num_experts", "size"), [(1, 4, 4), (11, 3, 4), (9, 12, 2)]
 )
 @hypothesis.settings(deadline=None, max_examples=30, database=None)
 @hypothesis.given(data=st.data())
 def test_groups_hold_every_image_once_and_one_expert_each(
-    num_images, num_experts, size, data
+  num_images, num_experts, size, data
 ):
   winner_B = np.array(
-      data.draw(
-          st.lists(
-              st.integers(0, num_experts - 1),
-              min_size=num_images,
-              max_size=num_images,
-          )
+    data.draw(
+      st.lists(
+        st.integers(0, num_experts - 1),
+        min_size=num_images,
+        max_size=num_images,
       )
+    )
   )
   groups = jit_groups(
-      winner_B, np.bincount(winner_B, minlength=num_experts), size=size
+    winner_B, np.bincount(winner_B, minlength=num_experts), size=size
   )
   seen = []
   for expert, image_S in zip(*map(np.asarray, groups), strict=True):
@@ -183,7 +179,7 @@ def test_groups_hold_every_image_once_and_one_expert_each(
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_losers_stay_bit_identical_and_winners_move(
-    norm, make_setup, make_state, make_batch
+  norm, make_setup, make_state, make_batch
 ):
   setup = make_setup(norm=norm)
   state = make_state(setup, num_experts=4)
@@ -197,17 +193,17 @@ def test_losers_stay_bit_identical_and_winners_move(
 
   def of_experts(state, chosen_E):
     return jax.tree.map(
-        lambda a_E: a_E[chosen_E],
-        (state.experts_E, state.expert_stats_E, state.expert_opt_E),
+      lambda a_E: a_E[chosen_E],
+      (state.experts_E, state.expert_stats_E, state.expert_opt_E),
     )
 
   chex.assert_trees_all_equal(
-      of_experts(state, ~won_E), of_experts(new, ~won_E)
+    of_experts(state, ~won_E), of_experts(new, ~won_E)
   )
   for old_E, new_E in zip(
-      jax.tree.leaves(state.experts_E),
-      jax.tree.leaves(new.experts_E),
-      strict=True,
+    jax.tree.leaves(state.experts_E),
+    jax.tree.leaves(new.experts_E),
+    strict=True,
   ):
     for e in np.flatnonzero(won_E):
       assert not np.array_equal(old_E[e], new_E[e])
@@ -215,7 +211,7 @@ def test_losers_stay_bit_identical_and_winners_move(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_permuting_experts_permutes_the_result(
-    mode, make_setup, make_state, make_batch
+  mode, make_setup, make_state, make_batch
 ):
   setup = make_setup(expert_map=mode)
   state, batch = make_state(setup), make_batch()
@@ -223,19 +219,21 @@ def test_permuting_experts_permutes_the_result(
 
   def permute(state):
     names = ("experts_E", "expert_stats_E", "expert_opt_E", "win_share_E")
-    return state.replace(**{
+    return state.replace(
+      **{
         name: jax.tree.map(lambda a_E: a_E[order_E], getattr(state, name))
         for name in names
-    })
+      }
+    )
 
   step = jit_step(setup)
   assert_states_close(
-      step(permute(state), batch)[0], permute(step(state, batch)[0])
+    step(permute(state), batch)[0], permute(step(state, batch)[0])
   )
 
 
 def test_losers_outputs_train_the_discriminator(
-    make_setup, make_state, make_batch
+  make_setup, make_state, make_batch
 ):
   setup, batch = make_setup(), make_batch()
   state = make_state(setup)
@@ -248,21 +246,21 @@ def test_losers_outputs_train_the_discriminator(
   assert metrics["competition/wins_E"][loser] == 0
   kernel = ("Dense_0", "kernel")
   assert not np.array_equal(
-      first.discriminator[kernel[0]][kernel[1]],
-      second.discriminator[kernel[0]][kernel[1]],
+    first.discriminator[kernel[0]][kernel[1]],
+    second.discriminator[kernel[0]][kernel[1]],
   )
 
 
 def test_the_step_is_traced_once_and_reuses_no_key(
-    make_setup, make_state, make_batch
+  make_setup, make_state, make_batch
 ):
   setup = make_setup(relocation=types.Relocation(1, 0.9, 1.0, 0.1))
   state, batch = make_state(setup), make_batch()
   with jax.debug_key_reuse(True):
     step = jax.jit(
-        chex.assert_max_traces(n=1)(
-            lambda s, b: competition.competition_step(s, b, setup=setup)
-        )
+      chex.assert_max_traces(n=1)(
+        lambda s, b: competition.competition_step(s, b, setup=setup)
+      )
     )
     for _ in range(3):
       state, _ = step(state, batch)
@@ -301,7 +299,7 @@ def test_assignment_by_hand():
 def test_handicap_by_hand():
   share_E = jnp.array([0.5, 0.25, 0.2, 0.05])
   np.testing.assert_allclose(
-      assign.handicap(share_E, 2.0), [2.0, 0.0, 0.0, 0.0], atol=1e-6
+    assign.handicap(share_E, 2.0), [2.0, 0.0, 0.0, 0.0], atol=1e-6
   )
   moved_E = assign.update_win_share(share_E, jnp.array([0, 0, 0, 8]))
   np.testing.assert_allclose(moved_E.sum(), 1.0, atol=1e-6)
@@ -313,29 +311,29 @@ def test_losses_by_hand():
   half = jnp.log(2.0)
   np.testing.assert_allclose(losses.expert_loss(jnp.zeros(2)), [half, half])
   np.testing.assert_allclose(
-      losses.discriminator_loss(jnp.zeros(1), jnp.array([[0.0], [50.0]])),
-      [half + (half + 50.0) / 2],
+    losses.discriminator_loss(jnp.zeros(1), jnp.array([[0.0], [50.0]])),
+    [half + (half + 50.0) / 2],
   )
   np.testing.assert_allclose(
-      losses.reconstruction_loss(jnp.zeros((1, 2, 2, 1)), 0.5), [0.25]
+    losses.reconstruction_loss(jnp.zeros((1, 2, 2, 1)), 0.5), [0.25]
   )
   assert float(losses.expert_loss(jnp.array(-1e4))) == 1e4  # Still finite.
 
 
 RELOCATION = types.Relocation(
-    every=2, min_share=0.3, max_share=1.4, perturbation=0.1
+  every=2, min_share=0.3, max_share=1.4, perturbation=0.1
 )
 
 
 @pytest.mark.parametrize(
-    ("share_E", "moved_E", "donor_of"),
-    [
-        ([0.50, 0.25, 0.25, 0.00], [0, 0, 0, 1], {3: 0}),
-        ([0.00, 0.45, 0.55, 0.00], [1, 0, 0, 1], {0: 2, 3: 1}),
-        ([0.00, 0.34, 0.33, 0.33], [0, 0, 0, 0], {}),  # Nobody is overloaded.
-        ([0.60, 0.00, 0.30, 0.10], [0, 1, 0, 0], {1: 0}),  # 0.1 is not idle.
-        ([1.00, 0.00, 0.00, 0.00], [0, 1, 0, 0], {1: 0}),  # One at a time.
-    ],
+  ("share_E", "moved_E", "donor_of"),
+  [
+    ([0.50, 0.25, 0.25, 0.00], [0, 0, 0, 1], {3: 0}),
+    ([0.00, 0.45, 0.55, 0.00], [1, 0, 0, 1], {0: 2, 3: 1}),
+    ([0.00, 0.34, 0.33, 0.33], [0, 0, 0, 0], {}),  # Nobody is overloaded.
+    ([0.60, 0.00, 0.30, 0.10], [0, 1, 0, 0], {1: 0}),  # 0.1 is not idle.
+    ([1.00, 0.00, 0.00, 0.00], [0, 1, 0, 0], {1: 0}),  # One at a time.
+  ],
 )
 def test_donors_by_hand(share_E, moved_E, donor_of):
   found_E, donor_E = relocate_lib.donors(jnp.array(share_E), RELOCATION)
@@ -345,12 +343,12 @@ def test_donors_by_hand(share_E, moved_E, donor_of):
 
 
 def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
-    make_setup, make_state, make_batch
+  make_setup, make_state, make_batch
 ):
   setup = make_setup(norm="batch")
   state, _ = jit_step(setup)(make_state(setup, num_experts=4), make_batch())
   state = state.replace(
-      step=jnp.int32(4), win_share_E=jnp.array([0.0, 0.6, 0.2, 0.2])
+    step=jnp.int32(4), win_share_E=jnp.array([0.0, 0.6, 0.2, 0.2])
   )
   new, moved_E = competition.relocate(state, setup.expert_tx, RELOCATION)
   np.testing.assert_array_equal(moved_E, [True, False, False, False])
@@ -360,23 +358,23 @@ def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
   assert 0.08 < relative < 0.12
   part = lambda tree_E, index: jax.tree.map(lambda a_E: a_E[index], tree_E)
   chex.assert_trees_all_equal(
-      part(new.expert_opt_E, 0),
-      setup.expert_tx.init(part(new.experts_E, 0)),
+    part(new.expert_opt_E, 0),
+    setup.expert_tx.init(part(new.experts_E, 0)),
   )
   chex.assert_trees_all_equal(
-      part(new.expert_stats_E, 0), part(state.expert_stats_E, 1)
+    part(new.expert_stats_E, 0), part(state.expert_stats_E, 1)
   )
   rest = slice(1, None)
   for name in ("experts_E", "expert_stats_E", "expert_opt_E"):
     chex.assert_trees_all_equal(
-        part(getattr(new, name), rest), part(getattr(state, name), rest)
+      part(getattr(new, name), rest), part(getattr(state, name), rest)
     )
 
 
 def test_nothing_moves_between_relocations(make_setup, make_state):
   setup = make_setup()
   state = make_state(setup).replace(
-      step=jnp.int32(3), win_share_E=jnp.array([1.0, 0.0, 0.0])
+    step=jnp.int32(3), win_share_E=jnp.array([1.0, 0.0, 0.0])
   )
   new, moved_E = competition.relocate(state, setup.expert_tx, RELOCATION)
   assert not moved_E.any()
@@ -385,7 +383,7 @@ def test_nothing_moves_between_relocations(make_setup, make_state):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_identity_start_copies_and_leaves_the_finished_alone(
-    mode, make_setup, make_state, make_batch
+  mode, make_setup, make_state, make_batch
 ):
   setup = make_setup(expert_map=mode)
   state = start = make_state(setup)
@@ -398,8 +396,8 @@ def test_identity_start_copies_and_leaves_the_finished_alone(
   assert (mse_E[learning_E] < 0.6 * first_E[learning_E]).all()
   assert mse_E[1] == first_E[1]
   chex.assert_trees_all_equal(
-      jax.tree.map(lambda a: a[1], (start.experts_E, start.expert_opt_E)),
-      jax.tree.map(lambda a: a[1], (state.experts_E, state.expert_opt_E)),
+    jax.tree.map(lambda a: a[1], (start.experts_E, start.expert_opt_E)),
+    jax.tree.map(lambda a: a[1], (state.experts_E, state.expert_opt_E)),
   )
   assert int(state.step) == 0
 
@@ -434,10 +432,10 @@ def test_experts_learn_to_undo_two_mechanisms():
     return features @ params["w"], stats
 
   setup = types.Setup(
-      expert=types.Network(init, apply),
-      discriminator=types.Network(init_discriminator, apply_discriminator),
-      expert_tx=optax.adam(1e-2),
-      discriminator_tx=optax.adam(3e-2),
+    expert=types.Network(init, apply),
+    discriminator=types.Network(init_discriminator, apply_discriminator),
+    expert_tx=optax.adam(1e-2),
+    discriminator_tx=optax.adam(3e-2),
   )
   state = competition.init_state(jax.random.key(0), setup, 2)
   step = jit_step(setup)
@@ -446,9 +444,9 @@ def test_experts_learn_to_undo_two_mechanisms():
     sign_B = jnp.where(jax.random.bernoulli(keys[0], 0.5, (16,)), 1.0, -1.0)
     canonical = lambda key: 0.1 * jax.random.normal(key, (16, 2, 2, 1))
     batch = types.Batch(
-        canonical(keys[1]) + sign_B[:, None, None, None], canonical(keys[2])
+      canonical(keys[1]) + sign_B[:, None, None, None], canonical(keys[2])
     )
     state, _ = step(state, batch)
   np.testing.assert_allclose(
-      np.sort(state.experts_E["shift"]), [-1.0, 1.0], atol=0.25
+    np.sort(state.experts_E["shift"]), [-1.0, 1.0], atol=0.25
   )

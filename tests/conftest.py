@@ -40,15 +40,15 @@ def make_setup():
   @functools.cache
   def make(shape_HWC=(8, 8, 1), *, norm="none", **fields):
     return types.Setup(
-        expert=models.from_linen(
-            models.ConvExpert(features=4, norm=norm), shape_HWC
-        ),
-        discriminator=models.from_linen(
-            models.ConvDiscriminator(features=2, hidden=8), shape_HWC
-        ),
-        expert_tx=optax.adam(1e-2),
-        discriminator_tx=optax.adam(1e-2),
-        **fields,
+      expert=models.from_linen(
+        models.ConvExpert(features=4, norm=norm), shape_HWC
+      ),
+      discriminator=models.from_linen(
+        models.ConvDiscriminator(features=2, hidden=8), shape_HWC
+      ),
+      expert_tx=optax.adam(1e-2),
+      discriminator_tx=optax.adam(1e-2),
+      **fields,
     )
 
   return make
@@ -60,7 +60,7 @@ def make_state():
 
   def make(setup, num_experts=3, seed=0):
     init = functools.partial(
-        competition.init_state, setup=setup, num_experts=num_experts
+      competition.init_state, setup=setup, num_experts=num_experts
     )
     return jax.jit(init)(jax.random.key(seed))
 
@@ -74,7 +74,7 @@ def make_batch():
   def make(num_images=5, shape_HWC=(8, 8, 1)):
     keys = jax.random.split(jax.random.key(7))
     return types.Batch(
-        *(jax.random.uniform(key, (num_images, *shape_HWC)) for key in keys)
+      *(jax.random.uniform(key, (num_images, *shape_HWC)) for key in keys)
     )
 
   return make
@@ -107,5 +107,5 @@ def drawn_problem(drawn_splits):
 def drawn_data(monkeypatch, drawn_splits):
   """Makes every config read the made-up data set."""
   monkeypatch.setattr(
-      setup_lib.sources, "load", lambda name, **kwargs: drawn_splits
+    setup_lib.sources, "load", lambda name, **kwargs: drawn_splits
   )

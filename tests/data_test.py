@@ -29,10 +29,10 @@ def made_up_mnist(tmp_path, monkeypatch):
   originals = {}
   for prefix, count in (("train", 20), ("t10k", 10)):
     originals[f"{prefix}-images-idx3-ubyte.gz"] = rng.integers(
-        0, 256, (count, 28, 28), np.uint8
+      0, 256, (count, 28, 28), np.uint8
     )
     originals[f"{prefix}-labels-idx1-ubyte.gz"] = rng.integers(
-        0, 10, count, np.uint8
+      0, 10, count, np.uint8
     )
   listed = []
   for file in mnist.FILES:
@@ -44,20 +44,20 @@ def made_up_mnist(tmp_path, monkeypatch):
 
 
 def test_mnist_is_prepared_once_and_read_exactly(
-    made_up_mnist, tmp_path, capfd
+  made_up_mnist, tmp_path, capfd
 ):
   folder, originals = made_up_mnist
   load = lambda: sources.load(
-      "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
+    "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
   )
   splits = load()
   for split, prefix in (("train", "train"), ("test", "t10k")):
     np.testing.assert_array_equal(
-        splits[split].image_NHWC[..., 0],
-        originals[f"{prefix}-images-idx3-ubyte.gz"],
+      splits[split].image_NHWC[..., 0],
+      originals[f"{prefix}-images-idx3-ubyte.gz"],
     )
     np.testing.assert_array_equal(
-        splits[split].label_N, originals[f"{prefix}-labels-idx1-ubyte.gz"]
+      splits[split].label_N, originals[f"{prefix}-labels-idx1-ubyte.gz"]
     )
   for path in folder.iterdir():
     path.unlink()
@@ -70,7 +70,7 @@ def test_missing_files_are_named_with_their_folder(made_up_mnist, tmp_path):
   (folder / "t10k-labels-idx1-ubyte.gz").unlink()
   with pytest.raises(types.InputError) as error:
     sources.load(
-        "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
+      "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
     )
   assert f"Missing in {folder}: t10k-labels-idx1-ubyte.gz." in str(error.value)
   assert "--config.data.download=True" in str(error.value)
@@ -80,7 +80,7 @@ def test_files_are_looked_for_where_tfds_looks(tmp_path):
   with pytest.raises(types.InputError) as error:
     sources.load("mnist", data_dir=str(tmp_path))
   assert f"Missing in {tmp_path / 'downloads' / 'manual'}: train-images" in str(
-      error.value
+    error.value
   )
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_found_before_it_is_read(made_up_mnist, tmp_path):
   data[100] ^= 1
   path.write_bytes(data)
   load = lambda: sources.load(
-      "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
+    "mnist", data_dir=str(tmp_path / "data"), manual_dir=str(folder)
   )
   with pytest.raises(types.InputError, match="damaged: its SHA-256 is"):
     load()
@@ -105,7 +105,6 @@ def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
   asked = []
 
   class Network:
-
     def download(self, url):
       asked.append(url)
       return backup
@@ -122,16 +121,16 @@ def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"no gzip", "cannot be unpacked"),
-        (idx(np.zeros((4, 5), np.uint8))[:-9], "cannot be unpacked"),
-        (gzip.compress(b""), "starts with nothing"),
-        (gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8), "starts with 00000d01"),
-        (gzip.compress(b"\0\0\x08\x02\0\0"), "cut short"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), "cut short"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x02abc"), "promises shape"),
-    ],
+  ("data", "message"),
+  [
+    (b"no gzip", "cannot be unpacked"),
+    (idx(np.zeros((4, 5), np.uint8))[:-9], "cannot be unpacked"),
+    (gzip.compress(b""), "starts with nothing"),
+    (gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8), "starts with 00000d01"),
+    (gzip.compress(b"\0\0\x08\x02\0\0"), "cut short"),
+    (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), "cut short"),
+    (gzip.compress(b"\0\0\x08\x01\0\0\0\x02abc"), "promises shape"),
+  ],
 )
 def test_damaged_idx_files_are_refused(data, message, tmp_path):
   path = tmp_path / "file.gz"
@@ -160,21 +159,21 @@ def test_the_embedded_digits(tmp_path):
     assert images.image_NHWC.dtype == np.uint8
     assert images.image_NHWC.max() == 255
   rows = {
-      split: {image.tobytes() for image in images.image_NHWC}
-      for split, images in splits.items()
+    split: {image.tobytes() for image in images.image_NHWC}
+    for split, images in splits.items()
   }
   assert not rows["train"] & rows["test"]
   # Zeros are round: the middle is empty, unlike that of ones.
   mean_KHW = [
-      splits["train"].image_NHWC[splits["train"].label_N == k].mean(axis=0)
-      for k in (0, 1)
+    splits["train"].image_NHWC[splits["train"].label_N == k].mean(axis=0)
+    for k in (0, 1)
   ]
   assert mean_KHW[0][13:15, 13:15].mean() < 30 < mean_KHW[1][13:15].max()
 
 
 @pytest.mark.skipif(
-    not SHARED.is_dir(),
-    reason="needs the four original files of MNIST in ../shared/data/mnist",
+  not SHARED.is_dir(),
+  reason="needs the four original files of MNIST in ../shared/data/mnist",
 )
 def test_the_original_files_are_the_published_ones():
   paths = files.locate(mnist.FILES, None, SHARED, download=False)
@@ -198,24 +197,26 @@ def test_batches_keep_to_their_halves(drawn_splits):
   stamped = np.array(train.image_NHWC)
   stamped[:, 27, 27, 0] = np.arange(120)
   made = problem.make_problem(
-      "stamped",
-      {**drawn_splits, "train": train._replace(image_NHWC=stamped)},
-      image_size=28,
-      seed=3,
+    "stamped",
+    {**drawn_splits, "train": train._replace(image_NHWC=stamped)},
+    image_size=28,
+    seed=3,
   )
   for step in range(12):
     raw = problem.draw_raw(made, seed=3, step=step, batch_size=7)
     for images, ids in (
-        (raw.source_BHWC, made.transformed_ids),
-        (raw.canonical_BHWC, made.canonical_ids),
+      (raw.source_BHWC, made.transformed_ids),
+      (raw.canonical_BHWC, made.canonical_ids),
     ):
       assert set(images[:, 27, 27, 0].tolist()) <= set(ids.tolist())
 
 
 def test_halves_depend_on_the_seed_only(drawn_splits):
-  make = lambda seed: problem.make_problem(
+  make = lambda seed: (
+    problem.make_problem(
       "drawn", drawn_splits, image_size=32, seed=seed
-  ).transformed_ids
+    ).transformed_ids
+  )
   np.testing.assert_array_equal(make(1), make(1))
   assert not np.array_equal(make(1), make(2))
 
@@ -224,7 +225,7 @@ def test_digits_are_padded_in_the_middle(drawn_problem, drawn_splits):
   image_NHWC = drawn_problem.train.image_NHWC
   assert image_NHWC.shape == (120, 32, 32, 1)
   np.testing.assert_array_equal(
-      image_NHWC[:, 2:-2, 2:-2], drawn_splits["train"].image_NHWC
+    image_NHWC[:, 2:-2, 2:-2], drawn_splits["train"].image_NHWC
   )
   assert not image_NHWC[:, :2].any()
 
@@ -238,7 +239,7 @@ def test_images_must_fit(size, drawn_splits):
 def test_the_batch_of_a_step_is_a_pure_function():
   pool = np.arange(100, 123)
   draw = lambda step, seed=0, name="a": problem.draw_ids(
-      pool, seed=seed, name=name, step=step, batch_size=5
+    pool, seed=seed, name=name, step=step, batch_size=5
   ).tolist()
   late = draw(9)
   for step in range(9):
@@ -255,7 +256,7 @@ def test_the_batch_of_a_step_is_a_pure_function():
 def test_a_batch_larger_than_the_data_is_refused(batch_size):
   with pytest.raises(types.InputError, match=f"at most 23.*got {batch_size}"):
     problem.draw_ids(
-        np.arange(23), seed=0, name="a", step=0, batch_size=batch_size
+      np.arange(23), seed=0, name="a", step=0, batch_size=batch_size
     )
 
 
@@ -265,8 +266,8 @@ def test_a_batch_distorts_the_sources_only(drawn_problem):
   with jax.debug_key_reuse(True):
     batch = problem.make_batch(jax.random.key(0), 0, raw, functions)
   np.testing.assert_allclose(
-      batch.transformed_BHWC, 1 - raw.source_BHWC / np.float32(255), atol=1e-6
+    batch.transformed_BHWC, 1 - raw.source_BHWC / np.float32(255), atol=1e-6
   )
   np.testing.assert_allclose(
-      batch.canonical_BHWC, raw.canonical_BHWC / np.float32(255), atol=1e-6
+    batch.canonical_BHWC, raw.canonical_BHWC / np.float32(255), atol=1e-6
   )

@@ -18,25 +18,25 @@ SPLIT = np.array([[5, 0, 0], [5, 10, 0], [0, 0, 10]])
 
 def test_wins_are_counted():
   wins_EM = specialisation.count_wins(
-      np.array([0, 0, 2]),
-      np.array([1, 1, 0]),
-      num_experts=3,
-      num_mechanisms=2,
+    np.array([0, 0, 2]),
+    np.array([1, 1, 0]),
+    num_experts=3,
+    num_mechanisms=2,
   )
   np.testing.assert_array_equal(wins_EM, [[0, 2], [0, 0], [1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("wins_EM", "coverage", "matched", "owned"),
-    [
-        (PERFECT, 28 / 30, 28 / 30, [1, 1, 1]),
-        (DOUBLE, 1.0, 20 / 30, [0, 0, 1]),
-        (SPLIT, 25 / 30, 25 / 30, [0, 1, 1]),
-        # More experts than mechanisms, one of them idle.
-        (np.array([[0, 8], [0, 0], [8, 0]]), 1.0, 1.0, [1, 1]),
-        # Fewer experts than mechanisms.
-        (np.array([[4, 4]]), 1.0, 0.5, [0, 0]),
-    ],
+  ("wins_EM", "coverage", "matched", "owned"),
+  [
+    (PERFECT, 28 / 30, 28 / 30, [1, 1, 1]),
+    (DOUBLE, 1.0, 20 / 30, [0, 0, 1]),
+    (SPLIT, 25 / 30, 25 / 30, [0, 1, 1]),
+    # More experts than mechanisms, one of them idle.
+    (np.array([[0, 8], [0, 0], [8, 0]]), 1.0, 1.0, [1, 1]),
+    # Fewer experts than mechanisms.
+    (np.array([[4, 4]]), 1.0, 0.5, [0, 0]),
+  ],
 )
 def test_specialisation_by_hand(wins_EM, coverage, matched, owned):
   assert specialisation.coverage(wins_EM) == pytest.approx(coverage)
@@ -53,17 +53,17 @@ def test_a_mechanism_needs_nine_tenths():
 
 def test_examples_have_every_mechanism_equally_often(drawn_problem):
   examples = restoration.make_examples(
-      drawn_problem.test, MECHANISMS, seed=0, num_examples=100
+    drawn_problem.test, MECHANISMS, seed=0, num_examples=100
   )
   counts = np.bincount(examples.mechanism_N)
   assert counts.max() - counts.min() <= 2
   for n in range(100):
     expected = jax.jit(MECHANISMS[examples.mechanism_N[n]])(
-        jax.random.key(0), examples.clean_NHWC[n]
+      jax.random.key(0), examples.clean_NHWC[n]
     )
     if examples.mechanism_N[n] < 2:  # Not the noise.
       np.testing.assert_allclose(
-          examples.transformed_NHWC[n], expected, atol=1e-6
+        examples.transformed_NHWC[n], expected, atol=1e-6
       )
   # An image that comes again comes with another mechanism.
   again = examples.clean_NHWC[40:80] == examples.clean_NHWC[:40]
@@ -74,7 +74,7 @@ def test_examples_have_every_mechanism_equally_often(drawn_problem):
 def test_examples_need_one_image_a_mechanism(drawn_problem):
   with pytest.raises(types.InputError, match="3 mechanisms; got 2"):
     restoration.make_examples(
-        drawn_problem.test, MECHANISMS, seed=0, num_examples=2
+      drawn_problem.test, MECHANISMS, seed=0, num_examples=2
     )
 
 
@@ -94,32 +94,37 @@ def perfect_setup(make_setup):
     return inside - 50 * x_BHWC[:, 0, 0, 0], stats
 
   setup = make_setup((32, 32, 1))._replace(
-      expert=types.Network(lambda key: ({}, {}), apply),
-      discriminator=types.Network(lambda key: ({}, {}), discriminate),
+    expert=types.Network(lambda key: ({}, {}), apply),
+    discriminator=types.Network(lambda key: ({}, {}), discriminate),
   )
   return setup, {"choice": jnp.eye(3)}
 
 
 def test_a_perfect_state_is_judged_perfect(
-    perfect_setup, drawn_problem, make_setup, make_state
+  perfect_setup, drawn_problem, make_setup, make_state
 ):
   setup, experts_E = perfect_setup
   state = make_state(make_setup()).replace(
-      experts_E=experts_E, expert_stats_E={}, discriminator={}
+    experts_E=experts_E, expert_stats_E={}, discriminator={}
   )
   network = models.from_linen(models.ConvClassifier(3), (32, 32, 1))
   params = classifier.train_classifier(
-      network, drawn_problem, seed=0, steps=40, batch_size=24, learning_rate=3e-3
+    network,
+    drawn_problem,
+    seed=0,
+    steps=40,
+    batch_size=24,
+    learning_rate=3e-3,
   )
   functions = mechanisms.by_names(["right", "invert"], {})
   evaluator = restoration.Evaluator(
-      restoration.make_examples(
-          drawn_problem.test, functions, seed=0, num_examples=30
-      ),
-      setup,
-      network,
-      num_mechanisms=2,
-      batch_size=8,  # Does not divide 30: the last batch is cut.
+    restoration.make_examples(
+      drawn_problem.test, functions, seed=0, num_examples=30
+    ),
+    setup,
+    network,
+    num_mechanisms=2,
+    batch_size=8,  # Does not divide 30: the last batch is cut.
   )
   values = evaluator.evaluate(state, params)
   assert values["wins_EM"].sum() == 30
@@ -134,29 +139,29 @@ def test_restoring_takes_the_best_output(make_setup, make_state, make_batch):
   setup = make_setup()
   state, x_BHWC = make_state(setup), make_batch().transformed_BHWC
   restored = jax.jit(functools.partial(restoration.restore, setup=setup))(
-      state, x_BHWC
+    state, x_BHWC
   )
   for b, winner in enumerate(np.asarray(restored.winner_B)):
     assert restored.score_EB[winner, b] == restored.score_EB[:, b].max()
     np.testing.assert_array_equal(
-        restored.restored_BHWC[b], restored.output_EBHWC[winner, b]
+      restored.restored_BHWC[b], restored.output_EBHWC[winner, b]
     )
 
 
 def test_the_classifier_never_reads_the_test_part(drawn_problem):
   network = models.from_linen(models.ConvClassifier(3, 2, 4), (32, 32, 1))
   train = functools.partial(
-      classifier.train_classifier,
-      network,
-      seed=0,
-      steps=2,
-      batch_size=8,
-      learning_rate=1e-3,
+    classifier.train_classifier,
+    network,
+    seed=0,
+    steps=2,
+    batch_size=8,
+    learning_rate=1e-3,
   )
   params = train(drawn_problem)
   without = train(drawn_problem._replace(test=None))
   for a, b in zip(
-      jax.tree.leaves(params), jax.tree.leaves(without), strict=True
+    jax.tree.leaves(params), jax.tree.leaves(without), strict=True
   ):
     np.testing.assert_array_equal(a, b)
 

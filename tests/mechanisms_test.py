@@ -9,28 +9,30 @@ from icm_jax import mechanisms, types
 
 KEY = jax.random.key(0)
 OPPOSITE = {
-    "up": "down",
-    "up_right": "down_left",
-    "right": "left",
-    "down_right": "up_left",
+  "up": "down",
+  "up_right": "down_left",
+  "right": "left",
+  "down_right": "up_left",
 }
 
 
 def test_a_shift_by_hand():
   x_HWC = jnp.arange(9.0).reshape(3, 3, 1) / 10
   (up_right,) = mechanisms.by_names(
-      ["up_right"], {"shift": {"pixels": 1, "background": 1.0}}
+    ["up_right"], {"shift": {"pixels": 1, "background": 1.0}}
   )
   expected_HW = [[1.0, 0.3, 0.4], [1.0, 0.6, 0.7], [1.0, 1.0, 1.0]]
   np.testing.assert_allclose(
-      np.asarray(up_right(KEY, x_HWC))[..., 0], expected_HW, atol=1e-6
+    np.asarray(up_right(KEY, x_HWC))[..., 0], expected_HW, atol=1e-6
   )
 
 
 @pytest.mark.parametrize(("name", "opposite"), OPPOSITE.items())
 def test_opposite_shifts_cancel_inside_the_frame(name, opposite):
-  x_HWC = jnp.zeros((20, 24, 2)).at[8:12, 8:16].set(
-      jax.random.uniform(KEY, (4, 8, 2))
+  x_HWC = (
+    jnp.zeros((20, 24, 2))
+    .at[8:12, 8:16]
+    .set(jax.random.uniform(KEY, (4, 8, 2)))
   )
   there, back = mechanisms.by_names([name, opposite], {"shift": {"pixels": 4}})
   shifted_HWC = there(KEY, x_HWC)
@@ -78,27 +80,33 @@ def test_all_keep_shape_dtype_and_range(name):
 def test_presets(preset):
   parameters = dict(mechanisms.PRESETS[preset])
   names = parameters.pop("names")
-  assert len(mechanisms.by_names(names, parameters)) == {
+  assert (
+    len(mechanisms.by_names(names, parameters))
+    == {
       "paper": 10,
       "three": 3,
-  }[preset]
+    }[preset]
+  )
 
 
 def test_defaults_are_the_papers():
-  assert inspect.signature(mechanisms.MECHANISMS["noise"]).parameters[
-      "stddev"
-  ].default == 0.5
+  assert (
+    inspect.signature(mechanisms.MECHANISMS["noise"])
+    .parameters["stddev"]
+    .default
+    == 0.5
+  )
   assert mechanisms.PRESETS["paper"]["shift"]["pixels"] == 4
 
 
 @pytest.mark.parametrize(
-    ("names", "parameters", "message"),
-    [
-        (["up", "nope"], {}, "up_right, right.*'nope'"),
-        ([], {}, "none"),
-        (["up", "up"], {}, "different"),
-        (["up"], {"blur": {}}, "'blur'; known: invert, noise, shift"),
-    ],
+  ("names", "parameters", "message"),
+  [
+    (["up", "nope"], {}, "up_right, right.*'nope'"),
+    ([], {}, "none"),
+    (["up", "up"], {}, "different"),
+    (["up"], {"blur": {}}, "'blur'; known: invert, noise, shift"),
+  ],
 )
 def test_bad_names_are_told_the_known_ones(names, parameters, message):
   with pytest.raises(types.InputError, match=message):
@@ -108,16 +116,14 @@ def test_bad_names_are_told_the_known_ones(names, parameters, message):
 def test_the_mixture_draws_all_and_says_which():
   functions = mechanisms.by_names(["up", "invert", "right"], {})
   x_BHWC = jax.random.uniform(KEY, (300, 8, 8, 1))
-  y_BHWC, id_B = mechanisms.apply_mixture(
-      jax.random.key(1), x_BHWC, functions
-  )
+  y_BHWC, id_B = mechanisms.apply_mixture(jax.random.key(1), x_BHWC, functions)
   counts = np.bincount(id_B, minlength=3)
   assert counts.min() > 70
   for x_HWC, y_HWC, mechanism_id in zip(
-      x_BHWC[:20], y_BHWC, id_B, strict=False
+    x_BHWC[:20], y_BHWC, id_B, strict=False
   ):
     np.testing.assert_allclose(
-        y_HWC, functions[mechanism_id](KEY, x_HWC), atol=1e-6
+      y_HWC, functions[mechanism_id](KEY, x_HWC), atol=1e-6
     )
 
 

@@ -23,8 +23,8 @@ def test_parameter_counts_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("norm", "parameters", "statistics"),
-    [("batch", 28_609, 256), ("group", 28_609, 0), ("none", 28_353, 0)],
+  ("norm", "parameters", "statistics"),
+  [("batch", 28_609, 256), ("group", 28_609, 0), ("none", 28_353, 0)],
 )
 def test_normalisations_of_the_expert(norm, parameters, statistics):
   params, stats = abstract_params(models.ConvExpert(norm=norm))
@@ -40,7 +40,7 @@ def test_an_unknown_normalisation_lists_the_known_ones():
 @pytest.mark.parametrize("norm", models.NORMS)
 def test_experts_keep_shape_and_range(norm, shape_HWC):
   network = models.from_linen(
-      models.ConvExpert(features=8, norm=norm), shape_HWC
+    models.ConvExpert(features=8, norm=norm), shape_HWC
   )
   params, stats = network.init(KEY)
   x_BHWC = jax.random.uniform(KEY, (2, *shape_HWC))
@@ -56,7 +56,7 @@ def test_the_expert_sees_eleven_pixels():
 
   def centre(x_HWC):
     return network.apply(params, stats, x_HWC[None], train=False)[0][
-        0, 12, 12, 0
+      0, 12, 12, 0
     ]
 
   seen_HW = jax.grad(centre)(jax.random.uniform(KEY, (25, 25, 1)))[..., 0] != 0
@@ -79,7 +79,7 @@ def test_statistics_move_in_training_only():
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_a_score_depends_on_its_own_image_only(norm):
   network = models.from_linen(
-      models.ConvDiscriminator(features=8, hidden=8, norm=norm), (12, 12, 1)
+    models.ConvDiscriminator(features=8, hidden=8, norm=norm), (12, 12, 1)
   )
   params, stats = network.init(KEY)
   assert not jax.tree.leaves(stats)
@@ -93,5 +93,7 @@ def test_a_score_depends_on_its_own_image_only(norm):
 def test_the_classifier_gives_a_logit_per_class():
   network = models.from_linen(models.ConvClassifier(num_classes=5), (8, 8, 1))
   params, stats = network.init(KEY)
-  logit_BK, _ = network.apply(params, stats, jnp.zeros((2, 8, 8, 1)), train=True)
+  logit_BK, _ = network.apply(
+    params, stats, jnp.zeros((2, 8, 8, 1)), train=True
+  )
   assert logit_BK.shape == (2, 5)

@@ -18,54 +18,54 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0  # Of everything: halves, batches, parameters, noise.
   c.data = dict(
-      name="mnist_5k",  # icm_jax.data.sources.SOURCES
-      dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
-      manual_dir="",  # Original files; "" is downloads/manual below dir.
-      download=False,  # Whether missing files may come from the network.
-      image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
+    name="mnist_5k",  # icm_jax.data.sources.SOURCES
+    dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
+    manual_dir="",  # Original files; "" is downloads/manual below dir.
+    download=False,  # Whether missing files may come from the network.
+    image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
   )
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
-      count=10,
-      features=32,
-      norm="none",  # batch, group or none
-      learning_rate=1e-3,
-      b1=0.9,  # Adam's momentum.
-      decay_begin=300,  # Steps after which the learning rate starts to fall,
-      half_life=100,  # and in how many it halves; 0 keeps it.
-      map="auto",  # unroll or vmap over experts; auto by backend
+    count=10,
+    features=32,
+    norm="none",  # batch, group or none
+    learning_rate=1e-3,
+    b1=0.9,  # Adam's momentum.
+    decay_begin=500,  # Steps after which the learning rate starts to fall,
+    half_life=100,  # and in how many it halves; 0 keeps it.
+    map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
-      features=16,
-      hidden=1024,
-      norm="none",  # group or none
-      learning_rate=1e-3,
-      b1=0.9,
-      decay_begin=300,
-      half_life=100,
+    features=16,
+    hidden=1024,
+    norm="none",  # group or none
+    learning_rate=1e-3,
+    b1=0.9,
+    decay_begin=500,
+    half_life=100,
   )
   c.identity = dict(
-      max_steps=500,
-      mse=0.002,  # An expert below this error copies well enough.
-      batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
-      learning_rate=1e-3,
+    max_steps=500,
+    mse=0.002,  # An expert below this error copies well enough.
+    batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
+    learning_rate=1e-3,
   )
   c.competition = dict(
-      balance=1.0,  # Handicap of busy experts, logits; 0 is plain argmax.
+    balance=1.0,  # Handicap of busy experts, logits; 0 is plain argmax.
   )
   c.relocation = dict(
-      every=50,  # Steps; 0 turns relocation off.
-      min_share=0.5,  # Of an equal share of wins; below it, idle.
-      max_share=1.4,  # Of an equal share; above it, worth copying.
-      perturbation=0.05,  # Relative to the size of the parameters.
+    every=50,  # Steps; 0 turns relocation off.
+    min_share=0.5,  # Of an equal share of wins; below it, idle.
+    max_share=1.4,  # Of an equal share; above it, worth copying.
+    perturbation=0.05,  # Relative to the size of the parameters.
   )
-  c.train = dict(steps=700, batch_size=32)
+  c.train = dict(steps=1_000, batch_size=32)
   c.classifier = dict(steps=1_500, batch_size=64, learning_rate=2e-3)
   c.evaluation = dict(
-      examples=5_000,  # Transformed test images for the result.
-      curve_examples=300,  # The same for every point of the curves.
-      batch_size=100,
+    examples=5_000,  # Transformed test images for the result.
+    curve_examples=300,  # The same for every point of the curves.
+    batch_size=100,
   )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":

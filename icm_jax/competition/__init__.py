@@ -5,25 +5,25 @@ from icm_jax.competition.identity import identity_step
 from icm_jax.competition.relocate import relocate
 from icm_jax.competition.step import competition_step, init_state
 from icm_jax.types import (
-    Batch,
-    InputError,
-    Network,
-    Relocation,
-    Setup,
-    TrainState,
+  Batch,
+  InputError,
+  Network,
+  Relocation,
+  Setup,
+  TrainState,
 )
 
 __all__ = (
-    "Assignment",
-    "Batch",
-    "InputError",
-    "Network",
-    "Relocation",
-    "Setup",
-    "TrainState",
-    "assign_winners",
-    "competition_step",
-    "identity_step",
-    "init_state",
-    "relocate",
+  "Assignment",
+  "Batch",
+  "InputError",
+  "Network",
+  "Relocation",
+  "Setup",
+  "TrainState",
+  "assign_winners",
+  "competition_step",
+  "identity_step",
+  "init_state",
+  "relocate",
 )

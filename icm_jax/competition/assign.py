@@ -8,7 +8,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-
 # Steps over which shares of wins are remembered: short enough to follow a
 # competition that settles within a few hundred steps.
 MEMORY = 20.0
@@ -27,7 +26,7 @@ class Assignment(NamedTuple):
 
 
 def assign_winners(
-    score_EB: jax.Array, handicap_E: jax.Array | None = None
+  score_EB: jax.Array, handicap_E: jax.Array | None = None
 ) -> Assignment:
   """Gives each image to the expert with the highest score (Sec. 3).
 

@@ -21,7 +21,7 @@ def resolve(mode: str) -> str:
   """
   if mode not in MODES:
     raise types.InputError(
-        f"The expert map must be one of {', '.join(MODES)}; got {mode!r}."
+      f"The expert map must be one of {', '.join(MODES)}; got {mode!r}."
     )
   if mode == "auto":
     return "unroll" if jax.default_backend() == "cpu" else "vmap"
@@ -29,7 +29,7 @@ def resolve(mode: str) -> str:
 
 
 def map_leading(
-    fn: Callable[..., Any], in_axes: tuple[int | None, ...], *, mode: str
+  fn: Callable[..., Any], in_axes: tuple[int | None, ...], *, mode: str
 ) -> Callable[..., Any]:
   """Maps `fn` over leading axes, as `jax.vmap` does, in one of two forms.
 
@@ -49,27 +49,29 @@ def map_leading(
 
   def unrolled(*args):
     sizes = {
-        leaf.shape[0]
-        for arg, axis in zip(args, in_axes, strict=True)
-        if axis is not None
-        for leaf in jax.tree.leaves(arg)
+      leaf.shape[0]
+      for arg, axis in zip(args, in_axes, strict=True)
+      if axis is not None
+      for leaf in jax.tree.leaves(arg)
     }
     (size,) = sizes
-    outs = []
-    for index in range(size):
-      outs.append(
-          fn(*(
-              arg if axis is None else jax.tree.map(lambda a: a[index], arg)
-              for arg, axis in zip(args, in_axes, strict=True)
-          ))
+
+    def call(index):
+      return fn(
+        *(
+          arg if axis is None else jax.tree.map(lambda a: a[index], arg)
+          for arg, axis in zip(args, in_axes, strict=True)
+        )
       )
+
+    outs = [call(index) for index in range(size)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
 
   return unrolled
 
 
 def select(
-    pred_E: jax.Array, on_true_E: types.PyTree, on_false_E: types.PyTree
+  pred_E: jax.Array, on_true_E: types.PyTree, on_false_E: types.PyTree
 ) -> types.PyTree:
   """Takes, expert by expert, one tree or the other; both [E, ...]."""
 

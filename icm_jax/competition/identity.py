@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from icm_jax import types
@@ -13,11 +12,11 @@ from icm_jax.competition import expert_axis, losses
 
 
 def identity_step(
-    state: types.TrainState,
-    x_BHWC: jax.Array,
-    learning_E: jax.Array,
-    *,
-    setup: types.Setup,
+  state: types.TrainState,
+  x_BHWC: jax.Array,
+  learning_E: jax.Array,
+  *,
+  setup: types.Setup,
 ) -> tuple[types.TrainState, jax.Array]:
   """Trains experts, each alone, to return their input (Sec. 4 of the paper).
 
@@ -41,17 +40,17 @@ def identity_step(
     return jax.value_and_grad(objective, has_aux=True)(params)
 
   (mse_E, stats_E), grads_E = expert_axis.map_leading(
-      copy_gradient, (0, 0, None), mode=mode
+    copy_gradient, (0, 0, None), mode=mode
   )(state.experts_E, state.expert_stats_E, x_BHWC)
   updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
-      grads_E, state.expert_opt_E, state.experts_E
+    grads_E, state.expert_opt_E, state.experts_E
   )
   keep = functools.partial(expert_axis.select, learning_E)
   state = state.replace(
-      experts_E=keep(
-          optax.apply_updates(state.experts_E, updates_E), state.experts_E
-      ),
-      expert_stats_E=keep(stats_E, state.expert_stats_E),
-      expert_opt_E=keep(opt_E, state.expert_opt_E),
+    experts_E=keep(
+      optax.apply_updates(state.experts_E, updates_E), state.experts_E
+    ),
+    expert_stats_E=keep(stats_E, state.expert_stats_E),
+    expert_opt_E=keep(opt_E, state.expert_opt_E),
   )
   return state, mse_E

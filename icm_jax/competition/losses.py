@@ -15,7 +15,7 @@ def expert_loss(score_B: jax.Array) -> jax.Array:
 
 
 def discriminator_loss(
-    canonical_B: jax.Array, score_EB: jax.Array
+  canonical_B: jax.Array, score_EB: jax.Array
 ) -> jax.Array:
   """Binary cross entropy of D, from logits, [B] (Eq. 1 of the paper).
 

@@ -11,7 +11,7 @@ from icm_jax.competition import expert_axis
 
 
 def donors(
-    win_share_E: jax.Array, relocation: types.Relocation
+  win_share_E: jax.Array, relocation: types.Relocation
 ) -> tuple[jax.Array, jax.Array]:
   """Says which experts are idle and whom each should be copied from.
 
@@ -36,9 +36,9 @@ def donors(
 
 
 def relocate(
-    state: types.TrainState,
-    tx: optax.GradientTransformation,
-    relocation: types.Relocation,
+  state: types.TrainState,
+  tx: optax.GradientTransformation,
+  relocation: types.Relocation,
 ) -> tuple[types.TrainState, jax.Array]:
   """Moves idle experts, if it is time.
 
@@ -67,16 +67,14 @@ def relocate(
 
   leaves, structure = jax.tree.flatten(state.experts_E)
   copies_E = jax.tree.unflatten(
-      structure, [perturbed(i, leaf) for i, leaf in enumerate(leaves)]
+    structure, [perturbed(i, leaf) for i, leaf in enumerate(leaves)]
   )
   stats_E = jax.tree.map(lambda a_E: a_E[donor_E], state.expert_stats_E)
   state = state.replace(
-      experts_E=expert_axis.select(moved_E, copies_E, state.experts_E),
-      expert_stats_E=expert_axis.select(
-          moved_E, stats_E, state.expert_stats_E
-      ),
-      expert_opt_E=expert_axis.select(
-          moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
-      ),
+    experts_E=expert_axis.select(moved_E, copies_E, state.experts_E),
+    expert_stats_E=expert_axis.select(moved_E, stats_E, state.expert_stats_E),
+    expert_opt_E=expert_axis.select(
+      moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
+    ),
   )
   return state, moved_E

@@ -14,7 +14,7 @@ from icm_jax.competition.relocate import relocate
 
 
 def init_state(
-    key: jax.Array, setup: types.Setup, num_experts: int
+  key: jax.Array, setup: types.Setup, num_experts: int
 ) -> types.TrainState:
   """Draws all parameters; every expert starts from a key of its own.
 
@@ -28,33 +28,33 @@ def init_state(
   """
   if num_experts < 1:
     raise types.InputError(
-        f"The number of experts must be at least 1; got {num_experts}."
+      f"The number of experts must be at least 1; got {num_experts}."
     )
   key_E = jax.random.split(rng.stream(key, "experts"), num_experts)
   experts_E, expert_stats_E = jax.vmap(setup.expert.init)(key_E)
   discriminator, stats = setup.discriminator.init(
-      rng.stream(key, "discriminator")
+    rng.stream(key, "discriminator")
   )
   if jax.tree.leaves(stats):
     raise types.InputError(
-        "The discriminator has running statistics, so that the score of an "
-        "image would depend on the images beside it; use another "
-        "normalisation, such as group, or none."
+      "The discriminator has running statistics, so that the score of an "
+      "image would depend on the images beside it; use another "
+      "normalisation, such as group, or none."
     )
   return types.TrainState(
-      step=jnp.zeros((), jnp.int32),
-      key=key,
-      experts_E=experts_E,
-      expert_stats_E=expert_stats_E,
-      expert_opt_E=jax.vmap(setup.expert_tx.init)(experts_E),
-      discriminator=discriminator,
-      discriminator_opt=setup.discriminator_tx.init(discriminator),
-      win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
+    step=jnp.zeros((), jnp.int32),
+    key=key,
+    experts_E=experts_E,
+    expert_stats_E=expert_stats_E,
+    expert_opt_E=jax.vmap(setup.expert_tx.init)(experts_E),
+    discriminator=discriminator,
+    discriminator_opt=setup.discriminator_tx.init(discriminator),
+    win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
   )
 
 
 def competition_step(
-    state: types.TrainState, batch: types.Batch, *, setup: types.Setup
+  state: types.TrainState, batch: types.Batch, *, setup: types.Setup
 ) -> tuple[types.TrainState, types.Metrics]:
   """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
 
@@ -76,7 +76,7 @@ def competition_step(
   # Every expert restores every image.
   restore = functools.partial(setup.expert.apply, train=True)
   y_EBHWC, stats_E = over(restore, (0, 0, None))(
-      state.experts_E, state.expert_stats_E, x_BHWC
+    state.experts_E, state.expert_stats_E, x_BHWC
   )
 
   # The discriminator scores all outputs, and learns to tell them all, the
@@ -90,12 +90,12 @@ def competition_step(
     return losses.discriminator_loss(canonical_B, score_EB).mean(), score_EB
 
   (discriminator_loss, score_EB), discriminator_grads = jax.value_and_grad(
-      discriminator_objective, has_aux=True
+    discriminator_objective, has_aux=True
   )(state.discriminator)
 
   # The best output takes the image; busy experts may carry a handicap.
   won = assign.assign_winners(
-      score_EB, assign.handicap(state.win_share_E, setup.balance)
+    score_EB, assign.handicap(state.win_share_E, setup.balance)
   )
 
   # Each winner learns, from the images it won, to look more canonical.
@@ -104,49 +104,49 @@ def competition_step(
 
   winning_BHWC = y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])]
   expert_loss, cotangent_BHWC = jax.value_and_grad(expert_objective)(
-      winning_BHWC
+    winning_BHWC
   )
   grads_E = winners.winners_gradient(
-      setup.expert,
-      state.experts_E,
-      state.expert_stats_E,
-      x_BHWC,
-      cotangent_BHWC,
-      *won,
-      mode=mode,
+    setup.expert,
+    state.experts_E,
+    state.expert_stats_E,
+    x_BHWC,
+    cotangent_BHWC,
+    *won,
+    mode=mode,
   )
 
   # Winners and the discriminator move; losers stay as they are.
   experts_E, expert_opt_E = _apply_gradients(
-      jax.vmap(setup.expert_tx.update),
-      grads_E,
-      state.expert_opt_E,
-      state.experts_E,
+    jax.vmap(setup.expert_tx.update),
+    grads_E,
+    state.expert_opt_E,
+    state.experts_E,
   )
   discriminator, discriminator_opt = _apply_gradients(
-      setup.discriminator_tx.update,
-      discriminator_grads,
-      state.discriminator_opt,
-      state.discriminator,
+    setup.discriminator_tx.update,
+    discriminator_grads,
+    state.discriminator_opt,
+    state.discriminator,
   )
   keep = functools.partial(expert_axis.select, won.wins_E > 0)
   state = state.replace(
-      step=state.step + 1,
-      experts_E=keep(experts_E, state.experts_E),
-      expert_stats_E=keep(stats_E, state.expert_stats_E),
-      expert_opt_E=keep(expert_opt_E, state.expert_opt_E),
-      discriminator=discriminator,
-      discriminator_opt=discriminator_opt,
-      win_share_E=assign.update_win_share(state.win_share_E, won.wins_E),
+    step=state.step + 1,
+    experts_E=keep(experts_E, state.experts_E),
+    expert_stats_E=keep(stats_E, state.expert_stats_E),
+    expert_opt_E=keep(expert_opt_E, state.expert_opt_E),
+    discriminator=discriminator,
+    discriminator_opt=discriminator_opt,
+    win_share_E=assign.update_win_share(state.win_share_E, won.wins_E),
   )
   moved_E = jnp.zeros_like(won.wins_E, bool)
   if setup.relocation.every:
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
   return state, {
-      "loss/expert": expert_loss,
-      "loss/discriminator": discriminator_loss,
-      "competition/wins_E": won.wins_E,
-      "competition/moved_E": moved_E,
+    "loss/expert": expert_loss,
+    "loss/discriminator": discriminator_loss,
+    "competition/wins_E": won.wins_E,
+    "competition/moved_E": moved_E,
   }
 
 

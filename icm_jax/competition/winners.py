@@ -29,7 +29,7 @@ class Groups(NamedTuple):
 
 
 def group_by_winner(
-    winner_B: jax.Array, wins_E: jax.Array, *, size: int = GROUP_SIZE
+  winner_B: jax.Array, wins_E: jax.Array, *, size: int = GROUP_SIZE
 ) -> Groups:
   """Sorts a batch into groups of `size` images with the same winner.
 
@@ -60,15 +60,15 @@ def group_by_winner(
 
 
 def winners_gradient(
-    expert: types.Network,
-    experts_E: types.PyTree,
-    stats_E: types.PyTree,
-    x_BHWC: jax.Array,
-    cotangent_BHWC: jax.Array,
-    winner_B: jax.Array,
-    wins_E: jax.Array,
-    *,
-    mode: str,
+  expert: types.Network,
+  experts_E: types.PyTree,
+  stats_E: types.PyTree,
+  x_BHWC: jax.Array,
+  cotangent_BHWC: jax.Array,
+  winner_B: jax.Array,
+  wins_E: jax.Array,
+  *,
+  mode: str,
 ) -> types.PyTree:
   """Gradient of the experts through the outputs with which they won.
 
@@ -91,12 +91,12 @@ def winners_gradient(
   if jax.tree.leaves(stats_E):
     won_EB = winner_B[None, :] == jnp.arange(wins_E.shape[0])[:, None]
     cotangent_EBHWC = jnp.where(
-        won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0
+      won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0
     )
 
     def whole_batch(experts_E):
       return expert_axis.map_leading(restore, (0, 0, None), mode=mode)(
-          experts_E, stats_E, x_BHWC
+        experts_E, stats_E, x_BHWC
       )[0]
 
     return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
@@ -112,8 +112,8 @@ def winners_gradient(
 
   grads_G = expert_axis.map_leading(one_group, (0, 0), mode=mode)(*groups)
   sum_by_expert = functools.partial(
-      jax.ops.segment_sum,
-      segment_ids=groups.expert_G,
-      num_segments=wins_E.shape[0],
+    jax.ops.segment_sum,
+    segment_ids=groups.expert_G,
+    num_segments=wins_E.shape[0],
   )
   return jax.tree.map(sum_by_expert, grads_G)

@@ -41,11 +41,11 @@ class Problem(NamedTuple):
 
 
 def make_problem(
-    name: str,
-    splits: Mapping[str, sources.Images],
-    *,
-    image_size: int,
-    seed: int,
+  name: str,
+  splits: Mapping[str, sources.Images],
+  *,
+  image_size: int,
+  seed: int,
 ) -> Problem:
   """Pads the images and draws the two halves.
 
@@ -62,16 +62,16 @@ def make_problem(
   num_train = len(padded["train"].label_N)
   order = _generator(seed, "halves").permutation(num_train)
   return Problem(
-      name=name,
-      train=padded["train"],
-      test=padded["test"],
-      transformed_ids=np.sort(order[: num_train // 2]),
-      canonical_ids=np.sort(order[num_train // 2 :]),
+    name=name,
+    train=padded["train"],
+    test=padded["test"],
+    transformed_ids=np.sort(order[: num_train // 2]),
+    canonical_ids=np.sort(order[num_train // 2 :]),
   )
 
 
 def draw_ids(
-    pool: np.ndarray, *, seed: int, name: str, step: int, batch_size: int
+  pool: np.ndarray, *, seed: int, name: str, step: int, batch_size: int
 ) -> np.ndarray:
   """The examples of one step: a pure function of its arguments.
 
@@ -93,8 +93,8 @@ def draw_ids(
   """
   if not 1 <= batch_size <= len(pool):
     raise types.InputError(
-        f"The batch size must be at least 1 and at most {len(pool)}, the "
-        f"number of images for {name!r}; got {batch_size}."
+      f"The batch size must be at least 1 and at most {len(pool)}, the "
+      f"number of images for {name!r}; got {batch_size}."
     )
   epoch, index = divmod(step, len(pool) // batch_size)
   order = _epoch_order(seed, name, epoch, len(pool))
@@ -111,20 +111,20 @@ class Raw(NamedTuple):
 def draw_raw(problem: Problem, *, seed: int, step: int, batch_size: int) -> Raw:
   """The images of one step, from the two halves."""
   draw = functools.partial(
-      draw_ids, seed=seed, step=step, batch_size=batch_size
+    draw_ids, seed=seed, step=step, batch_size=batch_size
   )
   images_NHWC = problem.train.image_NHWC
   return Raw(
-      images_NHWC[draw(problem.transformed_ids, name="transformed")],
-      images_NHWC[draw(problem.canonical_ids, name="canonical")],
+    images_NHWC[draw(problem.transformed_ids, name="transformed")],
+    images_NHWC[draw(problem.canonical_ids, name="canonical")],
   )
 
 
 def make_batch(
-    key: jax.Array,
-    step: jax.Array,
-    raw: Raw,
-    mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+  key: jax.Array,
+  step: jax.Array,
+  raw: Raw,
+  mechanisms: tuple[mechanisms_lib.Mechanism, ...],
 ) -> types.Batch:
   """Distorts the sources; pure, to be jitted.
 
@@ -135,7 +135,7 @@ def make_batch(
     mechanisms: M of them; which one acted is not kept.
   """
   transformed_BHWC, _ = mechanisms_lib.apply_mixture(
-      rng.stream(key, "mixture", step), to_float(raw.source_BHWC), mechanisms
+    rng.stream(key, "mixture", step), to_float(raw.source_BHWC), mechanisms
   )
   return types.Batch(transformed_BHWC, to_float(raw.canonical_BHWC))
 
@@ -149,15 +149,15 @@ def _pad(images: sources.Images, size: int) -> sources.Images:
   height, width = images.image_NHWC.shape[1:3]
   if size < max(height, width):
     raise types.InputError(
-        f"The image size must be at least {max(height, width)}, the size of "
-        f"the data set's images; got {size}."
+      f"The image size must be at least {max(height, width)}, the size of "
+      f"the data set's images; got {size}."
     )
   rows, columns = size - height, size - width
   padding = (
-      (0, 0),
-      (rows // 2, rows - rows // 2),
-      (columns // 2, columns - columns // 2),
-      (0, 0),
+    (0, 0),
+    (rows // 2, rows - rows // 2),
+    (columns // 2, columns - columns // 2),
+    (0, 0),
   )
   return sources.Images(np.pad(images.image_NHWC, padding), images.label_N)
 

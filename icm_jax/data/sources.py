@@ -33,11 +33,11 @@ SOURCES = ("mnist_5k", "mnist")
 
 
 def load(
-    name: str,
-    *,
-    data_dir: str = "",
-    manual_dir: str = "",
-    download: bool = False,
+  name: str,
+  *,
+  data_dir: str = "",
+  manual_dir: str = "",
+  download: bool = False,
 ) -> dict[str, Images]:
   """Loads a data set; the first call prepares it, which takes seconds.
 
@@ -62,27 +62,29 @@ def load(
   """
   if name not in SOURCES:
     raise types.InputError(
-        f"Unknown data set {name!r}; known: {', '.join(SOURCES)}."
+      f"Unknown data set {name!r}; known: {', '.join(SOURCES)}."
     )
-  root = pathlib.Path(
-      data_dir or tfds.core.constants.DATA_DIR
-  ).expanduser().absolute()
+  root = (
+    pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
+    .expanduser()
+    .absolute()
+  )
   manual = pathlib.Path(manual_dir or root / "downloads" / "manual")
   try:
     if name == "mnist":
       builder = mnist.Mnist(
-          manual_dir=manual.expanduser().absolute(),
-          download=download,
-          data_dir=root,
-          file_format="array_record",
+        manual_dir=manual.expanduser().absolute(),
+        download=download,
+        data_dir=root,
+        file_format="array_record",
       )
     else:
       builder = mnist.Mnist5k(data_dir=root, file_format="array_record")
     return {split: _decoded(builder, split) for split in ("train", "test")}
   except OSError as error:
     raise types.InputError(
-        f"The data set {name} cannot be prepared in {root}: {error}. Choose "
-        "another folder with --config.data.dir=DIR."
+      f"The data set {name} cannot be prepared in {root}: {error}. Choose "
+      "another folder with --config.data.dir=DIR."
     ) from error
 
 
@@ -101,8 +103,8 @@ def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> Images:
     try:
       np.save(staged / "image.npy", np.stack([e["image"] for e in examples]))
       np.save(
-          staged / "label.npy",
-          np.array([e["label"] for e in examples], np.int32),
+        staged / "label.npy",
+        np.array([e["label"] for e in examples], np.int32),
       )
       os.rename(staged, folder)
     except OSError:
@@ -110,6 +112,6 @@ def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> Images:
       if not folder.is_dir():  # Else another run was quicker.
         raise
   return Images(
-      np.load(folder / "image.npy", mmap_mode="r"),
-      np.load(folder / "label.npy", mmap_mode="r"),
+    np.load(folder / "image.npy", mmap_mode="r"),
+    np.load(folder / "label.npy", mmap_mode="r"),
   )

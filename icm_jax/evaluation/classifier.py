@@ -15,13 +15,13 @@ from icm_jax.data import problem as problem_lib
 
 
 def train_classifier(
-    network: types.Network,
-    problem: problem_lib.Problem,
-    *,
-    seed: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
+  network: types.Network,
+  problem: problem_lib.Problem,
+  *,
+  seed: int,
+  steps: int,
+  batch_size: int,
+  learning_rate: float,
 ) -> types.PyTree:
   """Trains a classifier on all clean training images, both halves.
 
@@ -46,7 +46,7 @@ def train_classifier(
       x = problem_lib.to_float(x_BHWC)
       logit_BK, _ = network.apply(params, {}, x, train=True)
       return optax.softmax_cross_entropy_with_integer_labels(
-          logit_BK, label_B
+        logit_BK, label_B
       ).mean()
 
     updates, opt_state = tx.update(jax.grad(objective)(params), opt_state)
@@ -57,23 +57,23 @@ def train_classifier(
   everything = np.arange(len(problem.train.label_N))
   for step in range(steps):
     ids = problem_lib.draw_ids(
-        everything,
-        seed=seed,
-        name="classifier",
-        step=step,
-        batch_size=batch_size,
+      everything,
+      seed=seed,
+      name="classifier",
+      step=step,
+      batch_size=batch_size,
     )
     params, opt_state = update(
-        params,
-        opt_state,
-        problem.train.image_NHWC[ids],
-        problem.train.label_N[ids],
+      params,
+      opt_state,
+      problem.train.image_NHWC[ids],
+      problem.train.label_N[ids],
     )
   return params
 
 
 def classify(
-    network: types.Network,
+  network: types.Network,
 ) -> Callable[[types.PyTree, jax.Array], jax.Array]:
   """The predicted class of each image, [B] int32, as `(params, x_BHWC)`."""
 

@@ -35,11 +35,11 @@ class Examples(NamedTuple):
 
 
 def make_examples(
-    test: sources.Images,
-    mechanisms: tuple[mechanisms_lib.Mechanism, ...],
-    *,
-    seed: int,
-    num_examples: int,
+  test: sources.Images,
+  mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+  *,
+  seed: int,
+  num_examples: int,
 ) -> Examples:
   """Transforms the first test images of a random order.
 
@@ -58,8 +58,8 @@ def make_examples(
   num_mechanisms = len(mechanisms)
   if num_examples < num_mechanisms:
     raise types.InputError(
-        f"Evaluation needs at least one example for each of the "
-        f"{num_mechanisms} mechanisms; got {num_examples}."
+      f"Evaluation needs at least one example for each of the "
+      f"{num_mechanisms} mechanisms; got {num_examples}."
     )
   num_images = len(test.label_N)
   order = np.random.default_rng(seed).permutation(num_images)
@@ -72,14 +72,14 @@ def make_examples(
   def transform(key, x_BHWC, id_B):
     clean_BHWC = problem_lib.to_float(x_BHWC)
     return clean_BHWC, mechanisms_lib.apply_each(
-        key, clean_BHWC, id_B, mechanisms
+      key, clean_BHWC, id_B, mechanisms
     )
 
   clean_NHWC, transformed_NHWC = jax.device_get(
-      transform(key, test.image_NHWC[ids], mechanism_N)
+    transform(key, test.image_NHWC[ids], mechanism_N)
   )
   return Examples(
-      clean_NHWC, transformed_NHWC, mechanism_N, np.asarray(test.label_N)[ids]
+    clean_NHWC, transformed_NHWC, mechanism_N, np.asarray(test.label_N)[ids]
   )
 
 
@@ -100,7 +100,7 @@ class Restored(NamedTuple):
 
 
 def restore(
-    state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
+  state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
 ) -> Restored:
   """Applies every expert and takes the best output, image by image.
 
@@ -116,13 +116,13 @@ def restore(
   over = functools.partial(expert_axis.map_leading, mode=mode)
   apply = functools.partial(setup.expert.apply, train=False)
   output_EBHWC, _ = over(apply, (0, 0, None))(
-      state.experts_E, state.expert_stats_E, x_BHWC
+    state.experts_E, state.expert_stats_E, x_BHWC
   )
   score_EB = over(
-      lambda y_BHWC: setup.discriminator.apply(
-          state.discriminator, {}, y_BHWC, train=False
-      )[0],
-      (0,),
+    lambda y_BHWC: setup.discriminator.apply(
+      state.discriminator, {}, y_BHWC, train=False
+    )[0],
+    (0,),
   )(output_EBHWC)
   winner_B = assign.assign_winners(score_EB).winner_B
   restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
@@ -155,13 +155,13 @@ class Evaluator:
   """
 
   def __init__(
-      self,
-      examples: Examples,
-      setup: types.Setup,
-      classifier: types.Network,
-      *,
-      num_mechanisms: int,
-      batch_size: int,
+    self,
+    examples: Examples,
+    setup: types.Setup,
+    classifier: types.Network,
+    *,
+    num_mechanisms: int,
+    batch_size: int,
   ):
     self.examples = examples
     self._num_mechanisms = num_mechanisms
@@ -172,13 +172,13 @@ class Evaluator:
     def judge(state, classifier_params, clean_BHWC, x_BHWC, label_B):
       restored = restore(state, x_BHWC, setup=setup)
       views = {
-          "clean": clean_BHWC,
-          "transformed": x_BHWC,
-          "restored": restored.restored_BHWC,
+        "clean": clean_BHWC,
+        "transformed": x_BHWC,
+        "restored": restored.restored_BHWC,
       }
       correct_B = {
-          name: predict(classifier_params, view_BHWC) == label_B
-          for name, view_BHWC in views.items()
+        name: predict(classifier_params, view_BHWC) == label_B
+        for name, view_BHWC in views.items()
       }
       error_B = losses.reconstruction_loss(restored.restored_BHWC, clean_BHWC)
       # The expert axis goes last, so that batches join along the first.
@@ -187,7 +187,7 @@ class Evaluator:
     self._judge = judge
 
   def judge(
-      self, state: types.TrainState, classifier_params: types.PyTree
+    self, state: types.TrainState, classifier_params: types.PyTree
   ) -> Judgement:
     """Runs all examples through the experts, batch by batch."""
     num_examples = len(self.examples.label_N)
@@ -196,20 +196,20 @@ class Evaluator:
       # The last batch is filled up from the front, and cut again below.
       ids = np.arange(start, start + self._batch_size) % num_examples
       part = self._judge(
-          state,
-          classifier_params,
-          self.examples.clean_NHWC[ids],
-          self.examples.transformed_NHWC[ids],
-          self.examples.label_N[ids],
+        state,
+        classifier_params,
+        self.examples.clean_NHWC[ids],
+        self.examples.transformed_NHWC[ids],
+        self.examples.label_N[ids],
       )
       parts.append(jax.device_get(part))
     score_NE, winner_N, error_N, correct_N = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves)[:num_examples], *parts
+      lambda *leaves: np.concatenate(leaves)[:num_examples], *parts
     )
     return Judgement(score_NE.T, winner_N, error_N, correct_N)
 
   def evaluate(
-      self, state: types.TrainState, classifier_params: types.PyTree
+    self, state: types.TrainState, classifier_params: types.PyTree
   ) -> dict[str, np.ndarray | float]:
     """Measures a state.
 
@@ -223,22 +223,22 @@ class Evaluator:
     one_hot_NM = np.eye(self._num_mechanisms)[mechanism_N]
     weight_NM = one_hot_NM / one_hot_NM.sum(axis=0)
     wins_EM = specialisation.count_wins(
-        judged.winner_N,
-        mechanism_N,
-        num_experts=len(judged.score_EN),
-        num_mechanisms=self._num_mechanisms,
+      judged.winner_N,
+      mechanism_N,
+      num_experts=len(judged.score_EN),
+      num_mechanisms=self._num_mechanisms,
     )
     probability_EN = np.exp(-np.logaddexp(0.0, -judged.score_EN))
     # The floor stands for a perfect copy, 100 dB.
     error_M = np.maximum(judged.error_N @ weight_NM, 1e-10)
     return {
-        "wins_EM": wins_EM,
-        "score_EM": probability_EN @ weight_NM,
-        "coverage": specialisation.coverage(wins_EM),
-        "matched": specialisation.matched(wins_EM),
-        "psnr_db_M": -10.0 * np.log10(error_M),
-        **{
-            f"accuracy/{name}_M": correct_N @ weight_NM
-            for name, correct_N in judged.correct_N.items()
-        },
+      "wins_EM": wins_EM,
+      "score_EM": probability_EN @ weight_NM,
+      "coverage": specialisation.coverage(wins_EM),
+      "matched": specialisation.matched(wins_EM),
+      "psnr_db_M": -10.0 * np.log10(error_M),
+      **{
+        f"accuracy/{name}_M": correct_N @ weight_NM
+        for name, correct_N in judged.correct_N.items()
+      },
     }

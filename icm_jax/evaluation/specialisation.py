@@ -10,11 +10,11 @@ LEARNED_SHARE = 0.9
 
 
 def count_wins(
-    winner_N: np.ndarray,
-    mechanism_N: np.ndarray,
-    *,
-    num_experts: int,
-    num_mechanisms: int,
+  winner_N: np.ndarray,
+  mechanism_N: np.ndarray,
+  *,
+  num_experts: int,
+  num_mechanisms: int,
 ) -> np.ndarray:
   """Counts, [E, M] int, how often an expert won an image of a mechanism.
 

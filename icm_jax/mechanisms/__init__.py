@@ -11,44 +11,44 @@ from icm_jax.mechanisms import digits
 from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
 
 __all__ = (
-    "MECHANISMS",
-    "PRESETS",
-    "Mechanism",
-    "apply_each",
-    "apply_mixture",
-    "by_names",
+  "MECHANISMS",
+  "PRESETS",
+  "Mechanism",
+  "apply_each",
+  "apply_mixture",
+  "by_names",
 )
 
 MECHANISMS: dict[str, Mechanism] = {
-    "up": functools.partial(digits.shift, up=1),
-    "up_right": functools.partial(digits.shift, up=1, right=1),
-    "right": functools.partial(digits.shift, right=1),
-    "down_right": functools.partial(digits.shift, up=-1, right=1),
-    "down": functools.partial(digits.shift, up=-1),
-    "down_left": functools.partial(digits.shift, up=-1, right=-1),
-    "left": functools.partial(digits.shift, right=-1),
-    "up_left": functools.partial(digits.shift, up=1, right=-1),
-    "noise": digits.noise,
-    "invert": digits.invert,
+  "up": functools.partial(digits.shift, up=1),
+  "up_right": functools.partial(digits.shift, up=1, right=1),
+  "right": functools.partial(digits.shift, right=1),
+  "down_right": functools.partial(digits.shift, up=-1, right=1),
+  "down": functools.partial(digits.shift, up=-1),
+  "down_left": functools.partial(digits.shift, up=-1, right=-1),
+  "left": functools.partial(digits.shift, right=-1),
+  "up_left": functools.partial(digits.shift, up=1, right=-1),
+  "noise": digits.noise,
+  "invert": digits.invert,
 }
 
 # Problems by name: which mechanisms, and the parameters of each family.
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(
-        names=tuple(MECHANISMS),
-        shift=dict(pixels=4, background=0.0),
-        noise=dict(stddev=0.5),
-    ),
-    "three": dict(
-        names=("right", "down", "invert"),
-        shift=dict(pixels=5, background=0.0),
-        noise=dict(stddev=0.5),
-    ),
+  "paper": dict(
+    names=tuple(MECHANISMS),
+    shift=dict(pixels=4, background=0.0),
+    noise=dict(stddev=0.5),
+  ),
+  "three": dict(
+    names=("right", "down", "invert"),
+    shift=dict(pixels=5, background=0.0),
+    noise=dict(stddev=0.5),
+  ),
 }
 
 
 def by_names(
-    names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]
+  names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Mechanism, ...]:
   """Looks mechanisms up and sets their parameters.
 
@@ -66,21 +66,21 @@ def by_names(
   unknown = [name for name in names if name not in MECHANISMS]
   if unknown or not names or len(set(names)) < len(names):
     raise types.InputError(
-        f"Mechanisms must be one or more different names out of "
-        f"{', '.join(MECHANISMS)}; got {', '.join(map(repr, names)) or 'none'}."
+      f"Mechanisms must be one or more different names out of "
+      f"{', '.join(MECHANISMS)}; got {', '.join(map(repr, names)) or 'none'}."
     )
   families = {_family(mechanism) for mechanism in MECHANISMS.values()}
   for family in parameters:
     if family not in families:
       raise types.InputError(
-          f"Unknown mechanism family {family!r}; known: "
-          f"{', '.join(sorted(families))}."
+        f"Unknown mechanism family {family!r}; known: "
+        f"{', '.join(sorted(families))}."
       )
   return tuple(
-      functools.partial(
-          MECHANISMS[name], **parameters.get(_family(MECHANISMS[name]), {})
-      )
-      for name in names
+    functools.partial(
+      MECHANISMS[name], **parameters.get(_family(MECHANISMS[name]), {})
+    )
+    for name in names
   )
 
 

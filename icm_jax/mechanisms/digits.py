@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 
 def shift(
-    key: jax.Array,
-    x_HWC: jax.Array,
-    *,
-    up: int = 0,
-    right: int = 0,
-    pixels: int = 4,
-    background: float = 0.0,
+  key: jax.Array,
+  x_HWC: jax.Array,
+  *,
+  up: int = 0,
+  right: int = 0,
+  pixels: int = 4,
+  background: float = 0.0,
 ) -> jax.Array:
   """Moves the image; what leaves the frame is lost (Sec. 4, "translations").
 
@@ -36,17 +36,17 @@ def shift(
   height, width, _ = x_HWC.shape
   down, across = -up * pixels, right * pixels
   framed_HWC = jnp.pad(
-      x_HWC,
-      ((pixels, pixels), (pixels, pixels), (0, 0)),
-      constant_values=background,
+    x_HWC,
+    ((pixels, pixels), (pixels, pixels), (0, 0)),
+    constant_values=background,
   )
   return jax.lax.dynamic_slice(
-      framed_HWC, (pixels - down, pixels - across, 0), x_HWC.shape
+    framed_HWC, (pixels - down, pixels - across, 0), x_HWC.shape
   ).reshape(height, width, -1)
 
 
 def noise(
-    key: jax.Array, x_HWC: jax.Array, *, stddev: float = 0.5
+  key: jax.Array, x_HWC: jax.Array, *, stddev: float = 0.5
 ) -> jax.Array:
   """Adds Gaussian pixel noise and clips (Sec. 4, "noise").
 

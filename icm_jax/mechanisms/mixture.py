@@ -11,10 +11,10 @@ Mechanism = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def apply_each(
-    key: jax.Array,
-    x_BHWC: jax.Array,
-    id_B: jax.Array,
-    mechanisms: Sequence[Mechanism],
+  key: jax.Array,
+  x_BHWC: jax.Array,
+  id_B: jax.Array,
+  mechanisms: Sequence[Mechanism],
 ) -> jax.Array:
   """Transforms each image by the mechanism of its number.
 
@@ -36,7 +36,7 @@ def apply_each(
 
 
 def apply_mixture(
-    key: jax.Array, x_BHWC: jax.Array, mechanisms: Sequence[Mechanism]
+  key: jax.Array, x_BHWC: jax.Array, mechanisms: Sequence[Mechanism]
 ) -> tuple[jax.Array, jax.Array]:
   """Transforms each image by one mechanism, drawn uniformly.
 
@@ -51,6 +51,6 @@ def apply_mixture(
   """
   id_key, image_key = jax.random.split(key)
   id_B = jax.random.randint(
-      id_key, x_BHWC.shape[:1], 0, len(mechanisms), dtype="int32"
+    id_key, x_BHWC.shape[:1], 0, len(mechanisms), dtype="int32"
   )
   return apply_each(image_key, x_BHWC, id_B, mechanisms), id_B

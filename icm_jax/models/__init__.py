@@ -6,9 +6,9 @@ from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import NORMS, from_linen
 
 __all__ = (
-    "NORMS",
-    "ConvClassifier",
-    "ConvDiscriminator",
-    "ConvExpert",
-    "from_linen",
+  "NORMS",
+  "ConvClassifier",
+  "ConvDiscriminator",
+  "ConvExpert",
+  "from_linen",
 )

@@ -11,7 +11,7 @@ NORMS = ("batch", "group", "none")
 
 
 def from_linen(
-    module: nn.Module, shape_HWC: tuple[int, int, int]
+  module: nn.Module, shape_HWC: tuple[int, int, int]
 ) -> types.Network:
   """Turns a Linen module into two pure functions.
 
@@ -56,5 +56,5 @@ class Norm(nn.Module):
       channels = x_BHWC.shape[-1]
       return nn.GroupNorm(num_groups=max(1, channels // 8))(x_BHWC)
     raise types.InputError(
-        f"Unknown normalisation {self.kind!r}; known: {', '.join(NORMS)}."
+      f"Unknown normalisation {self.kind!r}; known: {', '.join(NORMS)}."
     )

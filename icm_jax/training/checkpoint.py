@@ -31,10 +31,10 @@ class Checkpoints:
   def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
     """Opens `workdir/checkpoints`, which is made at the first save."""
     self._manager = ocp.CheckpointManager(
-        workdir.absolute() / "checkpoints",
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=False
-        ),
+      workdir.absolute() / "checkpoints",
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, enable_async_checkpointing=False
+      ),
     )
     self._damaged: set[int] = set()
 
@@ -49,11 +49,11 @@ class Checkpoints:
     if step in self._damaged:
       self._manager.delete(step)
     self._manager.save(
-        step,
-        args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave(saved.progress),
-        ),
+      step,
+      args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(arrays),
+        progress=ocp.args.JsonSave(saved.progress),
+      ),
     )
 
   def restore(self, state: types.TrainState, classifier: types.PyTree) -> Saved:
@@ -72,25 +72,23 @@ class Checkpoints:
     for step in self.steps():
       try:
         out = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(like),
-                progress=ocp.args.JsonRestore(),
-            ),
+          step,
+          args=ocp.args.Composite(
+            arrays=ocp.args.StandardRestore(like),
+            progress=ocp.args.JsonRestore(),
+          ),
         )
       # Orbax and the libraries under it raise many kinds for damaged files.
       except Exception as error:
         failures[step] = str(error).splitlines()[0] if str(error) else error
         continue
       self._damaged = set(failures)
-      return Saved(
-          out.arrays["state"], out.arrays["classifier"], out.progress
-      )
+      return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
     reason = "; ".join(f"step {s}: {why}" for s, why in failures.items())
     raise types.InputError(
-        f"No checkpoint in {self._manager.directory} can be read "
-        f"({reason or 'none was saved'}). "
-        "Start the run again in another --workdir."
+      f"No checkpoint in {self._manager.directory} can be read "
+      f"({reason or 'none was saved'}). "
+      "Start the run again in another --workdir."
     )
 
   def close(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from icm_jax import competition, rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
-from icm_jax.training import checkpoint, files, metrics, results
+from icm_jax.training import checkpoint, metrics, results
 from icm_jax.training import setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
 
@@ -33,7 +33,7 @@ class Reporter(Protocol):
     """A line of text."""
 
   def progress(
-      self, step: int, total: int, values: Mapping[str, np.ndarray]
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
     """The row of metrics of the steps up to `step`."""
 
@@ -45,7 +45,7 @@ class Silent:
     del text
 
   def progress(
-      self, step: int, total: int, values: Mapping[str, np.ndarray]
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
     del step, total, values
 
@@ -81,12 +81,12 @@ def due(step: int, every: int, total: int) -> bool:
 
 
 def train(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    *,
-    resume: bool = False,
-    reporter: Reporter | None = None,
-    started: float | None = None,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  resume: bool = False,
+  reporter: Reporter | None = None,
+  started: float | None = None,
 ) -> dict[str, Any]:
   """Trains, evaluates and writes everything but the report.
 
@@ -111,25 +111,25 @@ def train(
   run = setup_lib.build(config)
   workdir_lib.write_config(workdir, config)
   reporter.say(
-      f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
-      f"{len(run.problem.canonical_ids)} canonical, "
-      f"{len(run.problem.test.label_N)} test images; "
-      f"{len(run.mechanisms)} mechanisms, {config.experts.count} experts"
+    f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
+    f"{len(run.problem.canonical_ids)} canonical, "
+    f"{len(run.problem.test.label_N)} test images; "
+    f"{len(run.mechanisms)} mechanisms, {config.experts.count} experts"
   )
   with (
-      contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-      _stop_requests() as stop_requested,
+    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
+    _stop_requests() as stop_requested,
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
     writer = metrics.MetricWriter(workdir, last_step=first_step)
     with contextlib.closing(writer):
       session = _compete(
-          config, run, session, checkpoints, writer, reporter, stop_requested
+        config, run, session, checkpoints, writer, reporter, stop_requested
       )
     reporter.say("evaluating")
     result = results.measure(
-        workdir, config, run, session.state, session.classifier
+      workdir, config, run, session.state, session.classifier
     )
     session.clock.lap("evaluate")
     checkpoints.save(_saved(config, session))
@@ -147,31 +147,22 @@ class _Session(NamedTuple):
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
   """Compiles, and restores a state or makes one that can copy images."""
-  key = jax.random.key(config.seed)
-  init_state = functools.partial(
-      competition.init_state,
-      setup=run.setup,
-      num_experts=config.experts.count,
-  )
-  abstract = jax.eval_shape(init_state, key)
-  abstract_classifier = jax.eval_shape(run.classifier.init, key)[0]
+  abstract = setup_lib.abstract_state(config, run)
   saved = None
   if checkpoints.steps():
-    saved = checkpoints.restore(abstract, abstract_classifier)
+    saved = checkpoints.restore(*abstract)
     reporter.say(f"resuming at step {int(saved.state.step)}")
   clock = Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
   reporter.say("compiling the step")
   raw = problem_lib.draw_raw(
-      run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
+    run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
   )
   step_fn = (
-      jax.jit(
-          functools.partial(raw_step, run=run), donate_argnames=("state",)
-      )
-      .lower(abstract, jax.eval_shape(lambda raw: raw, raw))
-      .compile()
+    jax.jit(functools.partial(raw_step, run=run), donate_argnames=("state",))
+    .lower(abstract[0], jax.eval_shape(lambda raw: raw, raw))
+    .compile()
   )
   clock.lap("compile")
   if saved:
@@ -179,12 +170,15 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
 
   reporter.say("training the evaluation classifier")
   classifier = classifier_lib.train_classifier(
-      run.classifier, run.problem, seed=config.seed, **config.classifier
+    run.classifier, run.problem, seed=config.seed, **config.classifier
   )
   jax.block_until_ready(classifier)
   clock.lap("classifier")
   reporter.say("identity start")
-  state = identity_start(config, run, jax.jit(init_state)(key), reporter)
+  state = jax.jit(lambda key: setup_lib.init_state(key, config, run.setup))(
+    jax.random.key(config.seed)
+  )
+  state = identity_start(config, run, state, reporter)
   jax.block_until_ready(state)
   clock.lap("identity")
   session = _Session(state, classifier, step_fn, clock)
@@ -193,7 +187,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
 
 
 def raw_step(
-    state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
+  state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and lets the experts compete for it; to be jitted."""
   batch = problem_lib.make_batch(state.key, state.step, raw, run.mechanisms)
@@ -201,10 +195,10 @@ def raw_step(
 
 
 def identity_start(
-    config: ml_collections.ConfigDict,
-    run: setup_lib.Run,
-    state: types.TrainState,
-    reporter: Reporter,
+  config: ml_collections.ConfigDict,
+  run: setup_lib.Run,
+  state: types.TrainState,
+  reporter: Reporter,
 ) -> types.TrainState:
   """Trains every expert to copy its input, until its error is in bounds.
 
@@ -216,7 +210,7 @@ def identity_start(
   """
   setup = run.identity_setup
   state = state.replace(
-      expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
+    expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
   )
 
   @functools.partial(jax.jit, donate_argnames=("state",))
@@ -225,36 +219,36 @@ def identity_start(
     key = rng.stream(state.key, "identity")
     batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
     state, mse_E = competition.identity_step(
-        state, batch.transformed_BHWC, learning_E, setup=setup
+      state, batch.transformed_BHWC, learning_E, setup=setup
     )
     return state, learning_E & (mse_E >= config.identity.mse), mse_E
 
   learning_E = jnp.ones(config.experts.count, bool)
   for step in range(config.identity.max_steps):
     ids = problem_lib.draw_ids(
-        run.problem.transformed_ids,
-        seed=config.seed,
-        name="identity",
-        step=step,
-        batch_size=config.identity.batch_size,
+      run.problem.transformed_ids,
+      seed=config.seed,
+      name="identity",
+      step=step,
+      batch_size=config.identity.batch_size,
     )
     images_BHWC = run.problem.train.image_NHWC[ids]
     state, learning_E, mse_E = update(
-        state, learning_E, images_BHWC, jnp.int32(step)
+      state, learning_E, images_BHWC, jnp.int32(step)
     )
     if not learning_E.any():
       reporter.say(
-          f"all experts copy after {step + 1} steps, "
-          f"error {float(mse_E.max()):.4f}"
+        f"all experts copy after {step + 1} steps, "
+        f"error {float(mse_E.max()):.4f}"
       )
       break
   return state.replace(
-      expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
+    expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
   )
 
 
 def _compete(
-    config, run, session, checkpoints, writer, reporter, stop_requested
+  config, run, session, checkpoints, writer, reporter, stop_requested
 ) -> _Session:
   """Runs the remaining steps."""
   state, classifier, step_fn, clock = session
@@ -265,9 +259,9 @@ def _compete(
     values = run.curve.evaluate(state, classifier)
     clock.lap("evaluate")
     writer.write(
-        step,
-        clock.seconds.get("train", 0.0),
-        {f"evaluation/{name}": value for name, value in values.items()},
+      step,
+      clock.seconds.get("train", 0.0),
+      {f"evaluation/{name}": value for name, value in values.items()},
     )
 
   first_step = int(state.step)
@@ -275,10 +269,10 @@ def _compete(
     write_evaluation(0)
   for step in range(first_step + 1, total + 1):
     raw = problem_lib.draw_raw(
-        run.problem,
-        seed=config.seed,
-        step=step - 1,
-        batch_size=config.train.batch_size,
+      run.problem,
+      seed=config.seed,
+      step=step - 1,
+      batch_size=config.train.batch_size,
     )
     state, step_metrics = step_fn(state, raw)
     pending.append(step_metrics)
@@ -286,9 +280,7 @@ def _compete(
     save = due(step, config.every.checkpoint, total) or stop
     evaluate = due(step, config.every.evaluate, total)
     if due(step, config.every.log, total) or save or evaluate:
-      row = metrics.summarise(
-          step - len(pending) + 1, jax.device_get(pending)
-      )
+      row = metrics.summarise(step - len(pending) + 1, jax.device_get(pending))
       pending = []
       clock.lap("train")
       writer.write(step, clock.seconds["train"], row)
@@ -306,12 +298,12 @@ def _compete(
 
 def _saved(config, session: _Session) -> checkpoint.Saved:
   return checkpoint.Saved(
-      session.state,
-      session.classifier,
-      {
-          "config": workdir_lib.plain_config(config),
-          "seconds": dict(session.clock.seconds),
-      },
+    session.state,
+    session.classifier,
+    {
+      "config": workdir_lib.plain_config(config),
+      "seconds": dict(session.clock.seconds),
+    },
   )
 
 

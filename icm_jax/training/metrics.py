@@ -30,7 +30,7 @@ class MetricWriter:
     files.write_bytes(workdir / files.METRICS, text.encode())
     self._file = (workdir / files.METRICS).open("a")
     self._events = tensorboardX.SummaryWriter(
-        str(workdir / files.TENSORBOARD), purge_step=max(0, last_step)
+      str(workdir / files.TENSORBOARD), purge_step=max(0, last_step)
     )
 
   def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class MetricWriter:
 
 
 def summarise(
-    first_step: int, steps: Sequence[types.Metrics]
+  first_step: int, steps: Sequence[types.Metrics]
 ) -> dict[str, np.ndarray]:
   """One row of several steps: means of losses, sums of counts.
 
@@ -75,8 +75,8 @@ def summarise(
     for name, value in metrics.items():
       if not np.isfinite(value).all():
         raise FloatingPointError(
-            f"{name} is {_describe(value)} at step {step}; training stopped. "
-            "Lower the learning rates, or start again with another seed."
+          f"{name} is {_describe(value)} at step {step}; training stopped. "
+          "Lower the learning rates, or start again with another seed."
         )
   row = {}
   for name in steps[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import io
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from icm_jax import competition, types
+from icm_jax import types
 from icm_jax.evaluation import restoration, specialisation
 from icm_jax.training import checkpoint, files
 from icm_jax.training import setup as setup_lib
@@ -26,11 +27,11 @@ _PACKAGES = ("icm-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def measure(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    run: setup_lib.Run,
-    state: types.TrainState,
-    classifier: types.PyTree,
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  run: setup_lib.Run,
+  state: types.TrainState,
+  classifier: types.PyTree,
 ) -> dict[str, Any]:
   """Evaluates a state on the test part, and writes examples for pictures.
 
@@ -41,56 +42,54 @@ def measure(
   _write_examples(workdir, run, state)
   wins_EM = values["wins_EM"]
   accuracy = {
-      view: values[f"accuracy/{view}_M"]
-      for view in ("clean", "transformed", "restored")
+    view: values[f"accuracy/{view}_M"]
+    for view in ("clean", "transformed", "restored")
   }
   names = run.mechanism_names
   return {
-      "config": workdir_lib.plain_config(config),
-      "seed": config.seed,
-      "data": {
-          "name": run.problem.name,
-          "transformed": len(run.problem.transformed_ids),
-          "canonical": len(run.problem.canonical_ids),
-          "test": len(run.problem.test.label_N),
-          "evaluated": len(run.final.examples.label_N),
+    "config": workdir_lib.plain_config(config),
+    "seed": config.seed,
+    "data": {
+      "name": run.problem.name,
+      "transformed": len(run.problem.transformed_ids),
+      "canonical": len(run.problem.canonical_ids),
+      "test": len(run.problem.test.label_N),
+      "evaluated": len(run.final.examples.label_N),
+    },
+    "steps": int(state.step),
+    "mechanisms": list(names),
+    "experts": len(wins_EM),
+    "wins": wins_EM.tolist(),
+    "coverage": values["coverage"],
+    "matched": values["matched"],
+    "one_to_one": specialisation.one_to_one(wins_EM),
+    "classifier": {
+      **{view: float(acc_M.mean()) for view, acc_M in accuracy.items()},
+      "per_mechanism": {
+        name: {view: float(acc_M[m]) for view, acc_M in accuracy.items()}
+        for m, name in enumerate(names)
       },
-      "steps": int(state.step),
-      "mechanisms": list(names),
-      "experts": len(wins_EM),
-      "wins": wins_EM.tolist(),
-      "coverage": values["coverage"],
-      "matched": values["matched"],
-      "one_to_one": specialisation.one_to_one(wins_EM),
-      "classifier": {
-          **{view: float(acc_M.mean()) for view, acc_M in accuracy.items()},
-          "per_mechanism": {
-              name: {view: float(acc_M[m]) for view, acc_M in accuracy.items()}
-              for m, name in enumerate(names)
-          },
-      },
-      "psnr_db": dict(
-          zip(names, values["psnr_db_M"].tolist(), strict=True)
-      ),
+    },
+    "psnr_db": dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
 
 
 def write(
-    workdir: pathlib.Path, result: dict[str, Any], seconds: Mapping[str, float]
+  workdir: pathlib.Path, result: dict[str, Any], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
   """Writes `result.json` with the times of the run; returns what it holds."""
   stages = ("start", "compile", "classifier", "identity", "train", "evaluate")
   result = {
-      **result,
-      "time": {
-          f"{stage}_s": round(seconds.get(stage, 0.0), 3)
-          for stage in (*stages, "total")
-      },
-      "versions": {
-          "python": platform.python_version(),
-          "backend": jax.default_backend(),
-          **_versions(),
-      },
+    **result,
+    "time": {
+      f"{stage}_s": round(seconds.get(stage, 0.0), 3)
+      for stage in (*stages, "total")
+    },
+    "versions": {
+      "python": platform.python_version(),
+      "backend": jax.default_backend(),
+      **_versions(),
+    },
   }
   files.write_json(workdir / files.RESULT, result)
   return result
@@ -107,40 +106,50 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   """
   config = workdir_lib.read_config(workdir)
   run = setup_lib.build(config)
-  key = jax.random.key(config.seed)
-  init_state = functools.partial(
-      competition.init_state,
-      setup=run.setup,
-      num_experts=config.experts.count,
-  )
-  checkpoints = checkpoint.Checkpoints(workdir)
-  saved = checkpoints.restore(
-      jax.eval_shape(init_state, key),
-      jax.eval_shape(run.classifier.init, key)[0],
-  )
-  checkpoints.close()
+  saved = restore(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
-  return write(workdir, result, saved.progress["seconds"])
+  # The times stay those of the run, if it came to its end.
+  path = workdir / files.RESULT
+  old = files.read_json(path) if path.exists() else {"steps": None}
+  if old["steps"] == result["steps"]:
+    seconds = {k.removesuffix("_s"): v for k, v in old["time"].items()}
+  else:
+    seconds = saved.progress["seconds"]
+  return write(workdir, result, seconds)
+
+
+def restore(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, run: setup_lib.Run
+) -> checkpoint.Saved:
+  """Reads the newest checkpoint of a run.
+
+  Raises:
+    InputError: there is none that can be read.
+  """
+  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+    return checkpoints.restore(*setup_lib.abstract_state(config, run))
 
 
 def _write_examples(workdir, run, state) -> None:
   """One example a mechanism, with every expert's output."""
   examples = run.final.examples
   num_mechanisms = len(run.mechanisms)
-  ids = np.array([
+  ids = np.array(
+    [
       np.flatnonzero(examples.mechanism_N == m)[0]
       for m in range(num_mechanisms)
-  ])
+    ]
+  )
   restore = jax.jit(functools.partial(restoration.restore, setup=run.setup))
   restored = jax.device_get(restore(state, examples.transformed_NHWC[ids]))
   buffer = io.BytesIO()
   np.savez_compressed(
-      buffer,
-      clean_MHWC=examples.clean_NHWC[ids],
-      transformed_MHWC=examples.transformed_NHWC[ids],
-      output_EMHWC=restored.output_EBHWC,
-      score_EM=restored.score_EB,
-      winner_M=restored.winner_B,
+    buffer,
+    clean_MHWC=examples.clean_NHWC[ids],
+    transformed_MHWC=examples.transformed_NHWC[ids],
+    output_EMHWC=restored.output_EBHWC,
+    score_EM=restored.score_EB,
+    winner_M=restored.winner_B,
   )
   files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
 

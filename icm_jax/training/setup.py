@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -58,68 +57,79 @@ def build(config: ml_collections.ConfigDict) -> Run:
   setup = make_setup(config, problem.shape_HWC)
   # Networks that cannot work together fail here, not after minutes.
   jax.eval_shape(
-      functools.partial(
-          competition.init_state,
-          setup=setup,
-          num_experts=config.experts.count,
-      ),
-      jax.random.key(config.seed),
+    lambda key: init_state(key, config, setup), jax.random.key(config.seed)
   )
   classifier = models.from_linen(
-      models.ConvClassifier(num_classes=int(problem.train.label_N.max()) + 1),
-      problem.shape_HWC,
+    models.ConvClassifier(num_classes=int(problem.train.label_N.max()) + 1),
+    problem.shape_HWC,
   )
 
   def make_evaluator(num_examples):
     examples = restoration.make_examples(
-        problem.test,
-        mechanisms,
-        seed=config.seed,
-        num_examples=num_examples,
+      problem.test,
+      mechanisms,
+      seed=config.seed,
+      num_examples=num_examples,
     )
     return restoration.Evaluator(
-        examples,
-        setup,
-        classifier,
-        num_mechanisms=len(mechanisms),
-        batch_size=config.evaluation.batch_size,
+      examples,
+      setup,
+      classifier,
+      num_mechanisms=len(mechanisms),
+      batch_size=config.evaluation.batch_size,
     )
 
   return Run(
-      problem=problem,
-      mechanism_names=mechanism_names,
-      mechanisms=mechanisms,
-      setup=setup,
-      identity_setup=setup._replace(
-          expert_tx=optax.adam(config.identity.learning_rate)
-      ),
-      classifier=classifier,
-      curve=make_evaluator(config.evaluation.curve_examples),
-      final=make_evaluator(config.evaluation.examples),
+    problem=problem,
+    mechanism_names=mechanism_names,
+    mechanisms=mechanisms,
+    setup=setup,
+    identity_setup=setup._replace(
+      expert_tx=optax.adam(config.identity.learning_rate)
+    ),
+    classifier=classifier,
+    curve=make_evaluator(config.evaluation.curve_examples),
+    final=make_evaluator(config.evaluation.examples),
   )
+
+
+def init_state(
+  key: jax.Array, config: ml_collections.ConfigDict, setup: types.Setup
+) -> types.TrainState:
+  """The state before any training."""
+  return competition.init_state(key, setup, config.experts.count)
+
+
+def abstract_state(
+  config: ml_collections.ConfigDict, run: Run
+) -> tuple[types.TrainState, types.PyTree]:
+  """Shapes and dtypes of the state and of the classifier's parameters."""
+  key = jax.random.key(config.seed)
+  state = jax.eval_shape(lambda key: init_state(key, config, run.setup), key)
+  return state, jax.eval_shape(run.classifier.init, key)[0]
 
 
 # The least value of every count; learning rates and sizes must be positive.
 _AT_LEAST = {
-    "seed": 0,
-    "experts.count": 1,
-    "experts.features": 1,
-    "discriminator.features": 1,
-    "discriminator.hidden": 1,
-    "identity.max_steps": 0,
-    "identity.batch_size": 1,
-    "relocation.every": 0,
-    "experts.half_life": 0,
-    "discriminator.half_life": 0,
-    "competition.balance": 0,
-    "train.steps": 0,
-    "train.batch_size": 1,
-    "classifier.steps": 1,
-    "classifier.batch_size": 1,
-    "evaluation.batch_size": 1,
-    "every.log": 1,
-    "every.evaluate": 0,
-    "every.checkpoint": 0,
+  "seed": 0,
+  "experts.count": 1,
+  "experts.features": 1,
+  "discriminator.features": 1,
+  "discriminator.hidden": 1,
+  "identity.max_steps": 0,
+  "identity.batch_size": 1,
+  "relocation.every": 0,
+  "experts.half_life": 0,
+  "discriminator.half_life": 0,
+  "competition.balance": 0,
+  "train.steps": 0,
+  "train.batch_size": 1,
+  "classifier.steps": 1,
+  "classifier.batch_size": 1,
+  "evaluation.batch_size": 1,
+  "every.log": 1,
+  "every.evaluate": 0,
+  "every.checkpoint": 0,
 }
 
 
@@ -135,12 +145,12 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
       value = value[name]
     if value < least:
       raise types.InputError(
-          f"--config.{path} must be at least {least}; got {value}."
+        f"--config.{path} must be at least {least}; got {value}."
       )
 
 
 def make_mechanisms(
-    config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
 ) -> tuple[tuple[str, ...], tuple[mechanisms_lib.Mechanism, ...]]:
   """Names and functions of the config's mechanisms.
 
@@ -148,9 +158,7 @@ def make_mechanisms(
   """
   parameters = config.mechanisms.to_dict()
   names = tuple(
-      name.strip()
-      for text in parameters.pop("names")
-      for name in text.split(",")
+    name.strip() for text in parameters.pop("names") for name in text.split(",")
   )
   return names, mechanisms_lib.by_names(names, parameters)
 
@@ -158,63 +166,63 @@ def make_mechanisms(
 def make_problem(config: ml_collections.ConfigDict) -> problem_lib.Problem:
   """The config's images, split; checks that batches fit."""
   splits = sources.load(
-      config.data.name,
-      data_dir=config.data.dir,
-      manual_dir=config.data.manual_dir,
-      download=config.data.download,
+    config.data.name,
+    data_dir=config.data.dir,
+    manual_dir=config.data.manual_dir,
+    download=config.data.download,
   )
   problem = problem_lib.make_problem(
-      config.data.name,
-      splits,
-      image_size=config.data.image_size,
-      seed=config.seed,
+    config.data.name,
+    splits,
+    image_size=config.data.image_size,
+    seed=config.seed,
   )
   smallest = min(len(problem.transformed_ids), len(problem.canonical_ids))
   for path, batch_size, available in (
-      ("train", config.train.batch_size, smallest),
-      ("identity", config.identity.batch_size, smallest),
-      ("classifier", config.classifier.batch_size, len(problem.train.label_N)),
+    ("train", config.train.batch_size, smallest),
+    ("identity", config.identity.batch_size, smallest),
+    ("classifier", config.classifier.batch_size, len(problem.train.label_N)),
   ):
     if batch_size > available:
       raise types.InputError(
-          f"--config.{path}.batch_size={batch_size} is larger than the "
-          f"{available} images of {config.data.name} that it draws from."
+        f"--config.{path}.batch_size={batch_size} is larger than the "
+        f"{available} images of {config.data.name} that it draws from."
       )
   return problem
 
 
 def make_setup(
-    config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
+  config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
 ) -> types.Setup:
   """Networks, optimizers and relocation."""
   for name in ("experts", "discriminator"):
     if config[name].norm not in models.NORMS:
       raise types.InputError(
-          f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
-          f"got {config[name].norm!r}."
+        f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
+        f"got {config[name].norm!r}."
       )
   expert = models.ConvExpert(
-      features=config.experts.features, norm=config.experts.norm
+    features=config.experts.features, norm=config.experts.norm
   )
   discriminator = models.ConvDiscriminator(
-      features=config.discriminator.features,
-      hidden=config.discriminator.hidden,
-      norm=config.discriminator.norm,
+    features=config.discriminator.features,
+    hidden=config.discriminator.hidden,
+    norm=config.discriminator.norm,
   )
   expert_axis.resolve(config.experts.map)
   return types.Setup(
-      expert=models.from_linen(expert, shape_HWC),
-      discriminator=models.from_linen(discriminator, shape_HWC),
-      expert_tx=make_optimizer(config.experts),
-      discriminator_tx=make_optimizer(config.discriminator),
-      balance=config.competition.balance,
-      relocation=types.Relocation(**config.relocation),
-      expert_map=config.experts.map,
+    expert=models.from_linen(expert, shape_HWC),
+    discriminator=models.from_linen(discriminator, shape_HWC),
+    expert_tx=make_optimizer(config.experts),
+    discriminator_tx=make_optimizer(config.discriminator),
+    balance=config.competition.balance,
+    relocation=types.Relocation(**config.relocation),
+    expert_map=config.experts.map,
   )
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Adam of one network, whose learning rate may halve again and again.
 
@@ -224,9 +232,9 @@ def make_optimizer(
   learning_rate = config.learning_rate
   if config.half_life:
     learning_rate = optax.exponential_decay(
-        learning_rate,
-        transition_steps=config.half_life,
-        decay_rate=0.5,
-        transition_begin=config.decay_begin,
+      learning_rate,
+      transition_steps=config.half_life,
+      decay_rate=0.5,
+      transition_begin=config.decay_begin,
     )
   return optax.adam(learning_rate, b1=config.b1)

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
   from collections.abc import Iterator
 
 # What may change when a run goes on; everything else shapes its past.
-_MAY_CHANGE = ("train.steps", "every.", "evaluation.", "data.dir",
-               "data.manual_dir", "data.download")
+_MAY_CHANGE = (
+  "train.steps",
+  "every.",
+  "evaluation.",
+  "data.dir",
+  "data.manual_dir",
+  "data.download",
+)
 
 
 def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -25,7 +31,7 @@ def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def claim(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool
 ) -> None:
   """Makes sure that `workdir` is free, or holds the run to go on with.
 
@@ -39,37 +45,37 @@ def claim(
   if not path.exists():
     if resume:
       raise types.InputError(
-          f"--workdir={workdir} holds no run to resume; start one without "
-          "--resume."
+        f"--workdir={workdir} holds no run to resume; start one without "
+        "--resume."
       )
     if workdir.exists() and any(workdir.iterdir()):
       raise types.InputError(
-          f"--workdir={workdir} is not empty and holds no run; choose a new "
-          "folder."
+        f"--workdir={workdir} is not empty and holds no run; choose a new "
+        "folder."
       )
     return
   if not resume:
     raise types.InputError(
-        f"--workdir={workdir} holds another run; go on with it by --resume, "
-        "or choose a new folder."
+      f"--workdir={workdir} holds another run; go on with it by --resume, "
+      "or choose a new folder."
     )
   old = dict(_leaves(files.read_json(path)))
   new = dict(_leaves(plain_config(config)))
   changed = [
-      f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
-      for name in sorted(old.keys() | new.keys())
-      if old.get(name) != new.get(name) and not name.startswith(_MAY_CHANGE)
+    f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name) and not name.startswith(_MAY_CHANGE)
   ]
   if changed:
     raise types.InputError(
-        f"--workdir={workdir} holds a run with another config: "
-        f"{'; '.join(changed)}. Resume it with its own config, or choose a new "
-        "folder."
+      f"--workdir={workdir} holds a run with another config: "
+      f"{'; '.join(changed)}. Resume it with its own config, or choose a new "
+      "folder."
     )
 
 
 def write_config(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
+  workdir: pathlib.Path, config: ml_collections.ConfigDict
 ) -> None:
   """Writes `config.json`, and makes the folder if need be."""
   workdir.mkdir(parents=True, exist_ok=True)
@@ -85,7 +91,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   path = workdir / files.CONFIG
   if not path.exists():
     raise types.InputError(
-        f"--workdir={workdir} holds no run: {files.CONFIG} is missing."
+      f"--workdir={workdir} holds no run: {files.CONFIG} is missing."
     )
   return ml_collections.ConfigDict(files.read_json(path)).lock()
 

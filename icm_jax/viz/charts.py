@@ -24,7 +24,7 @@ _WIN = "#d62728"
 def expert_order(wins_EM: np.ndarray) -> np.ndarray:
   """Experts in the order of their mechanisms, [E]; the unmatched come last."""
   expert_ids, mechanism_ids = scipy.optimize.linear_sum_assignment(
-      wins_EM, maximize=True
+    wins_EM, maximize=True
   )
   matched = expert_ids[np.argsort(mechanism_ids)]
   rest = np.setdiff1d(np.arange(len(wins_EM)), matched)
@@ -42,7 +42,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def win_matrices(
-    before_EM: np.ndarray, after_EM: np.ndarray, mechanisms: Sequence[str]
+  before_EM: np.ndarray, after_EM: np.ndarray, mechanisms: Sequence[str]
 ) -> Figure:
   """Share of each mechanism's test images that each expert won, in percent.
 
@@ -54,14 +54,14 @@ def win_matrices(
   order_E = expert_order(after_EM)
   num_experts, num_mechanisms = after_EM.shape
   figure = Figure(
-      figsize=(1.4 + 1.06 * num_mechanisms, 1.3 + 0.36 * num_experts),
-      layout="constrained",
+    figsize=(1.4 + 1.06 * num_mechanisms, 1.3 + 0.36 * num_experts),
+    layout="constrained",
   )
   for axes, wins_EM, title in zip(
-      figure.subplots(1, 2, sharey=True),
-      (before_EM, after_EM),
-      ("before the competition", "after it"),
-      strict=True,
+    figure.subplots(1, 2, sharey=True),
+    (before_EM, after_EM),
+    ("before the competition", "after it"),
+    strict=True,
   ):
     share_EM = 100 * wins_EM / np.maximum(wins_EM.sum(axis=0), 1)
     share_EM = share_EM[order_E]
@@ -74,11 +74,11 @@ def win_matrices(
             ha="center", va="center", color=colour, fontsize=8,
         )  # fmt: skip
     axes.set_xticks(
-        range(num_mechanisms),
-        mechanisms,
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
+      range(num_mechanisms),
+      mechanisms,
+      rotation=45,
+      ha="right",
+      rotation_mode="anchor",
     )
     axes.set_yticks(range(num_experts), [f"expert {e}" for e in order_E])
     axes.tick_params(length=0)
@@ -88,10 +88,10 @@ def win_matrices(
 
 
 def scores_over_steps(
-    steps: Sequence[int],
-    score_TEM: np.ndarray,
-    wins_EM: np.ndarray,
-    mechanisms: Sequence[str],
+  steps: Sequence[int],
+  score_TEM: np.ndarray,
+  wins_EM: np.ndarray,
+  mechanisms: Sequence[str],
 ) -> Figure:
   """The paper's figure: every expert's score per mechanism over steps.
 
@@ -104,15 +104,13 @@ def scores_over_steps(
   columns = min(5, len(mechanisms))
   rows = -(-len(mechanisms) // columns)
   figure = Figure(
-      figsize=(2.3 * columns, 0.5 + 1.9 * rows), layout="constrained"
+    figsize=(2.3 * columns, 0.5 + 1.9 * rows), layout="constrained"
   )
-  grid = figure.subplots(
-      rows, columns, sharex=True, sharey=True, squeeze=False
-  )
+  grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
   for axes in grid.flat[len(mechanisms) :]:
     axes.set_visible(False)
   for m, (axes, name) in enumerate(
-      zip(grid.flat[: len(mechanisms)], mechanisms, strict=True)
+    zip(grid.flat[: len(mechanisms)], mechanisms, strict=True)
   ):
     main = int(wins_EM[:, m].argmax())
     for e in range(score_TEM.shape[1]):
@@ -137,10 +135,10 @@ def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
   for e in range(share_TE.shape[1]):
     smooth_T = np.convolve(share_TE[:, e], kernel, mode="valid")
     axes.plot(
-        steps[width - 1 :], 100 * smooth_T, label=f"expert {e}", **_style(e)
+      steps[width - 1 :], 100 * smooth_T, label=f"expert {e}", **_style(e)
     )
   axes.axhline(
-      100 / share_TE.shape[1], color="black", linestyle=":", linewidth=1
+    100 / share_TE.shape[1], color="black", linestyle=":", linewidth=1
   )
   axes.set_xlabel("steps")
   axes.set_ylabel("images won, %")
@@ -151,11 +149,11 @@ def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
 
 
 def accuracy_over_steps(
-    steps: Sequence[int],
-    restored_T: np.ndarray,
-    *,
-    clean: float,
-    transformed: float,
+  steps: Sequence[int],
+  restored_T: np.ndarray,
+  *,
+  clean: float,
+  transformed: float,
 ) -> Figure:
   """Accuracy of the classifier on winners' outputs, and its two references."""
   figure = Figure(figsize=(5.2, 3.2), layout="constrained")
@@ -163,13 +161,13 @@ def accuracy_over_steps(
   for level, name in ((clean, "clean"), (transformed, "transformed")):
     axes.axhline(100 * level, color="black", linestyle=":", linewidth=1)
     axes.annotate(
-        f"{name} {100 * level:.1f}",
-        (1, 100 * level),
-        xycoords=("axes fraction", "data"),
-        xytext=(-3, 3 if name == "transformed" else -11),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
+      f"{name} {100 * level:.1f}",
+      (1, 100 * level),
+      xycoords=("axes fraction", "data"),
+      xytext=(-3, 3 if name == "transformed" else -11),
+      textcoords="offset points",
+      ha="right",
+      fontsize=8,
     )
   axes.plot(steps, 100 * restored_T, color=_COLOURS[0], linewidth=2)
   axes.set_xlabel("steps")
@@ -180,12 +178,12 @@ def accuracy_over_steps(
 
 
 def example_grid(
-    clean_MHWC: np.ndarray,
-    transformed_MHWC: np.ndarray,
-    output_EMHWC: np.ndarray,
-    winner_M: np.ndarray,
-    wins_EM: np.ndarray,
-    mechanisms: Sequence[str],
+  clean_MHWC: np.ndarray,
+  transformed_MHWC: np.ndarray,
+  output_EMHWC: np.ndarray,
+  winner_M: np.ndarray,
+  wins_EM: np.ndarray,
+  mechanisms: Sequence[str],
 ) -> Figure:
   """Input, every expert's output with the winner framed, and the clean image.
 
@@ -201,7 +199,7 @@ def example_grid(
   num_experts, num_mechanisms = wins_EM.shape
   size = 0.52
   figure = Figure(
-      figsize=(1.2 + size * (num_experts + 2.6), 0.5 + size * num_mechanisms)
+    figsize=(1.2 + size * (num_experts + 2.6), 0.5 + size * num_mechanisms)
   )
   left, top = 1.0 / figure.get_figwidth(), 1 - 0.45 / figure.get_figheight()
   axes = figure.add_axes((left, 0.0, 1 - left, top))
@@ -209,20 +207,18 @@ def example_grid(
   axes.set_ylim(num_mechanisms - 0.45, -0.55)
   axes.set_axis_off()
   columns = [(-0.1, "input", transformed_MHWC)]
-  columns += [
-      (1.2 + i, str(e), output_EMHWC[e]) for i, e in enumerate(order_E)
-  ]
+  columns += [(1.2 + i, str(e), output_EMHWC[e]) for i, e in enumerate(order_E)]
   columns += [(1.5 + num_experts, "clean", clean_MHWC)]
   for x, title, image_MHWC in columns:
     axes.text(x, -0.62, title, ha="center", va="bottom", fontsize=9)
     for m, image_HWC in enumerate(image_MHWC):
       axes.imshow(
-          image_HWC if image_HWC.shape[-1] == 3 else image_HWC[..., 0],
-          cmap="gray",
-          vmin=0,
-          vmax=1,
-          interpolation="nearest",
-          extent=(x - 0.45, x + 0.45, m + 0.45, m - 0.45),
+        image_HWC if image_HWC.shape[-1] == 3 else image_HWC[..., 0],
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        extent=(x - 0.45, x + 0.45, m + 0.45, m - 0.45),
       )
   axes.text(
       1.2 + (num_experts - 1) / 2, -1.0, "experts",
@@ -232,10 +228,14 @@ def example_grid(
   for m, (winner, name) in enumerate(zip(winner_M, mechanisms, strict=True)):
     axes.text(-0.7, m, name, ha="right", va="center", fontsize=9)
     axes.add_patch(
-        patches.Rectangle(
-            (1.2 + place_E[winner] - 0.47, m - 0.47), 0.94, 0.94,
-            fill=False, edgecolor=_WIN, linewidth=2,
-        )  # fmt: skip
+      patches.Rectangle(
+        (1.2 + place_E[winner] - 0.47, m - 0.47),
+        0.94,
+        0.94,
+        fill=False,
+        edgecolor=_WIN,
+        linewidth=2,
+      )  # fmt: skip
     )
   axes.set_xlim(-0.6, num_experts + 2.0)
   axes.set_ylim(num_mechanisms - 0.45, -0.55)
@@ -245,8 +245,8 @@ def example_grid(
 
 def _style(expert: int) -> dict[str, str]:
   return {
-      "color": _COLOURS[expert % len(_COLOURS)],
-      "linestyle": "-" if expert < len(_COLOURS) else "--",
+    "color": _COLOURS[expert % len(_COLOURS)],
+    "linestyle": "-" if expert < len(_COLOURS) else "--",
   }
 
 

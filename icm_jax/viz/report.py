@@ -37,13 +37,13 @@ details { margin: 1.5rem 0; } pre { font-size: .8rem; overflow-x: auto; }
 """
 
 _METHOD = (
-    "Every input image was distorted by one of {num_mechanisms} unknown "
-    "mechanisms. {num_experts} experts, small networks that turn an image into "
-    "an image, all try to repair it, and a discriminator scores how much each "
-    "output looks like an undistorted image. The best output wins, and only "
-    "its expert learns from that image. Nobody says which mechanism acted, and "
-    "no distorted image comes with its original; still, each expert should end "
-    "as the inverse of exactly one mechanism."
+  "Every input image was distorted by one of {num_mechanisms} unknown "
+  "mechanisms. {num_experts} experts, small networks that turn an image into "
+  "an image, all try to repair it, and a discriminator scores how much each "
+  "output looks like an undistorted image. The best output wins, and only "
+  "its expert learns from that image. Nobody says which mechanism acted, and "
+  "no distorted image comes with its original; still, each expert should end "
+  "as the inverse of exactly one mechanism."
 )
 
 
@@ -53,11 +53,11 @@ def headline(result: Mapping[str, Any]) -> str:
   owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
   return (
-      f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their "
-      "own; "
-      f"{accuracy['restored']:.1%} of restored images are recognised "
-      f"({accuracy['transformed']:.1%} transformed, "
-      f"{accuracy['clean']:.1%} clean)"
+    f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their "
+    "own; "
+    f"{accuracy['restored']:.1%} of restored images are recognised "
+    f"({accuracy['transformed']:.1%} transformed, "
+    f"{accuracy['clean']:.1%} clean)"
   )
 
 
@@ -76,22 +76,22 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   for name in (files.RESULT, files.EXAMPLES):
     if not (workdir / name).exists():
       raise types.InputError(
-          f"--workdir={workdir} has no {name}; finish the run with --resume, "
-          "or evaluate its checkpoint with experiments.evaluate."
+        f"--workdir={workdir} has no {name}; finish the run with --resume, "
+        "or evaluate its checkpoint with experiments.evaluate."
       )
   result = files.read_json(workdir / files.RESULT)
   with np.load(workdir / files.EXAMPLES) as archive:
     examples = dict(archive)
   rows = files.read_metrics(workdir)
   grid = charts.png(
-      charts.example_grid(
-          examples["clean_MHWC"],
-          examples["transformed_MHWC"],
-          examples["output_EMHWC"],
-          examples["winner_M"],
-          np.array(result["wins"]),
-          result["mechanisms"],
-      )
+    charts.example_grid(
+      examples["clean_MHWC"],
+      examples["transformed_MHWC"],
+      examples["output_EMHWC"],
+      examples["winner_M"],
+      np.array(result["wins"]),
+      result["mechanisms"],
+    )
   )
   files.write_bytes(workdir / GRID, grid)
   page = _page(result, rows, grid)
@@ -100,45 +100,45 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _page(
-    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], grid: bytes
+  result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], grid: bytes
 ) -> str:
   sections = [
-      f"<h1>Independent causal mechanisms on {_text(result['data']['name'])}"
-      "</h1>",
-      f'<p class="headline {"good" if result["one_to_one"] else "bad"}">'
-      f"{_text(headline(result))}.</p>",
-      "<p>"
-      + _METHOD.format(
-          num_mechanisms=len(result["mechanisms"]),
-          num_experts=result["experts"],
-      )
-      + "</p>",
-      "<h2>What each expert does</h2><p>One test image per mechanism, and what "
-      "every expert makes of it. The winner, by the discriminator's score, is "
-      "framed. The clean image was never shown to anyone.</p>",
-      _image(grid, "png", "input, every expert's output, clean image"),
-      *_course(result, rows),
-      "<h2>Mechanism by mechanism</h2>",
-      _mechanism_table(result),
-      "<p>Main expert: the one that won most of the mechanism's test images. "
-      "Recognised: accuracy of a classifier that was trained on clean images, "
-      "on clean, transformed and restored test images. PSNR: of the winner's "
-      "output against the clean image.</p>",
-      "<h2>The run</h2>",
-      _run_table(result),
-      "<details><summary>Config</summary><pre>"
-      + _text(_flat(result["config"]))
-      + "</pre></details>",
+    f"<h1>Independent causal mechanisms on {_text(result['data']['name'])}"
+    "</h1>",
+    f'<p class="headline {"good" if result["one_to_one"] else "bad"}">'
+    f"{_text(headline(result))}.</p>",
+    "<p>"
+    + _METHOD.format(
+      num_mechanisms=len(result["mechanisms"]),
+      num_experts=result["experts"],
+    )
+    + "</p>",
+    "<h2>What each expert does</h2><p>One test image per mechanism, and what "
+    "every expert makes of it. The winner, by the discriminator's score, is "
+    "framed. The clean image was never shown to anyone.</p>",
+    _image(grid, "png", "input, every expert's output, clean image"),
+    *_course(result, rows),
+    "<h2>Mechanism by mechanism</h2>",
+    _mechanism_table(result),
+    "<p>Main expert: the one that won most of the mechanism's test images. "
+    "Recognised: accuracy of a classifier that was trained on clean images, "
+    "on clean, transformed and restored test images. PSNR: of the winner's "
+    "output against the clean image.</p>",
+    "<h2>The run</h2>",
+    _run_table(result),
+    "<details><summary>Config</summary><pre>"
+    + _text(_flat(result["config"]))
+    + "</pre></details>",
   ]
   return (
-      '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-      f"<title>icm-jax: {_text(result['data']['name'])}</title>"
-      f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    f"<title>icm-jax: {_text(result['data']['name'])}</title>"
+    f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
   )
 
 
 def _course(
-    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+  result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
   """Sections drawn from the course of training, as far as it was recorded."""
   mechanisms = result["mechanisms"]
@@ -147,55 +147,55 @@ def _course(
   if evaluations:
     steps = [row["step"] for row in evaluations]
     yield (
-        "<h2>Who wins what</h2><p>Share of each mechanism's test images that "
-        "each expert won, in percent. A perfect result has one 100 in every "
-        "row and column.</p>"
+      "<h2>Who wins what</h2><p>Share of each mechanism's test images that "
+      "each expert won, in percent. A perfect result has one 100 in every "
+      "row and column.</p>"
     )
     yield _figure(
-        charts.win_matrices(
-            np.array(evaluations[0]["evaluation/wins_EM"]), wins_EM, mechanisms
-        ),
-        "win matrices",
+      charts.win_matrices(
+        np.array(evaluations[0]["evaluation/wins_EM"]), wins_EM, mechanisms
+      ),
+      "win matrices",
     )
     yield (
-        "<h2>How they came to differ</h2><p>Score of every expert on each "
-        "mechanism's test images; in colour, the expert that took it in the "
-        "end.</p>"
+      "<h2>How they came to differ</h2><p>Score of every expert on each "
+      "mechanism's test images; in colour, the expert that took it in the "
+      "end.</p>"
     )
     yield _figure(
-        charts.scores_over_steps(
-            steps,
-            np.array([row["evaluation/score_EM"] for row in evaluations]),
-            wins_EM,
-            mechanisms,
-        ),
-        "scores over steps",
+      charts.scores_over_steps(
+        steps,
+        np.array([row["evaluation/score_EM"] for row in evaluations]),
+        wins_EM,
+        mechanisms,
+      ),
+      "scores over steps",
     )
   yield '<div class="row">'
   training = [row for row in rows if "competition/wins_E" in row]
   if training:
     yield "<figure><h2>Wins per expert</h2>"
     yield _figure(
-        charts.wins_over_steps(
-            [row["step"] for row in training],
-            np.array([row["competition/wins_E"] for row in training]),
-        ),
-        "wins over steps",
+      charts.wins_over_steps(
+        [row["step"] for row in training],
+        np.array([row["competition/wins_E"] for row in training]),
+      ),
+      "wins over steps",
     )
     yield f"<p>{_moves(training)}</p></figure>"
   if evaluations:
     restored_T = np.array(
-        [np.mean(row["evaluation/accuracy/restored_M"]) for row in evaluations]
+      [np.mean(row["evaluation/accuracy/restored_M"]) for row in evaluations]
     )
     yield "<figure><h2>Restored images, recognised</h2>"
     yield _figure(
-        charts.accuracy_over_steps(
-            steps,
-            restored_T,
-            clean=result["classifier"]["clean"],
-            transformed=result["classifier"]["transformed"],
-        ),
-        "accuracy over steps",
+      charts.accuracy_over_steps(
+        steps,
+        restored_T,
+        clean=result["classifier"]["clean"],
+        transformed=result["classifier"]["transformed"],
+      ),
+      "accuracy over steps",
     )
     yield "</figure>"
   yield "</div>"
@@ -204,17 +204,17 @@ def _course(
 def _moves(training: Sequence[Mapping[str, Any]]) -> str:
   """Says when idle experts were moved."""
   moves = [
-      f"expert {e} by step {row['step']}"
-      for row in training
-      for e, moved in enumerate(row["competition/moved_E"])
-      if moved
+    f"expert {e} by step {row['step']}"
+    for row in training
+    for e, moved in enumerate(row["competition/moved_E"])
+    if moved
   ]
   if not moves:
     return "Dotted: an equal share. No idle expert was moved."
   return (
-      "Dotted: an equal share. Idle experts restarted as copies of busy ones: "
-      + ", ".join(moves)
-      + "."
+    "Dotted: an equal share. Idle experts restarted as copies of busy ones: "
+    + ", ".join(moves)
+    + "."
   )
 
 
@@ -224,7 +224,8 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
   lines = []
   for m, name in enumerate(result["mechanisms"]):
     accuracy = result["classifier"]["per_mechanism"][name]
-    lines.append((
+    lines.append(
+      (
         name,
         f"{wins_EM[:, m].argmax()}",
         f"{share_M[m]:.1%}",
@@ -232,9 +233,11 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
         f"{accuracy['restored']:.1%}",
         f"{accuracy['clean']:.1%}",
         f"{result['psnr_db'][name]:.1f}",
-    ))
+      )
+    )
   mean = result["classifier"]
-  lines.append((
+  lines.append(
+    (
       "all",
       "",
       f"{result['coverage']:.1%}",
@@ -242,7 +245,8 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
       f"{mean['restored']:.1%}",
       f"{mean['clean']:.1%}",
       "",
-  ))
+    )
+  )
   head = (
       "mechanism", "main expert", "won by it", "transformed, recognised",
       "restored, recognised", "clean, recognised", "PSNR, dB",
@@ -253,32 +257,32 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
 def _run_table(result: Mapping[str, Any]) -> str:
   data, time = result["data"], result["time"]
   stages = ", ".join(
-      f"{name.removesuffix('_s')} {seconds:.1f}"
-      for name, seconds in time.items()
-      if name != "total_s"
+    f"{name.removesuffix('_s')} {seconds:.1f}"
+    for name, seconds in time.items()
+    if name != "total_s"
   )
   versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
   return _table(
-      (),
+    (),
+    (
+      ("seed", str(result["seed"])),
+      ("steps", str(result["steps"])),
       (
-          ("seed", str(result["seed"])),
-          ("steps", str(result["steps"])),
-          (
-              "images",
-              f"{data['transformed']} transformed, {data['canonical']} "
-              f"canonical, {data['test']} test ({data['evaluated']} "
-              "transformed test images evaluated)",
-          ),
-          ("seconds", f"{time['total_s']:.1f} ({stages})"),
-          ("versions", versions),
+        "images",
+        f"{data['transformed']} transformed, {data['canonical']} "
+        f"canonical, {data['test']} test ({data['evaluated']} "
+        "transformed test images evaluated)",
       ),
+      ("seconds", f"{time['total_s']:.1f} ({stages})"),
+      ("versions", versions),
+    ),
   )
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
   def row(cells, tag):
     return (
-        "<tr>" + "".join(f"<{tag}>{_text(c)}</{tag}>" for c in cells) + "</tr>"
+      "<tr>" + "".join(f"<{tag}>{_text(c)}</{tag}>" for c in cells) + "</tr>"
     )
 
   body = "".join(row(line, "td") for line in lines)
@@ -305,7 +309,7 @@ def _figure(figure: charts.Figure, alternative: str) -> str:
 def _image(data: bytes, kind: str, alternative: str) -> str:
   text = base64.b64encode(data).decode()
   return (
-      f'<img alt="{_text(alternative)}" src="data:image/{kind};base64,{text}">'
+    f'<img alt="{_text(alternative)}" src="data:image/{kind};base64,{text}">'
   )
 
 

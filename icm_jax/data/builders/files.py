@@ -24,11 +24,11 @@ class OriginalFile(NamedTuple):
 
 
 def locate(
-    files: Sequence[OriginalFile],
-    dl_manager: tfds.download.DownloadManager,
-    manual_dir: pathlib.Path,
-    *,
-    download: bool,
+  files: Sequence[OriginalFile],
+  dl_manager: tfds.download.DownloadManager,
+  manual_dir: pathlib.Path,
+  *,
+  download: bool,
 ) -> dict[str, pathlib.Path]:
   """Finds files in the manual directory, or downloads them if that is asked.
 
@@ -47,9 +47,9 @@ def locate(
   missing = [f for f in files if not (manual_dir / f.name).is_file()]
   if missing and not download:
     raise types.InputError(
-        f"Missing in {manual_dir}: {', '.join(f.name for f in missing)}. Put "
-        "these files there, or allow the download with "
-        "--config.data.download=True."
+      f"Missing in {manual_dir}: {', '.join(f.name for f in missing)}. Put "
+      "these files there, or allow the download with "
+      "--config.data.download=True."
     )
   paths = {f.name: manual_dir / f.name for f in files if f not in missing}
   for file in missing:
@@ -58,8 +58,8 @@ def locate(
     found = hashlib.sha256(paths[file.name].read_bytes()).hexdigest()
     if found != file.sha256:
       raise types.InputError(
-          f"{paths[file.name]} is damaged: its SHA-256 is {found}, but "
-          f"{file.name} has {file.sha256}. Replace it by the original file."
+        f"{paths[file.name]} is damaged: its SHA-256 is {found}, but "
+        f"{file.name} has {file.sha256}. Replace it by the original file."
       )
   return paths
 

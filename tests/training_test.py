@@ -1,0 +1,285 @@
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.configs import mnist, mnist_paper
+from icm_jax import types
+from icm_jax.training import checkpoint, files, loop, metrics, results, workdir
+from icm_jax.training import setup as setup_lib
+
+pytestmark = pytest.mark.usefixtures("drawn_data")
+
+
+def smoke(steps=3, **overrides):
+  config = mnist.get_config("smoke")
+  config.train.steps = steps
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def leaves_of(folder):
+  """All arrays of the newest checkpoint, as NumPy."""
+  config = workdir.read_config(folder)
+  run = setup_lib.build(config)
+  saved = results.restore(folder, config, run)
+  state = saved.state.replace(key=jax.random.key_data(saved.state.key))
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory, drawn_splits):
+  """A run of six steps without a break, and its result."""
+  folder = tmp_path_factory.mktemp("runs") / "six"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(setup_lib.sources, "load", lambda n, **k: drawn_splits)
+    result = loop.train(smoke(6), folder)
+  return folder, result
+
+
+def test_resuming_is_exact(six, tmp_path):
+  whole, result = six
+  folder = tmp_path / "parts"
+  loop.train(smoke(3), folder)
+  resumed = loop.train(smoke(6), folder, resume=True)
+  for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert resumed["wins"] == result["wins"]
+  assert resumed["classifier"] == result["classifier"]
+  rows = [
+    {name: value for name, value in row.items() if name != "wall_s"}
+    for row in files.read_metrics(folder)
+    if "loss/expert" in row
+  ]
+  expected = [
+    {name: value for name, value in row.items() if name != "wall_s"}
+    for row in files.read_metrics(whole)
+    if "loss/expert" in row
+  ]
+  assert rows == expected
+  assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
+  whole, _ = six
+  folder = tmp_path / "cut"
+  loop.train(smoke(5), folder)
+  # As after a kill: rows beyond the newest checkpoint, the last one torn.
+  manager = checkpoint.Checkpoints(folder)
+  assert manager.steps() == [5, 4]
+  manager.close()
+  (folder / "checkpoints" / "5").rename(folder / "checkpoints" / "gone")
+  with (folder / files.METRICS).open("a") as file:
+    file.write('{"step": 6, "wall')
+  loop.train(smoke(6), folder, resume=True)
+  steps = [
+    row["step"] for row in files.read_metrics(folder) if "loss/expert" in row
+  ]
+  assert steps == [1, 2, 3, 4, 5, 6]
+  for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_damaged_checkpoint_is_passed_over(six, tmp_path):
+  whole, _ = six
+  folder = tmp_path / "damaged"
+  loop.train(smoke(5), folder)
+  for path in (folder / "checkpoints" / "5").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"damaged")
+  loop.train(smoke(6), folder, resume=True)
+  for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_an_interruption_saves_first(six, tmp_path):
+  whole, _ = six
+
+  class Impatient(loop.Silent):
+    """Presses Ctrl-C in the middle of the run."""
+
+    def progress(self, step, total, values):
+      if step == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+
+  folder = tmp_path / "run"
+  handler = signal.getsignal(signal.SIGINT)
+  with pytest.raises(loop.Interrupted, match="after step 4.*--resume"):
+    loop.train(smoke(6), folder, reporter=Impatient())
+  assert signal.getsignal(signal.SIGINT) is handler
+  assert not (folder / files.RESULT).exists()
+  loop.train(smoke(6), folder, resume=True)
+  for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_result_holds_what_it_promises(six):
+  folder, result = six
+  assert json.loads((folder / files.RESULT).read_text()) == result
+  assert result["seed"] == 0
+  assert result["data"] == {
+    "name": "mnist_5k",
+    "transformed": 60,
+    "canonical": 60,
+    "test": 40,
+    "evaluated": 20,
+  }
+  assert result["steps"] == 6
+  assert result["mechanisms"] == ["right", "down", "invert"]
+  assert result["experts"] == 3
+  assert np.array(result["wins"]).shape == (3, 3)
+  assert np.sum(result["wins"]) == 20
+  assert 0 <= result["matched"] <= result["coverage"] <= 1
+  assert isinstance(result["one_to_one"], bool)
+  views = {"clean", "transformed", "restored"}
+  assert result["classifier"].keys() == views | {"per_mechanism"}
+  assert result["classifier"]["per_mechanism"].keys() == set(
+    result["mechanisms"]
+  )
+  for accuracy in result["classifier"]["per_mechanism"].values():
+    assert accuracy.keys() == views
+  assert result["psnr_db"].keys() == set(result["mechanisms"])
+  time = result["time"]
+  stages = ("start", "compile", "identity", "train", "evaluate")
+  assert all(time[f"{stage}_s"] > 0 for stage in stages)
+  assert sum(time.values()) - time["total_s"] <= time["total_s"] + 0.1
+  assert result["versions"]["jax"] == jax.__version__
+  assert result["config"]["train"]["steps"] == 6
+
+
+def test_a_run_leaves_its_files(six):
+  folder, _ = six
+  assert json.loads((folder / files.CONFIG).read_text())["seed"] == 0
+  assert list((folder / files.TENSORBOARD).glob("events.*"))
+  evaluations = [
+    row for row in files.read_metrics(folder) if "evaluation/wins_EM" in row
+  ]
+  assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
+  assert np.shape(evaluations[0]["evaluation/score_EM"]) == (3, 3)
+
+
+def test_evaluating_again_gives_the_same(six):
+  folder, result = six
+  again = results.evaluate_checkpoint(folder)
+  for name in ("wins", "classifier", "psnr_db", "steps", "time"):
+    assert again[name] == result[name]
+
+
+def test_a_value_that_is_not_finite_stops_the_run(tmp_path):
+  config = smoke(6, **{"experts.learning_rate": 1e38, "every.log": 3})
+  with pytest.raises(FloatingPointError, match=r"loss/.* is .* at step 2;"):
+    loop.train(config, tmp_path / "run")
+  assert not (tmp_path / "run" / files.RESULT).exists()
+
+
+def test_rows_are_means_of_losses_and_sums_of_counts():
+  steps = [
+    {"loss/expert": np.float32(v), "competition/wins_E": np.array([v, 1])}
+    for v in (1, 3)
+  ]
+  row = metrics.summarise(7, steps)
+  assert row["loss/expert"] == 2
+  np.testing.assert_array_equal(row["competition/wins_E"], [4, 2])
+  steps.append({**steps[0], "loss/expert": np.float32("nan")})
+  with pytest.raises(FloatingPointError, match="loss/expert is NaN at step 9"):
+    metrics.summarise(7, steps)
+
+
+def test_a_folder_belongs_to_one_run(six, tmp_path):
+  folder, _ = six
+  with pytest.raises(types.InputError, match="holds another run.*--resume"):
+    loop.train(smoke(), folder)
+  with pytest.raises(types.InputError, match="experts.features was 4, is 5"):
+    loop.train(smoke(6, **{"experts.features": 5}), folder, resume=True)
+  with pytest.raises(types.InputError, match="no run to resume"):
+    loop.train(smoke(), tmp_path / "new", resume=True)
+  (tmp_path / "letters").mkdir()
+  (tmp_path / "letters" / "a.txt").write_text("not a run")
+  with pytest.raises(types.InputError, match="not empty"):
+    loop.train(smoke(), tmp_path / "letters")
+  with pytest.raises(types.InputError, match="is a file"):
+    loop.train(smoke(), tmp_path / "letters" / "a.txt")
+  with pytest.raises(types.InputError, match="holds no run"):
+    results.evaluate_checkpoint(tmp_path / "letters")
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    ({"mechanisms.names": ("right", "nope")}, "'right', 'nope'"),
+    ({"experts.count": 0}, "experts.count must be at least 1; got 0"),
+    ({"train.batch_size": 61}, "batch_size=61 is larger than the 60"),
+    ({"data.image_size": 20}, "at least 28.*got 20"),
+    ({"experts.map": "pmap"}, "'pmap'"),
+    ({"experts.norm": "layer"}, "experts.norm must be one of.*'layer'"),
+    ({"discriminator.norm": "batch"}, "running statistics"),
+    ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
+    ({"seed": -1}, "seed must be at least 0"),
+    ({"evaluation.examples": 2}, "at least one example"),
+  ],
+)
+def test_bad_input_is_told_before_anything_is_written(
+  overrides, message, tmp_path
+):
+  with pytest.raises(types.InputError, match=message):
+    loop.train(smoke(**overrides), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_names_may_come_as_one_text():
+  config = smoke(**{"mechanisms.names": ("right,invert",)})
+  assert setup_lib.make_mechanisms(config)[0] == ("right", "invert")
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / "value.json"
+  files.write_json(path, {"a": 1})
+
+  def fail(*args):
+    raise OSError("disk full")
+
+  with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+    patch.setattr(os, "replace", fail)
+    files.write_json(path, {"a": 2})
+  assert files.read_json(path) == {"a": 1}
+  with pytest.raises(ValueError, match="JSON compliant"):
+    files.write_json(path, {"a": float("nan")})
+  assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_due():
+  assert [s for s in range(1, 8) if loop.due(s, 3, 7)] == [3, 6, 7]
+  assert not any(loop.due(s, 0, 7) for s in range(1, 8))
+
+
+def test_the_papers_config_has_no_remedies():
+  config = mnist_paper.get_config()
+  assert config.relocation.every == 0
+  assert config.competition.balance == 0
+  assert config.experts.norm == "batch"
+  assert config.train.steps == 2_000
+  assert mnist.get_config().relocation.every > 0
+
+
+@pytest.mark.parametrize("mode", ["embedded", "full", "smoke"])
+@pytest.mark.parametrize("module", [mnist, mnist_paper])
+def test_configs_build(module, mode):
+  config = module.get_config(mode)
+  config.evaluation.update(examples=30, curve_examples=30)
+  run = setup_lib.build(config)
+  assert len(run.mechanisms) == (3 if mode == "smoke" else 10)
+
+
+def test_the_papers_config_trains(tmp_path):
+  config = mnist_paper.get_config("smoke")
+  config.train.steps = 2
+  result = loop.train(config, tmp_path / "run")
+  assert result["steps"] == 2
+
+
+def test_unknown_modes_are_refused():
+  with pytest.raises(ValueError, match="embedded, full or smoke; got 'fast'"):
+    mnist.get_config("fast")

@@ -1,0 +1,124 @@
+import base64
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from icm_jax import types
+from icm_jax.training import files
+from icm_jax.viz import charts, report
+
+NAMES = ["right", "<b>down</b>"]  # A name must not become markup.
+
+
+@pytest.fixture
+def finished(tmp_path):
+  """The files of a made-up run with three experts and two mechanisms."""
+  rng = np.random.default_rng(0)
+  accuracy = {"clean": 0.9, "transformed": 0.3, "restored": 0.8}
+  result = {
+    "config": {"seed": 0, "train": {"steps": 4}},
+    "seed": 0,
+    "data": {
+      "name": "drawn",
+      "transformed": 5,
+      "canonical": 5,
+      "test": 4,
+      "evaluated": 20,
+    },
+    "steps": 4,
+    "mechanisms": NAMES,
+    "experts": 3,
+    "wins": [[0, 10], [0, 0], [10, 0]],
+    "coverage": 1.0,
+    "matched": 1.0,
+    "one_to_one": True,
+    "classifier": {
+      **accuracy,
+      "per_mechanism": {name: accuracy for name in NAMES},
+    },
+    "psnr_db": dict.fromkeys(NAMES, 17.5),
+    "time": {"train_s": 1.0, "total_s": 2.0},
+    "versions": {"jax": "0"},
+  }
+  files.write_json(tmp_path / files.RESULT, result)
+  np.savez(
+    tmp_path / files.EXAMPLES,
+    clean_MHWC=rng.random((2, 8, 8, 1)),
+    transformed_MHWC=rng.random((2, 8, 8, 1)),
+    output_EMHWC=rng.random((3, 2, 8, 8, 1)),
+    score_EM=rng.random((3, 2)),
+    winner_M=np.array([2, 0]),
+  )
+  rows = []
+  for step in range(5):
+    rows.append(
+      {
+        "step": step,
+        "evaluation/wins_EM": [[5, 5], [5, 5], [0, 0]],
+        "evaluation/score_EM": rng.random((3, 2)).tolist(),
+        "evaluation/accuracy/restored_M": [0.2 * step, 0.1],
+      }
+    )
+    if step:
+      rows.append(
+        {
+          "step": step,
+          "competition/wins_E": [3, 1, 4],
+          "competition/moved_E": [0, int(step == 2), 0],
+        }
+      )
+  (tmp_path / files.METRICS).write_text(
+    "".join(json.dumps(row) + "\n" for row in rows)
+  )
+  return tmp_path
+
+
+def test_the_page_is_self_contained_and_whole(finished):
+  page = report.write(finished).read_text()
+  assert not re.search(r'(src|href)="(?!data:)', page)
+  assert "2 of 2 mechanisms have an expert of their own; 80.0%" in page
+  assert "expert 1 by step 2" in page
+  assert "--config.train.steps=4" in page
+  assert "<b>down" not in page
+  images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
+  assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4
+  for kind, text in images:
+    data = base64.b64decode(text)
+    if kind == "png":
+      assert PIL.Image.open(io.BytesIO(data)).width > 200
+    else:
+      assert ElementTree.fromstring(data).tag.endswith("svg")
+  assert (finished / report.GRID).read_bytes() == base64.b64decode(images[0][1])
+
+
+def test_a_page_without_a_course_still_stands(finished):
+  (finished / files.METRICS).unlink()
+  page = report.write(finished).read_text()
+  assert page.count("data:image") == 1
+
+
+def test_a_run_without_a_result_is_told_what_to_do(tmp_path):
+  with pytest.raises(types.InputError, match="no result.json; finish the run"):
+    report.write(tmp_path)
+
+
+def test_experts_stand_in_the_order_of_their_mechanisms():
+  wins_EM = np.array([[0, 9], [0, 0], [8, 1], [0, 0]])
+  assert charts.expert_order(wins_EM).tolist() == [2, 0, 1, 3]
+
+
+def test_the_winner_is_framed():
+  image = np.zeros((2, 8, 8, 1))
+  figure = charts.example_grid(
+      image, image, np.zeros((3, 2, 8, 8, 1)), [1, 1],
+      np.array([[0, 9], [9, 0], [0, 0]]), NAMES,
+  )  # fmt: skip
+  frames = figure.axes[0].patches
+  assert len(frames) == 2
+  # Expert 1 owns the first mechanism, so that it stands first.
+  assert frames[0].get_x() == pytest.approx(1.2 - 0.47)
