@@ -283,3 +283,15 @@ def test_the_papers_config_trains(tmp_path):
 def test_unknown_modes_are_refused():
   with pytest.raises(ValueError, match="embedded, full or smoke; got 'fast'"):
     mnist.get_config("fast")
+
+
+def test_a_run_cut_off_before_its_first_step_goes_on(tmp_path):
+  folder = tmp_path / "run"
+  loop.train(smoke(0), folder)
+  loop.train(smoke(2), folder, resume=True)
+  evaluations = [
+    row["step"]
+    for row in files.read_metrics(folder)
+    if "evaluation/wins_EM" in row
+  ]
+  assert evaluations == [0, 2]

@@ -32,8 +32,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     norm="none",  # batch, group or none
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
-    decay_begin=500,  # Steps after which the learning rate starts to fall,
-    half_life=100,  # and in how many it halves; 0 keeps it.
+    decay_begin=300,  # Steps after which the learning rate starts to fall,
+    half_life=150,  # and in how many it halves; 0 keeps it.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
@@ -42,8 +42,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     norm="none",  # group or none
     learning_rate=1e-3,
     b1=0.9,
-    decay_begin=500,
-    half_life=100,
+    decay_begin=0,
+    half_life=0,  # Kept: a judge that slows down with the experts is fooled.
   )
   c.identity = dict(
     max_steps=500,
@@ -52,7 +52,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     learning_rate=1e-3,
   )
   c.competition = dict(
-    balance=1.0,  # Handicap of busy experts, logits; 0 is plain argmax.
+    balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
   )
   c.relocation = dict(
     every=50,  # Steps; 0 turns relocation off.

@@ -122,7 +122,8 @@ def train(
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
-    writer = metrics.MetricWriter(workdir, last_step=first_step)
+    # At step 0 nothing counts as done: its evaluation is written again.
+    writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
     with contextlib.closing(writer):
       session = _compete(
         config, run, session, checkpoints, writer, reporter, stop_requested

@@ -30,7 +30,7 @@ class MetricWriter:
     files.write_bytes(workdir / files.METRICS, text.encode())
     self._file = (workdir / files.METRICS).open("a")
     self._events = tensorboardX.SummaryWriter(
-      str(workdir / files.TENSORBOARD), purge_step=max(0, last_step)
+      str(workdir / files.TENSORBOARD), purge_step=last_step + 1
     )
 
   def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
