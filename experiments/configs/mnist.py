@@ -65,7 +65,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.evaluation = dict(
     examples=5_000,  # Transformed test images for the result.
     curve_examples=300,  # The same for every point of the curves.
-    batch_size=100,
+    batch_size=50,
   )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":
