@@ -70,9 +70,12 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":
     c.data.name = "mnist"
+    c.experts.half_life = 250
+    c.train.steps = 1_500
     c.classifier.steps = 3_000
     c.evaluation.examples = 10_000
     c.evaluation.curve_examples = 500
+    c.every.evaluate = 100
   elif mode == "smoke":
     c.mechanisms = mechanisms.PRESETS["three"]
     c.experts.update(count=3, features=4)

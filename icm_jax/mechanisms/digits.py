@@ -34,15 +34,13 @@ def shift(
   """
   del key
   height, width, _ = x_HWC.shape
-  down, across = -up * pixels, right * pixels
   framed_HWC = jnp.pad(
     x_HWC,
     ((pixels, pixels), (pixels, pixels), (0, 0)),
     constant_values=background,
   )
-  return jax.lax.dynamic_slice(
-    framed_HWC, (pixels - down, pixels - across, 0), x_HWC.shape
-  ).reshape(height, width, -1)
+  top, left = pixels * (1 + up), pixels * (1 - right)
+  return framed_HWC[top : top + height, left : left + width]
 
 
 def noise(
