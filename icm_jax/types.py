@@ -91,6 +91,8 @@ class Setup(NamedTuple):
     balance: handicap of a busy expert when winners are chosen, in logits per
       equal share of wins (1 / E) that it has beyond its own; 0 is the paper's
       plain argmax.
+    winner_weight: share of the discriminator's weight on outputs that goes to
+      the winners' alone, in [0, 1]; 0 is the paper's equal weight.
     relocation: what happens to experts that win next to nothing.
     expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
   """
@@ -100,6 +102,7 @@ class Setup(NamedTuple):
   expert_tx: optax.GradientTransformation
   discriminator_tx: optax.GradientTransformation
   balance: float = 0.0
+  winner_weight: float = 0.0
   relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
   expert_map: str = "auto"
 

@@ -310,9 +310,16 @@ def test_handicap_by_hand():
 def test_losses_by_hand():
   half = jnp.log(2.0)
   np.testing.assert_allclose(losses.expert_loss(jnp.zeros(2)), [half, half])
+  by_weight = lambda weight: losses.discriminator_loss(
+    jnp.array([[0.0], [50.0]]),
+    jnp.zeros(1),
+    jnp.array([1]),
+    winner_weight=weight,
+  )
+  np.testing.assert_allclose(by_weight(0.0), [half + (half + 50.0) / 2])
+  np.testing.assert_allclose(by_weight(1.0), [half + 50.0])
   np.testing.assert_allclose(
-    losses.discriminator_loss(jnp.zeros(1), jnp.array([[0.0], [50.0]])),
-    [half + (half + 50.0) / 2],
+    by_weight(0.5), (by_weight(0.0) + by_weight(1.0)) / 2
   )
   np.testing.assert_allclose(
     losses.reconstruction_loss(jnp.zeros((1, 2, 2, 1)), 0.5), [0.25]

@@ -259,6 +259,7 @@ def test_the_papers_config_has_no_remedies():
   config = mnist_paper.get_config()
   assert config.relocation.every == 0
   assert config.competition.balance == 0
+  assert config.competition.winner_weight == 0
   assert config.experts.norm == "batch"
   assert config.train.steps == 2_000
   assert mnist.get_config().relocation.every > 0

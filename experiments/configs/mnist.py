@@ -33,7 +33,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
     decay_begin=300,  # Steps after which the learning rate starts to fall,
-    half_life=150,  # and in how many it halves; 0 keeps it.
+    half_life=200,  # and in how many it halves; 0 keeps it.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
@@ -53,6 +53,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   )
   c.competition = dict(
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
+    winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
   )
   c.relocation = dict(
     every=50,  # Steps; 0 turns relocation off.

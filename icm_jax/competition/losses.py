@@ -15,16 +15,27 @@ def expert_loss(score_B: jax.Array) -> jax.Array:
 
 
 def discriminator_loss(
-  canonical_B: jax.Array, score_EB: jax.Array
+  score_EB: jax.Array,
+  canonical_B: jax.Array,
+  winner_B: jax.Array,
+  *,
+  winner_weight: float = 0.0,
 ) -> jax.Array:
   """Binary cross entropy of D, from logits, [B] (Eq. 1 of the paper).
 
   Args:
+    score_EB: logits of all experts' outputs, whose target is 0.
     canonical_B: logits of canonical images, whose target is 1.
-    score_EB: logits of all experts' outputs, whose target is 0; the experts
-      share the weight of one canonical image.
+    winner_B: int32 in [0, E).
+    winner_weight: all outputs of an image weigh together as one canonical
+      image; this share of it goes to the winner's alone, the rest to all
+      experts equally. 0 is the paper's loss, in which the one output that
+      competes with canonical images has a weight of 1 / E.
   """
-  return jax.nn.softplus(-canonical_B) + jax.nn.softplus(score_EB).mean(axis=0)
+  fake_EB = jax.nn.softplus(score_EB)
+  won_B = fake_EB[winner_B, jnp.arange(winner_B.shape[0])]
+  fake_B = (1.0 - winner_weight) * fake_EB.mean(axis=0) + winner_weight * won_B
+  return jax.nn.softplus(-canonical_B) + fake_B
 
 
 def reconstruction_loss(y_BHWC: jax.Array, target_BHWC: jax.Array) -> jax.Array:

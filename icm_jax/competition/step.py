@@ -79,24 +79,28 @@ def competition_step(
     state.experts_E, state.expert_stats_E, x_BHWC
   )
 
-  # The discriminator scores all outputs, and learns to tell them all, the
+  # The discriminator scores all outputs; the best one takes the image, where
+  # busy experts may carry a handicap. It learns to tell all outputs, the
   # losers' too, from canonical images.
   def score(discriminator, y_BHWC):
     return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
 
-  def discriminator_objective(discriminator):
-    canonical_B = score(discriminator, batch.canonical_BHWC)
-    score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
-    return losses.discriminator_loss(canonical_B, score_EB).mean(), score_EB
+  handicap_E = assign.handicap(state.win_share_E, setup.balance)
 
-  (discriminator_loss, score_EB), discriminator_grads = jax.value_and_grad(
+  def discriminator_objective(discriminator):
+    score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
+    won = assign.assign_winners(score_EB, handicap_E)
+    loss_B = losses.discriminator_loss(
+      score_EB,
+      score(discriminator, batch.canonical_BHWC),
+      won.winner_B,
+      winner_weight=setup.winner_weight,
+    )
+    return loss_B.mean(), won
+
+  (discriminator_loss, won), discriminator_grads = jax.value_and_grad(
     discriminator_objective, has_aux=True
   )(state.discriminator)
-
-  # The best output takes the image; busy experts may carry a handicap.
-  won = assign.assign_winners(
-    score_EB, assign.handicap(state.win_share_E, setup.balance)
-  )
 
   # Each winner learns, from the images it won, to look more canonical.
   def expert_objective(y_BHWC):

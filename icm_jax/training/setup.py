@@ -122,6 +122,7 @@ _AT_LEAST = {
   "experts.half_life": 0,
   "discriminator.half_life": 0,
   "competition.balance": 0,
+  "competition.winner_weight": 0,
   "train.steps": 0,
   "train.batch_size": 1,
   "classifier.steps": 1,
@@ -215,7 +216,7 @@ def make_setup(
     discriminator=models.from_linen(discriminator, shape_HWC),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
-    balance=config.competition.balance,
+    **config.competition,
     relocation=types.Relocation(**config.relocation),
     expert_map=config.experts.map,
   )
