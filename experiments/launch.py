@@ -53,7 +53,10 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    if "config" in flags.FLAGS:
+      _ = flags.FLAGS["config"].value  # Tells only now that it is missing.
+    return rest
   # A config file may raise anything while it is loaded.
   except Exception as error:
     sys.exit(_fail(_one_line(error), BAD_INPUT))

@@ -62,7 +62,7 @@ class Batch(NamedTuple):
 
 
 class Relocation(NamedTuple):
-  """When and how an idle expert is moved (`competition.relocate`).
+  """When and how an idle expert is moved (`competition.relocation`).
 
   Attributes:
     every: steps between relocations; 0 turns them off.

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from icm_jax import competition, types
-from icm_jax.competition import assign, expert_axis, losses, winners
-from icm_jax.competition import relocate as relocate_lib
+from icm_jax.competition import assign, expert_axis, losses, relocation, winners
 
 MODES = ("unroll", "vmap")
 
@@ -343,7 +342,7 @@ RELOCATION = types.Relocation(
   ],
 )
 def test_donors_by_hand(share_E, moved_E, donor_of):
-  found_E, donor_E = relocate_lib.donors(jnp.array(share_E), RELOCATION)
+  found_E, donor_E = relocation.donors(jnp.array(share_E), RELOCATION)
   np.testing.assert_array_equal(found_E, np.array(moved_E, bool))
   for idle, donor in donor_of.items():
     assert int(donor_E[idle]) == donor

@@ -2,7 +2,7 @@
 
 from icm_jax.competition.assign import Assignment, assign_winners
 from icm_jax.competition.identity import identity_step
-from icm_jax.competition.relocate import relocate
+from icm_jax.competition.relocation import relocate
 from icm_jax.competition.step import competition_step, init_state
 from icm_jax.types import (
   Batch,

@@ -10,7 +10,7 @@ import optax
 
 from icm_jax import rng, types
 from icm_jax.competition import assign, expert_axis, losses, winners
-from icm_jax.competition.relocate import relocate
+from icm_jax.competition.relocation import relocate
 
 
 def init_state(
