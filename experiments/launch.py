@@ -55,7 +55,8 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     if "config" in flags.FLAGS:
-      _ = flags.FLAGS["config"].value  # Tells only now that it is missing.
+      # A file that could not be loaded tells so only when it is read.
+      _ = flags.FLAGS["config"].value["seed"]
     return rest
   # A config file may raise anything while it is loaded.
   except Exception as error:
