@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import importlib
 import pathlib
 
 import jax
@@ -148,6 +149,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("in the way")
   with pytest.raises(types.InputError, match="cannot be prepared in"):
     sources.load("mnist_5k", data_dir=str(tmp_path / "file" / "data"))
+
+
+def test_builders_stand_beside_those_of_tfds():
+  stock = importlib.import_module(
+    "tensorflow_datasets.image_classification.mnist"
+  )
+  assert stock.MNIST.name == mnist.Mnist.name == "mnist"
+  assert mnist.Mnist5k.name == "mnist_5k"
 
 
 def test_the_embedded_digits(tmp_path):

@@ -29,7 +29,7 @@ class Checkpoints:
   """The checkpoints of a working directory, by step."""
 
   def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
-    """Opens `workdir/checkpoints`, which is made at the first save."""
+    """Opens `workdir/checkpoints`, and makes it if need be."""
     self._manager = ocp.CheckpointManager(
       workdir.absolute() / "checkpoints",
       options=ocp.CheckpointManagerOptions(

