@@ -66,18 +66,14 @@ def make_examples(
   turn, position = np.divmod(np.arange(num_examples), num_images)
   ids = order[position]
   mechanism_N = ((position + turn) % num_mechanisms).astype(np.int32)
-  key = rng.stream(jax.random.key(seed), "examples")
-
-  @jax.jit
-  def transform(key, x_BHWC, id_B):
-    clean_BHWC = problem_lib.to_float(x_BHWC)
-    return clean_BHWC, mechanisms_lib.apply_each(
-      key, clean_BHWC, id_B, mechanisms
-    )
-
-  clean_NHWC, transformed_NHWC = jax.device_get(
-    transform(key, test.image_NHWC[ids], mechanism_N)
-  )
+  clean_NHWC = np.asarray(problem_lib.to_float(test.image_NHWC[ids]))
+  transformed_NHWC = np.empty_like(clean_NHWC)
+  for m, mechanism in enumerate(mechanisms):
+    chosen = np.flatnonzero(mechanism_N == m)
+    key = rng.stream(jax.random.key(seed), "examples", m)
+    key_B = jax.random.split(key, len(chosen))
+    transform = jax.jit(jax.vmap(mechanism))
+    transformed_NHWC[chosen] = transform(key_B, clean_NHWC[chosen])
   return Examples(
     clean_NHWC, transformed_NHWC, mechanism_N, np.asarray(test.label_N)[ids]
   )

@@ -8,13 +8,12 @@ from typing import Any
 
 from icm_jax import types
 from icm_jax.mechanisms import digits
-from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
+from icm_jax.mechanisms.mixture import Mechanism, apply_mixture
 
 __all__ = (
   "MECHANISMS",
   "PRESETS",
   "Mechanism",
-  "apply_each",
   "apply_mixture",
   "by_names",
 )

@@ -10,31 +10,6 @@ import jax
 Mechanism = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def apply_each(
-  key: jax.Array,
-  x_BHWC: jax.Array,
-  id_B: jax.Array,
-  mechanisms: Sequence[Mechanism],
-) -> jax.Array:
-  """Transforms each image by the mechanism of its number.
-
-  Args:
-    key: consumed; each image gets a key of its own.
-    x_BHWC: float32 in [0, 1].
-    id_B: int32 in [0, M), an index into `mechanisms`.
-    mechanisms: M of them.
-
-  Returns:
-    float32 in [0, 1], same shape.
-  """
-  key_B = jax.random.split(key, x_BHWC.shape[0])
-
-  def one(mechanism_id, key, x_HWC):
-    return jax.lax.switch(mechanism_id, mechanisms, key, x_HWC)
-
-  return jax.vmap(one)(id_B, key_B, x_BHWC)
-
-
 def apply_mixture(
   key: jax.Array, x_BHWC: jax.Array, mechanisms: Sequence[Mechanism]
 ) -> tuple[jax.Array, jax.Array]:
@@ -53,4 +28,9 @@ def apply_mixture(
   id_B = jax.random.randint(
     id_key, x_BHWC.shape[:1], 0, len(mechanisms), dtype="int32"
   )
-  return apply_each(image_key, x_BHWC, id_B, mechanisms), id_B
+  key_B = jax.random.split(image_key, x_BHWC.shape[0])
+
+  def one(mechanism_id, key, x_HWC):
+    return jax.lax.switch(mechanism_id, mechanisms, key, x_HWC)
+
+  return jax.vmap(one)(id_B, key_B, x_BHWC), id_B
