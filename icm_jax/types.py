@@ -93,6 +93,9 @@ class Setup(NamedTuple):
       plain argmax.
     winner_weight: share of the discriminator's weight on outputs that goes to
       the winners' alone, in [0, 1]; 0 is the paper's equal weight.
+    average_steps: memory, in steps, of the averages of the parameters by which
+      images are restored outside training; 0 restores by the parameters as they
+      are.
     relocation: what happens to experts that win next to nothing.
     expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
   """
@@ -103,6 +106,7 @@ class Setup(NamedTuple):
   discriminator_tx: optax.GradientTransformation
   balance: float = 0.0
   winner_weight: float = 0.0
+  average_steps: float = 0.0
   relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
   expert_map: str = "auto"
 
@@ -121,6 +125,8 @@ class TrainState:
     discriminator_opt: optimizer state of the discriminator.
     win_share_E: [E] float32, share of recent images that each expert won; sums
       to 1.
+    average_experts_E: parameters of the experts, averaged over recent steps.
+    average_discriminator: the same of the discriminator.
   """
 
   step: jax.Array
@@ -131,3 +137,5 @@ class TrainState:
   discriminator: PyTree
   discriminator_opt: optax.OptState
   win_share_E: jax.Array
+  average_experts_E: PyTree
+  average_discriminator: PyTree

@@ -63,14 +63,18 @@ def plain_step(state, batch, setup):
 
   grads = jax.grad(discriminator_objective)(state.discriminator)
   updates, opt = setup.discriminator_tx.update(grads, state.discriminator_opt)
+  experts_E = keep(moved_E, state.experts_E)
+  discriminator = optax.apply_updates(state.discriminator, updates)
   return state.replace(
     step=state.step + 1,
-    experts_E=keep(moved_E, state.experts_E),
+    experts_E=experts_E,
     expert_stats_E=keep(stats_E, state.expert_stats_E),
     expert_opt_E=keep(opt_E, state.expert_opt_E),
-    discriminator=optax.apply_updates(state.discriminator, updates),
+    discriminator=discriminator,
     discriminator_opt=opt,
     win_share_E=assign.update_win_share(state.win_share_E, mask_EB.sum(axis=1)),
+    average_experts_E=experts_E,
+    average_discriminator=discriminator,
   )
 
 
@@ -217,7 +221,7 @@ def test_permuting_experts_permutes_the_result(
   order_E = jnp.array([2, 0, 1])
 
   def permute(state):
-    names = ("experts_E", "expert_stats_E", "expert_opt_E", "win_share_E")
+    names = [name for name in vars(state) if name.endswith("_E")]
     return state.replace(
       **{
         name: jax.tree.map(lambda a_E: a_E[order_E], getattr(state, name))
@@ -229,6 +233,32 @@ def test_permuting_experts_permutes_the_result(
   assert_states_close(
     step(permute(state), batch)[0], permute(step(state, batch)[0])
   )
+
+
+def test_averages_follow_and_start_again_where_an_expert_moved(
+  make_setup, make_state, make_batch
+):
+  relocation = types.Relocation(1, 0.9, 1.0, 0.1)
+  setup = make_setup(average_steps=4.0, relocation=relocation)
+  state = make_state(setup)
+  state = state.replace(win_share_E=jnp.array([1.0, 0.0, 0.0]))
+  new, metrics = jit_step(setup)(state, make_batch())
+  moved_E = np.asarray(metrics["competition/moved_E"])
+  assert 0 < moved_E.sum() < 3
+  for name in ("experts_E", "discriminator"):
+    for old, now, mean in zip(
+      jax.tree.leaves(getattr(state, name)),
+      jax.tree.leaves(getattr(new, name)),
+      jax.tree.leaves(getattr(new, f"average_{name}")),
+      strict=True,
+    ):
+      expected = 0.75 * old + 0.25 * now
+      if name == "experts_E":
+        np.testing.assert_array_equal(mean[moved_E], now[moved_E])
+        expected = np.where(
+          moved_E.reshape(-1, *[1] * (now.ndim - 1)), now, expected
+        )
+      np.testing.assert_allclose(mean, expected, atol=1e-6)
 
 
 def test_losers_outputs_train_the_discriminator(

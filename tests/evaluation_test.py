@@ -105,7 +105,7 @@ def test_a_perfect_state_is_judged_perfect(
 ):
   setup, experts_E = perfect_setup
   state = make_state(make_setup()).replace(
-    experts_E=experts_E, expert_stats_E={}, discriminator={}
+    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
   )
   network = models.from_linen(models.ConvClassifier(3), (32, 32, 1))
   params = classifier.train_classifier(

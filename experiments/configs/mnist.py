@@ -58,6 +58,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.competition = dict(
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
+    average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
   )
   c.relocation = dict(
     every=50,  # Steps; 0 turns relocation off.

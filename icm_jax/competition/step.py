@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from icm_jax import rng, types
-from icm_jax.competition import assign, expert_axis, losses, winners
+from icm_jax.competition import assign, average, expert_axis, losses, winners
 from icm_jax.competition.relocation import relocate
 
 
@@ -41,7 +41,7 @@ def init_state(
       "image would depend on the images beside it; use another "
       "normalisation, such as group, or none."
     )
-  return types.TrainState(
+  state = types.TrainState(
     step=jnp.zeros((), jnp.int32),
     key=key,
     experts_E=experts_E,
@@ -50,7 +50,10 @@ def init_state(
     discriminator=discriminator,
     discriminator_opt=setup.discriminator_tx.init(discriminator),
     win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
+    average_experts_E=experts_E,
+    average_discriminator=discriminator,
   )
+  return average.restart(state)
 
 
 def competition_step(
@@ -146,6 +149,7 @@ def competition_step(
   moved_E = jnp.zeros_like(won.wins_E, bool)
   if setup.relocation.every:
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
+  state = average.update(state, moved_E, setup.average_steps)
   return state, {
     "loss/expert": expert_loss,
     "loss/discriminator": discriminator_loss,

@@ -100,7 +100,8 @@ def restore(
 ) -> Restored:
   """Applies every expert and takes the best output, image by image.
 
-  Running statistics are used and nothing is changed. To use learned experts in
+  Averages of the parameters and running statistics are used, and nothing is
+  changed. To use learned experts in
   front of a model of your own, jit this and take `restored_BHWC`.
 
   Args:
@@ -112,11 +113,11 @@ def restore(
   over = functools.partial(expert_axis.map_leading, mode=mode)
   apply = functools.partial(setup.expert.apply, train=False)
   output_EBHWC, _ = over(apply, (0, 0, None))(
-    state.experts_E, state.expert_stats_E, x_BHWC
+    state.average_experts_E, state.expert_stats_E, x_BHWC
   )
   score_EB = over(
     lambda y_BHWC: setup.discriminator.apply(
-      state.discriminator, {}, y_BHWC, train=False
+      state.average_discriminator, {}, y_BHWC, train=False
     )[0],
     (0,),
   )(output_EBHWC)

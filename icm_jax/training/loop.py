@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icm_jax import competition, rng, types
+from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import checkpoint, metrics, results
@@ -243,8 +244,10 @@ def identity_start(
         f"error {float(mse_E.max()):.4f}"
       )
       break
-  return state.replace(
-    expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
+  return average.restart(
+    state.replace(
+      expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
+    )
   )
 
 

@@ -123,6 +123,7 @@ _AT_LEAST = {
   "discriminator.half_life": 0,
   "competition.balance": 0,
   "competition.winner_weight": 0,
+  "competition.average_steps": 0,
   "train.steps": 0,
   "train.batch_size": 1,
   "classifier.steps": 1,
