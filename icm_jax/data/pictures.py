@@ -1,0 +1,119 @@
+"""From the bytes of any picture file to a small uint8 array."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+# Beyond this a file is taken for a decompression bomb.
+MAX_PIXELS = 64_000_000
+
+
+class Unreadable(Exception):
+  """A picture cannot be used; the text says why, the same for like cases."""
+
+
+class View(NamedTuple):
+  """What is seen of a picture: crop, resize, pad; all in pixels.
+
+  Attributes:
+    size: height and width of the result.
+    channels: 1 (grey) or 3 (RGB).
+    crop: side of the centred square that is cut out first; 0 is the largest
+      one. A picture with a shorter side is cut to its largest square.
+    content: side to which the square is then resized; what is missing to
+      `size` is filled with zeros all around. 0 is `size`.
+    invert: whether dark and light are exchanged before the zeros are added, for
+      ink on paper.
+    max_pixels: a picture of more pixels is refused.
+  """
+
+  size: int
+  channels: int
+  crop: int = 0
+  content: int = 0
+  invert: bool = False
+  max_pixels: int = MAX_PIXELS
+
+
+def read(data: bytes, view: View) -> np.ndarray:
+  """Decodes a picture.
+
+  Cameras' rotation (EXIF) is undone, transparent pixels are laid on black, 16
+  bits are reduced to 8 by their most significant ones, palettes are resolved,
+  and of an animation the first frame is taken. Resizing is antialiased.
+
+  Args:
+    data: a file of any format that Pillow reads.
+    view: what is seen of it.
+
+  Returns:
+    [size, size, channels] uint8.
+
+  Raises:
+    Unreadable: not a picture, cut short, damaged, or too large.
+  """
+  image = load(data, max_pixels=view.max_pixels)
+  flat = _flatten(image, "L" if view.channels == 1 else "RGB")
+  side = min(flat.size)
+  if view.crop:
+    side = min(side, view.crop)
+  left, top = (flat.width - side) // 2, (flat.height - side) // 2
+  content = view.content or view.size
+  square = flat.crop((left, top, left + side, top + side))
+  if side != content:
+    square = square.resize((content, content), PIL.Image.Resampling.BICUBIC)
+  array = np.asarray(square).reshape(content, content, view.channels)
+  if view.invert:
+    array = 255 - array
+  before = (view.size - content) // 2
+  after = view.size - content - before
+  return np.pad(array, ((before, after), (before, after), (0, 0)))
+
+
+def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+  """Decodes a picture as it is but for its rotation; the first of several.
+
+  Raises:
+    Unreadable: not a picture, cut short, damaged, or too large.
+  """
+  try:
+    with warnings.catch_warnings():
+      # Damaged metadata is no reason to refuse a picture; our own limit on
+      # pixels stands in for Pillow's warning.
+      warnings.simplefilter("ignore")
+      with PIL.Image.open(io.BytesIO(data)) as image:
+        if image.width * image.height > max_pixels:
+          raise Unreadable("too many pixels")
+        image.load()
+        return PIL.ImageOps.exif_transpose(image)
+  except Unreadable:
+    raise
+  except PIL.UnidentifiedImageError as error:
+    raise Unreadable("not a picture") from error
+  except PIL.Image.DecompressionBombError as error:
+    raise Unreadable("too many pixels") from error
+  # Decoders raise almost anything on damaged files.
+  except Exception as error:
+    raise Unreadable("truncated or damaged") from error
+
+
+def _flatten(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+  """Converts any mode to grey or RGB, transparent pixels to black."""
+  if image.mode == mode and "transparency" not in image.info:
+    return image
+  if image.mode.startswith("I"):  # 16 bits, which convert() would clip.
+    array = np.asarray(image)
+    return PIL.Image.fromarray((array >> 8).astype(np.uint8)).convert(mode)
+  if image.mode == "F":
+    raise Unreadable("pixels are floating-point numbers")
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
+    image = PIL.Image.alpha_composite(black, image)
+  return image.convert(mode)

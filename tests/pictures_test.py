@@ -1,0 +1,155 @@
+"""Pictures of every kind become small uint8 arrays, or say why not."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from icm_jax.data import pictures
+
+SQUARE = pictures.View(size=8, channels=3)
+
+
+def encode(image, kind="PNG", **kwargs) -> bytes:
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **kwargs)
+  return buffer.getvalue()
+
+
+def gradient(width, height):
+  """Grey, brighter to the right and downwards."""
+  rows, columns = np.mgrid[:height, :width]
+  return PIL.Image.fromarray((rows * 10 + columns).astype(np.uint8))
+
+
+def noise():
+  rng = np.random.default_rng(0)
+  return PIL.Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8))
+
+
+@pytest.mark.parametrize(
+  "kind", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
+)
+def test_common_formats_are_read(kind):
+  data = encode(PIL.Image.new("RGB", (8, 8), (200, 100, 50)), kind)
+  array = pictures.read(data, SQUARE)
+  assert array.shape == (8, 8, 3)
+  assert array.dtype == np.uint8
+  assert np.abs(array.mean(axis=(0, 1)) - (200, 100, 50)).max() < 6
+
+
+def test_the_middle_square_is_cut_out():
+  image = gradient(16, 8)
+  view = pictures.View(size=8, channels=1)
+  array = pictures.read(encode(image), view)
+  np.testing.assert_array_equal(array[..., 0], np.asarray(image)[:, 4:12])
+  tight = pictures.View(size=4, channels=1, crop=4)
+  array = pictures.read(encode(image), tight)
+  np.testing.assert_array_equal(array[..., 0], np.asarray(image)[2:6, 6:10])
+  small = pictures.View(size=6, channels=1, crop=100)  # Larger than it.
+  assert pictures.read(encode(image), small).shape == (6, 6, 1)
+
+
+def test_resizing_is_antialiased():
+  stripes = np.zeros((64, 64), np.uint8)
+  stripes[:, ::2] = 255
+  view = pictures.View(size=8, channels=1)
+  array = pictures.read(encode(PIL.Image.fromarray(stripes)), view)
+  assert 120 < array[2:-2, 2:-2].min() <= array[2:-2, 2:-2].max() < 136
+
+
+def test_content_is_padded_in_the_middle_and_inverted():
+  view = pictures.View(size=7, channels=1, content=4, invert=True)
+  array = pictures.read(encode(PIL.Image.new("1", (4, 4), 0)), view)
+  assert array[1:5, 1:5].min() == 255
+  assert array.sum() == 16 * 255
+
+
+def test_rotation_by_the_camera_is_undone():
+  image = gradient(8, 8)
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # To be turned by a quarter, clockwise.
+  view = pictures.View(size=8, channels=1)
+  array = pictures.read(encode(image, exif=exif), view)
+  np.testing.assert_array_equal(array[..., 0], np.rot90(image, -1))
+
+
+def test_transparent_pixels_lie_on_black():
+  image = PIL.Image.new("RGBA", (8, 8), (200, 100, 50, 255))
+  image.putpixel((0, 0), (255, 255, 255, 0))
+  array = pictures.read(encode(image), SQUARE)
+  assert array[0, 0].tolist() == [0, 0, 0]
+  assert array[1, 1].tolist() == [200, 100, 50]
+  palette = PIL.Image.new("P", (8, 8), 1)
+  palette.putpalette([255, 255, 255, 10, 20, 30])
+  palette.putpixel((3, 3), 0)
+  array = pictures.read(encode(palette, transparency=0), SQUARE)
+  assert array[3, 3].tolist() == [0, 0, 0]
+  assert array[0, 0].tolist() == [10, 20, 30]
+
+
+def test_sixteen_bits_keep_their_upper_half():
+  deep = np.array([[0, 256, 25600, 65535]], np.uint16).repeat(4, axis=0)
+  view = pictures.View(size=4, channels=1)
+  array = pictures.read(encode(PIL.Image.fromarray(deep)), view)
+  assert array[0, :, 0].tolist() == [0, 1, 100, 255]
+  assert pictures.read(encode(PIL.Image.fromarray(deep)), SQUARE).shape == (
+    8,
+    8,
+    3,
+  )
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes_become_grey_or_rgb(mode, channels):
+  kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+  data = encode(PIL.Image.new("RGB", (8, 8), "white").convert(mode), kind)
+  view = pictures.View(size=8, channels=channels)
+  array = pictures.read(data, view)
+  assert array.shape == (8, 8, channels)
+  assert array.min() >= 250
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+  frames = [PIL.Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+  data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+  assert pictures.read(data, SQUARE)[0, 0].tolist() == [255, 0, 0]
+
+
+def bomb() -> bytes:
+  """A PNG of a few hundred bytes that claims 40,000 x 40,000 pixels."""
+  body = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+  header = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+  return encode(gradient(4, 4))[:8] + header + encode(gradient(4, 4))[33:]
+
+
+@pytest.mark.parametrize(
+  ("data", "reason"),
+  [
+    (b"", "not a picture"),
+    (b"<html>", "not a picture"),
+    (encode(noise(), "JPEG")[:-200], "truncated or damaged"),
+    (encode(noise())[:-200], "truncated or damaged"),
+    (encode(noise(), "GIF")[:-200], "truncated or damaged"),
+    (bomb(), "too many pixels"),
+    (
+      encode(PIL.Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
+      "pixels are floating-point numbers",
+    ),
+  ],
+)
+def test_what_cannot_be_used_says_why(data, reason):
+  with pytest.raises(pictures.Unreadable, match=f"^{reason}$"):
+    pictures.read(data, SQUARE)
+
+
+def test_the_limit_on_pixels_can_be_set():
+  data = encode(gradient(20, 10))
+  view = SQUARE._replace(max_pixels=199)
+  with pytest.raises(pictures.Unreadable, match="too many pixels"):
+    pictures.read(data, view)
+  assert pictures.read(data, view._replace(max_pixels=200)).shape == (8, 8, 3)
