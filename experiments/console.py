@@ -9,6 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
+# Seconds between two lines about how far preparing is.
+_PREPARE_EVERY = 5.0
+
 
 def reporter() -> Plain | Bar:
   """The one that suits standard error."""
@@ -21,6 +24,7 @@ class Plain:
   def __init__(self):
     self._start = time.perf_counter()
     self._first: tuple[int, float] | None = None
+    self._prepared = ("", self._start)
 
   def say(self, text: str) -> None:
     seconds = time.perf_counter() - self._start
@@ -40,12 +44,23 @@ class Plain:
       speed = f"  {rate:.2f} steps/s  {left:.0f} s left"
     self.say(f"step {step}/{total}  {describe(values)}{speed}")
 
+  def prepare(self, what: str, done: int, total: int) -> None:
+    """Tells how far preparing is now and then; a total of 0 is unknown."""
+    now = time.perf_counter()
+    if what != self._prepared[0]:
+      self._prepared = (what, now)
+    if 0 < total == done or now - self._prepared[1] >= _PREPARE_EVERY:
+      self._prepared = (what, now)
+      self.say(f"{what} {done:,}" + f"/{total:,}" * bool(total))
+
 
 class Bar:
   """A progress bar; lines of text go above it."""
 
   def __init__(self):
     self._bar: tqdm.tqdm | None = None
+    self._prepare_bar: tqdm.tqdm | None = None
+    self._preparing = ("", 0)
 
   def say(self, text: str) -> None:
     tqdm.tqdm.write(text, file=sys.stderr)
@@ -61,6 +76,24 @@ class Bar:
     self._bar.update(step - self._bar.n)
     if step == total:
       self._bar.close()
+
+  def prepare(self, what: str, done: int, total: int) -> None:
+    """Shows how far preparing is; a total of 0 is unknown."""
+    if (what, total) != self._preparing:
+      self._end_preparing()
+      self._preparing = (what, total)
+    if self._prepare_bar is None:
+      self._prepare_bar = tqdm.tqdm(
+        desc=what, total=total or None, unit="image", dynamic_ncols=True
+      )
+    self._prepare_bar.update(done - self._prepare_bar.n)
+    if 0 < total == done:
+      self._end_preparing()
+
+  def _end_preparing(self) -> None:
+    if self._prepare_bar is not None:
+      self._prepare_bar.close()
+      self._prepare_bar = None
 
 
 def describe(values: Mapping[str, np.ndarray]) -> str:

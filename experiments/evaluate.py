@@ -7,6 +7,8 @@ from experiments import console, launch
 from icm_jax.training import results
 from icm_jax.viz import report
 
+launch.define_workdir()
+
 
 def main() -> None:
   result = results.evaluate_checkpoint(launch.workdir())

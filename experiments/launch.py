@@ -15,14 +15,15 @@ from icm_jax.training import loop
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run.", required=True
-)
+
+def define_workdir() -> None:
+  """Gives a program the flag `--workdir`."""
+  flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 
 
 def workdir() -> pathlib.Path:
   """The folder that the user named."""
-  return pathlib.Path(WORKDIR.value).expanduser()
+  return pathlib.Path(flags.FLAGS.workdir).expanduser()
 
 
 def run(main: Callable[[], None]) -> None:
@@ -46,6 +47,8 @@ def run(main: Callable[[], None]) -> None:
       return _fail(error, 1)
     except loop.Interrupted as error:
       return _fail(error, INTERRUPTED)
+    except KeyboardInterrupt:
+      return _fail("stopped before there was anything to save", INTERRUPTED)
     return 0
 
   app.run(guarded, flags_parser=_parse)

@@ -6,6 +6,8 @@ python -m experiments.report --workdir=runs/mnist
 from experiments import console, launch
 from icm_jax.viz import report
 
+launch.define_workdir()
+
 
 def main() -> None:
   console.reporter().say(f"open {report.write(launch.workdir())}")

@@ -20,6 +20,7 @@ from experiments import console, launch
 from icm_jax.training import loop
 from icm_jax.viz import report
 
+launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _RESUME = flags.DEFINE_bool(
   "resume", False, "Go on from the newest checkpoint in --workdir."

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from icm_jax import competition, models, types
+from icm_jax.data import decoded, roles, sources
 from icm_jax.data import problem as problem_lib
-from icm_jax.data import sources
 from icm_jax.training import setup as setup_lib
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -80,32 +80,32 @@ def make_batch():
   return make
 
 
-def drawn_images(num_images: int, seed: int = 0) -> sources.Images:
-  """Bright squares on black, 28x28; the label is the row of the square."""
-  rng = np.random.default_rng(seed)
-  image_NHWC = np.zeros((num_images, 28, 28, 1), np.uint8)
+def drawn_images(num_images: int, num_test: int) -> decoded.Images:
+  """Bright squares on black, 32x32; the label is the row of the square."""
+  rng = np.random.default_rng(0)
+  image_NHWC = np.zeros((num_images, 32, 32, 1), np.uint8)
   label_N = rng.integers(0, 3, num_images).astype(np.int32)
   for image_HWC, label in zip(image_NHWC, label_N, strict=True):
-    row, column = 6 + 6 * label, rng.integers(6, 18)
+    row, column = 8 + 6 * label, rng.integers(8, 20)
     image_HWC[row : row + 4, column : column + 4] = rng.integers(150, 255)
-  return sources.Images(image_NHWC, label_N)
+  split_N = np.repeat(["train", "test"], (num_images - num_test, num_test))
+  return decoded.Images(image_NHWC, {"label": label_N, "split": split_N})
 
 
 @pytest.fixture(scope="session")
-def drawn_splits():
+def drawn():
   """A made-up data set of 120 + 40 images."""
-  return {"train": drawn_images(120), "test": drawn_images(40, seed=1)}
+  images = drawn_images(160, num_test=40)
+  return sources.DataSet("drawn", images, roles.Roles(), (), "")
 
 
 @pytest.fixture
-def drawn_problem(drawn_splits):
+def drawn_problem(drawn):
   """The made-up data set as a problem."""
-  return problem_lib.make_problem("drawn", drawn_splits, image_size=32, seed=0)
+  return problem_lib.make_problem(drawn, seed=0)
 
 
 @pytest.fixture
-def drawn_data(monkeypatch, drawn_splits):
+def drawn_data(monkeypatch, drawn):
   """Makes every config read the made-up data set."""
-  monkeypatch.setattr(
-    setup_lib.sources, "load", lambda name, **kwargs: drawn_splits
-  )
+  monkeypatch.setattr(setup_lib.sources, "load", lambda name, **kwargs: drawn)

@@ -7,6 +7,7 @@ import pytest
 
 from icm_jax import mechanisms, models, types
 from icm_jax.data import problem as problem_lib
+from icm_jax.data import roles
 from icm_jax.evaluation import classifier, restoration, specialisation
 
 MECHANISMS = mechanisms.by_names(["right", "invert", "noise"], {})
@@ -53,7 +54,7 @@ def test_a_mechanism_needs_nine_tenths():
 
 def test_examples_have_every_mechanism_equally_often(drawn_problem):
   examples = restoration.make_examples(
-    drawn_problem.test, MECHANISMS, seed=0, num_examples=100
+    drawn_problem, MECHANISMS, seed=0, num_examples=100
   )
   counts = np.bincount(examples.mechanism_N)
   assert counts.max() - counts.min() <= 2
@@ -73,9 +74,7 @@ def test_examples_have_every_mechanism_equally_often(drawn_problem):
 
 def test_examples_need_one_image_a_mechanism(drawn_problem):
   with pytest.raises(types.InputError, match="3 mechanisms; got 2"):
-    restoration.make_examples(
-      drawn_problem.test, MECHANISMS, seed=0, num_examples=2
-    )
+    restoration.make_examples(drawn_problem, MECHANISMS, seed=0, num_examples=2)
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_a_perfect_state_is_judged_perfect(
   functions = mechanisms.by_names(["right", "invert"], {})
   evaluator = restoration.Evaluator(
     restoration.make_examples(
-      drawn_problem.test, functions, seed=0, num_examples=30
+      drawn_problem, functions, seed=0, num_examples=30
     ),
     setup,
     network,
@@ -159,7 +158,11 @@ def test_the_classifier_never_reads_the_test_part(drawn_problem):
     learning_rate=1e-3,
   )
   params = train(drawn_problem)
-  without = train(drawn_problem._replace(test=None))
+  images = drawn_problem.images
+  image_NHWC = np.array(images.image_NHWC)
+  image_NHWC[drawn_problem.test_ids] = 0
+  images = images._replace(image_NHWC=image_NHWC)
+  without = train(drawn_problem._replace(images=images))
   for a, b in zip(
     jax.tree.leaves(params), jax.tree.leaves(without), strict=True
   ):
@@ -169,3 +172,24 @@ def test_the_classifier_never_reads_the_test_part(drawn_problem):
 def test_uint8_becomes_the_unit_range():
   x = np.array([0, 51, 255], np.uint8)
   np.testing.assert_allclose(problem_lib.to_float(x), [0.0, 0.2, 1.0])
+
+
+def test_groups_are_judged_without_clean_images(
+  perfect_setup, drawn, make_setup, make_state
+):
+  setup, experts_E = perfect_setup
+  state = make_state(make_setup()).replace(
+    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
+  )
+  rules = roles.Roles("label=0", {"one": "label=1", "two": "label=2"})
+  problem = problem_lib.make_problem(drawn._replace(roles=rules), seed=0)
+  examples = restoration.make_examples(problem, (), seed=0, num_examples=12)
+  assert examples.clean_NHWC is None
+  assert examples.label_N is None
+  assert np.bincount(examples.mechanism_N).tolist() == [6, 6]
+  evaluator = restoration.Evaluator(
+    examples, setup, None, num_mechanisms=2, batch_size=5
+  )
+  values = evaluator.evaluate(state, {})
+  assert values["wins_EM"].sum() == 12
+  assert set(values) == {"wins_EM", "score_EM", "coverage", "matched"}

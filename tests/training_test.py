@@ -10,6 +10,7 @@ from experiments.configs import mnist, mnist_paper
 from icm_jax import types
 from icm_jax.training import checkpoint, files, loop, metrics, results, workdir
 from icm_jax.training import setup as setup_lib
+from icm_jax.viz import report
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
 
@@ -31,11 +32,11 @@ def leaves_of(folder):
 
 
 @pytest.fixture(scope="module")
-def six(tmp_path_factory, drawn_splits):
+def six(tmp_path_factory, drawn):
   """A run of six steps without a break, and its result."""
   folder = tmp_path_factory.mktemp("runs") / "six"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(setup_lib.sources, "load", lambda n, **k: drawn_splits)
+    patch.setattr(setup_lib.sources, "load", lambda n, **k: drawn)
     result = loop.train(smoke(6), folder)
   return folder, result
 
@@ -121,7 +122,7 @@ def test_the_result_holds_what_it_promises(six):
   assert json.loads((folder / files.RESULT).read_text()) == result
   assert result["seed"] == 0
   assert result["data"] == {
-    "name": "mnist_5k",
+    "name": "drawn",
     "transformed": 60,
     "canonical": 60,
     "test": 40,
@@ -148,6 +149,26 @@ def test_the_result_holds_what_it_promises(six):
   assert sum(time.values()) - time["total_s"] <= time["total_s"] + 0.1
   assert result["versions"]["jax"] == jax.__version__
   assert result["config"]["train"]["steps"] == 6
+
+
+def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
+  config = smoke(2)
+  config.data.canonical = "label=0"
+  config.data.groups = "label=1, label=2"
+  config.experts.count = 2
+  result = loop.train(config, tmp_path / "run")
+  assert result["mechanisms"] == ["label=1", "label=2"]
+  assert result["classifier"] is None
+  assert result["psnr_db"] is None
+  assert np.array(result["wins"]).shape == (2, 2)
+  with np.load(tmp_path / "run" / files.EXAMPLES) as examples:
+    assert "clean_MHWC" not in examples
+  again = results.evaluate_checkpoint(tmp_path / "run")
+  assert again["wins"] == result["wins"]
+  page = report.write(tmp_path / "run").read_text()
+  assert "recognised" not in page
+  assert "PSNR" not in page
+  assert report.headline(result).endswith("expert of their own")
 
 
 def test_a_run_leaves_its_files(six):
@@ -212,7 +233,9 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     ({"mechanisms.names": ("right", "nope")}, "'right', 'nope'"),
     ({"experts.count": 0}, "experts.count must be at least 1; got 0"),
     ({"train.batch_size": 61}, "batch_size=61 is larger than the 60"),
-    ({"data.image_size": 20}, "at least 28.*got 20"),
+    ({"data.groups": "nope"}, "Unknown group 'nope'"),
+    ({"data.groups": "label=9"}, "0 transformed/label=9"),
+    ({"data.canonical": "label"}, "must look like column=value"),
     ({"experts.map": "pmap"}, "'pmap'"),
     ({"experts.norm": "layer"}, "experts.norm must be one of.*'layer'"),
     ({"discriminator.norm": "batch"}, "running statistics"),

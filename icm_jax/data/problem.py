@@ -1,10 +1,11 @@
-"""How a data set becomes a problem: two halves, batches, a held-out test."""
+"""How a data set becomes a problem: two sides, a held-out test, batches."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,61 +14,130 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
-from icm_jax.data import sources
+from icm_jax.data import decoded, sources
+from icm_jax.data import roles as roles_lib
+
+# Splits of data sets that are kept for tests; a validation split is left alone.
+_TEST_SPLITS = ("test", "evaluation")
+# Where a data set has no such split: part of its people, or of its examples.
+_TEST_SHARE = 0.2
 
 
 class Problem(NamedTuple):
   """Images, and which of them play which part.
 
+  No two of transformed, canonical and test share an image, nor a person where
+  the data set says who is seen.
+
   Attributes:
     name: of the data set.
-    train: for the experts, the discriminator and the evaluation classifier.
-    test: seen by none of them.
-    transformed_ids: indices into `train` of images that only ever appear
-      transformed.
-    canonical_ids: indices into `train` of images that only ever appear as they
-      are; disjoint from `transformed_ids`.
+    images: all of them.
+    group_names: of the mechanisms that groups of examples already carry; empty
+      where image mechanisms act.
+    group_N: int32, the group of every example in [0, M), or -1; for sampling
+      and evaluation only.
+    transformed_ids: images that experts see as transformed ones.
+    canonical_ids: images that the discriminator sees as canonical ones.
+    test_ids: images that nothing is trained on.
   """
 
   name: str
-  train: sources.Images
-  test: sources.Images
+  images: decoded.Images
+  group_names: tuple[str, ...]
+  group_N: np.ndarray
   transformed_ids: np.ndarray
   canonical_ids: np.ndarray
+  test_ids: np.ndarray
 
   @property
   def shape_HWC(self) -> tuple[int, int, int]:
-    return self.train.image_NHWC.shape[1:]
+    return self.images.image_NHWC.shape[1:]
+
+  @property
+  def train_ids(self) -> np.ndarray:
+    return np.sort(np.concatenate([self.transformed_ids, self.canonical_ids]))
+
+  def counts(self) -> dict[str, int]:
+    """Images by part, and transformed and test ones by group."""
+    counts = {
+      "transformed": len(self.transformed_ids),
+      "canonical": len(self.canonical_ids),
+      "test": len(self.test_ids),
+    }
+    for part in ("transformed", "test") if self.group_names else ():
+      group = self.group_N[getattr(self, f"{part}_ids")]
+      for number, name in enumerate(self.group_names):
+        counts[f"{part}/{name}"] = int((group == number).sum())
+    return counts
 
 
-def make_problem(
-  name: str,
-  splits: Mapping[str, sources.Images],
-  *,
-  image_size: int,
-  seed: int,
-) -> Problem:
-  """Pads the images and draws the two halves.
+def make_problem(data: sources.DataSet, *, seed: int) -> Problem:
+  """Divides a data set in a transformed, a canonical and a test part.
+
+  The test part is the data set's own, or else a fifth of its people (or of the
+  examples of every role, where it does not say who is seen), which is the same
+  for every seed. In the rest, image mechanisms act on a random half. Groups
+  stand on the transformed side whole; of people who are in some group and
+  canonical too, a random half are used on either side.
 
   Args:
-    name: of the data set.
-    splits: "train" and "test".
-    image_size: height and width in pixels, zeros around the image.
+    data: with the groups that are wanted, or none.
     seed: of the halves.
 
   Raises:
-    InputError: images do not fit into `image_size`.
+    InputError: a part has no image.
   """
-  padded = {split: _pad(images, image_size) for split, images in splits.items()}
-  num_train = len(padded["train"].label_N)
-  order = _generator(seed, "halves").permutation(num_train)
-  return Problem(
-    name=name,
-    train=padded["train"],
-    test=padded["test"],
-    transformed_ids=np.sort(order[: num_train // 2]),
-    canonical_ids=np.sort(order[num_train // 2 :]),
+  num_images = len(data.images.image_NHWC)
+  columns, groups = data.images.columns, tuple(data.roles.groups)
+  role_N = roles_lib.assign(data.roles, columns, num_images)
+  used_N = role_N != roles_lib.UNUSED
+  unit_N = np.arange(num_images)
+  if data.roles.person:
+    unit_N = np.unique(columns[data.roles.person], return_inverse=True)[1]
+  strata_N = np.zeros_like(role_N) if data.roles.person else role_N
+
+  test_N = used_N & np.isin(columns["split"], _TEST_SPLITS)
+  if not test_N.any():
+    test_N = used_N & np.isin(unit_N, _held_out(unit_N, strata_N, used_N))
+  train_N = used_N & ~test_N & (columns["split"] != "validation")
+  train_N &= ~np.isin(unit_N, unit_N[test_N])
+
+  source_N = train_N & (role_N != roles_lib.CANONICAL if groups else True)
+  canonical_N = train_N & (role_N == roles_lib.CANONICAL)
+  both = np.intersect1d(unit_N[source_N], unit_N[canonical_N])
+  order = _generator(seed, "halves").permutation(len(both))
+  half = len(both) // 2
+  source_N &= ~np.isin(unit_N, both[order[half:]])
+  canonical_N &= ~np.isin(unit_N, both[order[:half]])
+  problem = Problem(
+    name=data.name,
+    images=data.images,
+    group_names=groups,
+    group_N=np.where(role_N > 0, role_N - 1, -1) if groups else role_N * 0 - 1,
+    transformed_ids=np.flatnonzero(source_N),
+    canonical_ids=np.flatnonzero(canonical_N),
+    test_ids=np.flatnonzero(test_N),
   )
+  counts = problem.counts()
+  if 0 in counts.values():
+    raise types.InputError(
+      f"{data.name} has no image for some part: "
+      f"{', '.join(f'{count} {part}' for part, count in counts.items())}. "
+      "Choose other groups, or add images."
+    )
+  return problem
+
+
+def _held_out(
+  unit_N: np.ndarray, strata_N: np.ndarray, used_N: np.ndarray
+) -> np.ndarray:
+  """The same units for every seed: a share of each stratum, at least one."""
+  held = []
+  for stratum in np.unique(strata_N[used_N]):
+    units = np.unique(unit_N[used_N & (strata_N == stratum)])
+    count = max(1, round(_TEST_SHARE * len(units)))
+    held.append(_generator(0, "test").permutation(units)[:count])
+  return np.concatenate(held) if held else np.array([], int)
 
 
 def draw_ids(
@@ -101,6 +171,16 @@ def draw_ids(
   return pool[order[index * batch_size :][:batch_size]]
 
 
+class Process(NamedTuple):
+  """One of several hosts, each of which reads its part of every batch."""
+
+  index: int
+  count: int
+
+
+ONLY_PROCESS = Process(0, 1)
+
+
 class Raw(NamedTuple):
   """A batch before its images are distorted; uint8."""
 
@@ -108,16 +188,94 @@ class Raw(NamedTuple):
   canonical_BHWC: np.ndarray
 
 
-def draw_raw(problem: Problem, *, seed: int, step: int, batch_size: int) -> Raw:
-  """The images of one step, from the two halves."""
+def draw_raw(
+  problem: Problem,
+  *,
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: Process = ONLY_PROCESS,
+) -> Raw:
+  """The images of one step: a pure function of its arguments.
+
+  Where there are groups, each has the same share of a batch, as far as its size
+  allows, whatever the number of its images.
+
+  Args:
+    problem: to draw from.
+    seed: of the run.
+    step: at least 0.
+    batch_size: of all processes together.
+    process: which part of the batch is wanted.
+
+  Raises:
+    InputError: the batch is larger than a part of the problem, or cannot be
+      divided among the processes.
+  """
+  if batch_size % process.count:
+    raise types.InputError(
+      f"The batch size must be a multiple of the {process.count} processes; "
+      f"got {batch_size}."
+    )
   draw = functools.partial(
     draw_ids, seed=seed, step=step, batch_size=batch_size
   )
-  images_NHWC = problem.train.image_NHWC
-  return Raw(
-    images_NHWC[draw(problem.transformed_ids, name="transformed")],
-    images_NHWC[draw(problem.canonical_ids, name="canonical")],
-  )
+  if problem.group_names:
+    source_ids = _draw_balanced(problem, seed, step, batch_size)
+  else:
+    source_ids = draw(problem.transformed_ids, name="transformed")
+  canonical_ids = draw(problem.canonical_ids, name="canonical")
+  share = batch_size // process.count
+  mine = slice(process.index * share, (process.index + 1) * share)
+  images_NHWC = problem.images.image_NHWC
+  return Raw(images_NHWC[source_ids[mine]], images_NHWC[canonical_ids[mine]])
+
+
+def _draw_balanced(
+  problem: Problem, seed: int, step: int, batch_size: int
+) -> np.ndarray:
+  generator = _generator(seed, "groups", step)
+  num_groups = len(problem.group_names)
+  # Groups take turns, for they may not divide a batch evenly.
+  group_B = (step * batch_size + np.arange(batch_size)) % num_groups
+  group_N = problem.group_N[problem.transformed_ids]
+  ids_B = np.empty(batch_size, np.int64)
+  for group in range(num_groups):
+    pool = problem.transformed_ids[group_N == group]
+    slots = np.flatnonzero(group_B == group)
+    again = len(slots) > len(pool)
+    ids_B[slots] = generator.choice(pool, len(slots), replace=again)
+  return generator.permutation(ids_B)
+
+
+def batches(
+  problem: Problem,
+  *,
+  seed: int,
+  steps: range,
+  batch_size: int,
+  process: Process = ONLY_PROCESS,
+  ahead: int = 2,
+) -> Iterator[Raw]:
+  """Batches of consecutive steps, on the device ahead of their use.
+
+  Args:
+    problem: to draw from.
+    seed: of the run.
+    steps: which ones.
+    batch_size: of all processes together.
+    process: which part of every batch is wanted.
+    ahead: batches that are on their way to the device.
+  """
+  waiting = collections.deque()
+  for step in steps:
+    raw = draw_raw(
+      problem, seed=seed, step=step, batch_size=batch_size, process=process
+    )
+    waiting.append(jax.device_put(raw))
+    if len(waiting) > ahead:
+      yield waiting.popleft()
+  yield from waiting
 
 
 def make_batch(
@@ -132,8 +290,11 @@ def make_batch(
     key: of the run.
     step: [] int32, the number of the batch.
     raw: uint8 images.
-    mechanisms: M of them; which one acted is not kept.
+    mechanisms: M of them; which one acted is not kept. None are for sources
+      that carry a mechanism already.
   """
+  if not mechanisms:
+    return types.Batch(to_float(raw.source_BHWC), to_float(raw.canonical_BHWC))
   transformed_BHWC, _ = mechanisms_lib.apply_mixture(
     rng.stream(key, "mixture", step), to_float(raw.source_BHWC), mechanisms
   )
@@ -143,23 +304,6 @@ def make_batch(
 def to_float(x_BHWC: jax.Array) -> jax.Array:
   """uint8 in [0, 255] to float32 in [0, 1]."""
   return x_BHWC.astype(jnp.float32) / 255.0
-
-
-def _pad(images: sources.Images, size: int) -> sources.Images:
-  height, width = images.image_NHWC.shape[1:3]
-  if size < max(height, width):
-    raise types.InputError(
-      f"The image size must be at least {max(height, width)}, the size of "
-      f"the data set's images; got {size}."
-    )
-  rows, columns = size - height, size - width
-  padding = (
-    (0, 0),
-    (rows // 2, rows - rows // 2),
-    (columns // 2, columns - columns // 2),
-    (0, 0),
-  )
-  return sources.Images(np.pad(images.image_NHWC, padding), images.label_N)
 
 
 def _generator(seed: int, name: str, *more: int) -> np.random.Generator:

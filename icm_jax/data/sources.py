@@ -1,117 +1,483 @@
-"""Where images come from: data sets by name, as uint8 arrays."""
+"""Where images come from: data sets and folders by name, as uint8 arrays."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import os
 import pathlib
-import shutil
-import tempfile
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-from icm_jax.data.builders import mnist
+from icm_jax.data import decoded, pictures, roles
+from icm_jax.data.builders import (
+  base,
+  celeb_a,
+  face_mask,
+  ffhq,
+  files,
+  lfw,
+  mnist,
+  omniglot,
+  orl_faces,
+  real_and_fake_faces,
+  tufts_faces,
+  utkface,
+  yale_faces,
+)
+
+# Pictures in a folder of the user's own.
+MAX_IMAGES = 1_000_000
 
 
-class Images(NamedTuple):
-  """Labelled images of one split.
+class Source(NamedTuple):
+  """What we know of a data set beside its examples.
 
   Attributes:
-    image_NHWC: uint8.
-    label_N: int32 in [0, K).
+    builder: reads its original files; made with `manual_dir`, `download`,
+      `progress` and `data_dir`.
+    view: defaults of `pictures.View` that suit it.
+    roles: canonical examples, all groups that a user may name, and who is seen.
   """
 
-  image_NHWC: np.ndarray
-  label_N: np.ndarray
+  builder: type[base.ImageBuilder]
+  view: Mapping[str, Any] = {}
+  roles: roles.Roles = roles.Roles()
 
 
-SOURCES = ("mnist_5k", "mnist")
+_DIGITS = {"channels": 1, "content": 28}
+_GREY = {"channels": 1}
+_RGB = {"channels": 3}
+
+
+def _each(column: str, values: str) -> dict[str, str]:
+  return {value: f"{column}={value}" for value in values.split()}
+
+
+SOURCES = {
+  "mnist_5k": Source(mnist.Mnist5k, _DIGITS),
+  "mnist": Source(mnist.Mnist, _DIGITS),
+  "fashion_mnist": Source(mnist.FashionMnist, _DIGITS),
+  # Strokes of the width of a digit's, white on black as digits are.
+  "omniglot": Source(
+    omniglot.Omniglot,
+    {**_DIGITS, "invert": True},
+    roles.Roles(person="drawing"),
+  ),
+  "orl_faces": Source(orl_faces.OrlFaces, _GREY, roles.Roles(person="person")),
+  "celeb_a": Source(
+    celeb_a.CelebA,
+    {**_RGB, "crop": 148},
+    roles.Roles(
+      groups={
+        **{name: f"{name}=1" for name in celeb_a.ATTRIBUTES},
+        "Beard": "No_Beard=0",
+      },
+      person="person",
+    ),
+  ),
+  "utkface": Source(
+    utkface.UtkFace,
+    _RGB,
+    roles.Roles(
+      canonical="age=20-39",
+      groups={
+        "child": "age=0-12",
+        "teenager": "age=13-19",
+        "middle_aged": "age=40-59",
+        "old": "age=60-120",
+      },
+    ),
+  ),
+  "lfw": Source(lfw.Lfw, {**_RGB, "crop": 150}, roles.Roles(person="person")),
+  "yale_faces": Source(
+    yale_faces.YaleFaces,
+    _GREY,
+    roles.Roles(
+      canonical="condition=normal",
+      groups=_each(
+        "condition",
+        "glasses leftlight rightlight centerlight happy sad sleepy surprised "
+        "wink noglasses",
+      ),
+      person="person",
+    ),
+  ),
+  "face_mask": Source(
+    face_mask.FaceMask,
+    _RGB,
+    roles.Roles(
+      canonical="condition=without_mask",
+      groups=_each("condition", "with_mask mask_weared_incorrect"),
+    ),
+  ),
+  "real_and_fake_faces": Source(
+    real_and_fake_faces.RealAndFakeFaces,
+    _RGB,
+    roles.Roles(
+      canonical="fake=0",
+      groups={
+        part: f"{part}=1" for part in ("left_eye", "right_eye", "nose", "mouth")
+      },
+    ),
+  ),
+  "ffhq": Source(ffhq.Ffhq, _RGB),
+  "tufts_faces": Source(
+    tufts_faces.TuftsFaces,
+    _RGB,
+    roles.Roles(
+      canonical="modality=visible",
+      groups=_each("modality", "thermal near_infrared sketch lytro 3d"),
+      person="person",
+    ),
+  ),
+}
+
+KINDS = (
+  *SOURCES,
+  "tfds:NAME",
+  "folder:PATH",
+  "folders:CANONICAL,TRANSFORMED",
+)
+
+
+class DataSet(NamedTuple):
+  """A data set, prepared.
+
+  Attributes:
+    name: as the user gave it.
+    images: all examples; the column `split` holds the original's splits.
+    roles: with every group that the data set knows.
+    default_groups: groups to use where the user names none; none is for image
+      mechanisms.
+    skipped: names and reasons of what was left out.
+    terms: licence and terms of use; "" if nothing is known of them.
+  """
+
+  name: str
+  images: decoded.Images
+  roles: roles.Roles
+  skipped: Sequence[tuple[str, str]]
+  terms: str
+  default_groups: tuple[str, ...] = ()
 
 
 def load(
   name: str,
   *,
+  image_size: int,
+  view: Mapping[str, Any] | None = None,
   data_dir: str = "",
   manual_dir: str = "",
   download: bool = False,
-) -> dict[str, Images]:
-  """Loads a data set; the first call prepares it, which takes seconds.
+  max_images: int = MAX_IMAGES,
+  progress: decoded.Progress | None = None,
+) -> DataSet:
+  """Loads a data set; the first call prepares it.
 
-  Prepared data is an array_record data set under `data_dir`, with its images
-  decoded to one uint8 file a split beside it; both are written whole or not at
-  all.
+  Prepared data is an array_record data set under `data_dir`; its pictures,
+  decoded to one uint8 array, lie beside it. Both are written whole or not at
+  all, and by one process while others wait.
 
   Args:
-    name: one of `SOURCES`.
+    name: one of `SOURCES`; `tfds:NAME`, a data set that someone prepared with
+      tfds in the format array_record; `folder:PATH`, every picture below a
+      folder; or `folders:CANONICAL,TRANSFORMED`, where the sub-folders of
+      TRANSFORMED, if there are any, are its groups.
+    image_size: height and width of the result, in pixels.
+    view: fields of `pictures.View` that shall differ from the data set's own.
     data_dir: where prepared data sets lie; "" is the folder of tfds, which is
       `~/tensorflow_datasets` unless the variable TFDS_DATA_DIR says otherwise.
     manual_dir: where original files lie; "" is `downloads/manual` in
-      `data_dir`.
+      `data_dir`, or its sub-folder of the data set's name if there is one.
     download: whether missing original files may come from the network.
-
-  Returns:
-    The splits "train" and "test"; images are mapped from disk, read-only.
+    max_images: a folder with more pictures is refused.
+    progress: told how far preparing is: what is done, how much of how much, 0
+      where the total is not known.
 
   Raises:
-    InputError: an unknown name, missing or damaged files, or a `data_dir` that
-      cannot be written.
+    InputError: an unknown name, missing or damaged files, a view that is not
+      possible, or a `data_dir` that cannot be written.
   """
-  if name not in SOURCES:
-    raise types.InputError(
-      f"Unknown data set {name!r}; known: {', '.join(SOURCES)}."
-    )
-  root = (
-    pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
-    .expanduser()
-    .absolute()
-  )
-  manual = pathlib.Path(manual_dir or root / "downloads" / "manual")
+  kind, colon, rest = name.partition(":")
+  root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
+  root = root.expanduser().absolute()
+  progress = progress or (lambda what, done, total: None)
   try:
-    if name == "mnist":
-      builder = mnist.Mnist(
-        manual_dir=manual.expanduser().absolute(),
-        download=download,
-        data_dir=root,
-        file_format="array_record",
+    if kind in SOURCES and not colon:
+      return _original(
+        name, root, manual_dir, download, image_size, view, progress
       )
-    else:
-      builder = mnist.Mnist5k(data_dir=root, file_format="array_record")
-    return {split: _decoded(builder, split) for split in ("train", "test")}
+    if kind == "tfds" and rest:
+      return _stock(name, rest, root, image_size, view, progress)
+    if kind in ("folder", "folders") and rest:
+      return _own(name, root, max_images, image_size, view, progress)
   except OSError as error:
     raise types.InputError(
-      f"The data set {name} cannot be prepared in {root}: {error}. Choose "
-      "another folder with --config.data.dir=DIR."
+      f"The data set {name} cannot be prepared in {root}: {error}. Change "
+      "permissions or free space, or choose other folders with "
+      "--config.data.dir=DIR and --config.data.manual_dir=DIR."
     ) from error
+  raise types.InputError(
+    f"Unknown data set {name!r}; known: {', '.join(KINDS)}."
+  )
 
 
-def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> Images:
-  """Maps the decoded images of a split, after decoding them if need be."""
-  folder = pathlib.Path(builder.data_dir) / "decoded" / split
-  if not folder.is_dir():
-    # tfds prints and draws bars; the library does neither.
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
-    source = builder.as_data_source(split=split)
-    examples = source.__getitems__(range(len(source)))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-      np.save(staged / "image.npy", np.stack([e["image"] for e in examples]))
-      np.save(
-        staged / "label.npy",
-        np.array([e["label"] for e in examples], np.int32),
+def make_view(
+  image_size: int, *overrides: Mapping[str, Any] | None
+) -> pictures.View:
+  """Joins defaults and what a user wants otherwise (None is the default).
+
+  Raises:
+    InputError: sizes that cannot be.
+  """
+  fields: dict[str, Any] = {"channels": 3}
+  for override in overrides:
+    fields |= {k: v for k, v in (override or {}).items() if v is not None}
+  view = pictures.View(size=image_size, **fields)
+  least = max(view.content, 1)
+  if image_size < least:
+    raise types.InputError(
+      f"The image size must be at least {least}, the size of the data set's "
+      f"images; got {image_size}."
+    )
+  if view.channels not in (1, 3):
+    raise types.InputError(
+      f"Images have 1 channel (grey) or 3 (RGB); got {view.channels}."
+    )
+  for field in ("crop", "content", "max_pixels"):
+    if getattr(view, field) < 0:
+      raise types.InputError(
+        f"{field} must be at least 0; got {getattr(view, field)}."
       )
-      os.rename(staged, folder)
-    except OSError:
-      shutil.rmtree(staged, ignore_errors=True)
-      if not folder.is_dir():  # Else another run was quicker.
-        raise
-  return Images(
-    np.load(folder / "image.npy", mmap_mode="r"),
-    np.load(folder / "label.npy", mmap_mode="r"),
+  return view
+
+
+class _TfdsRecords:
+  """All splits of a prepared tfds data set, one after the other."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder):
+    self._builder = builder
+    self._splits = {
+      name: info.num_examples for name, info in builder.info.splits.items()
+    }
+    self._features = _scalars(builder.info.features)
+
+  def __len__(self) -> int:
+    return sum(self._splits.values())
+
+  def fingerprint(self) -> Any:
+    info = self._builder.info
+    return [
+      info.full_name,
+      [[k, v.num_bytes, v.shard_lengths] for k, v in info.splits.items()],
+    ]
+
+  @functools.cached_property
+  def _opened(self) -> dict[str, Any]:
+    skip = {"image": tfds.decode.SkipDecoding()}
+    return {
+      split: self._builder.as_data_source(split=split, decoders=skip)
+      for split in self._splits
+    }
+
+  def read(self, numbers: range) -> list[decoded.Record]:
+    records, start = [], 0
+    for split, size in self._splits.items():
+      inside = range(
+        max(numbers.start, start) - start,
+        min(numbers.stop, start + size) - start,
+      )
+      if inside:
+        examples = self._opened[split].__getitems__(list(inside))
+        records += [
+          self._record(split, number, example)
+          for number, example in zip(inside, examples, strict=True)
+        ]
+      start += size
+    return records
+
+  def _record(self, split, number, example) -> decoded.Record:
+    columns = {"split": split}
+    for name, path in self._features.items():
+      value = functools.reduce(lambda part, key: part[key], path, example)
+      columns[name] = value.decode() if isinstance(value, bytes) else value
+    name = columns.get("file") or f"{split}[{number}]"
+    return decoded.Record(name, example["image"], columns)
+
+
+def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
+  """Names and paths of numbers and texts among a data set's features."""
+  found = {}
+  for name, feature in features.items():
+    if isinstance(feature, tfds.features.FeaturesDict):
+      found |= _scalars(feature, (*path, name))
+    elif feature.shape == () and not isinstance(
+      feature, (tfds.features.Image, tfds.features.Sequence)
+    ):
+      found[name] = (*path, name)
+  return found
+
+
+def _decode(builder, view, progress):
+  folder = pathlib.Path(builder.data_dir) / "decoded"
+  return decoded.decode(_TfdsRecords(builder), view, folder, progress=progress)
+
+
+def _original(
+  name, root, manual_dir, download, image_size, view, progress
+) -> DataSet:
+  source = SOURCES[name]
+  view = make_view(image_size, source.view, view)
+  manual = pathlib.Path(manual_dir or root / "downloads" / "manual")
+  manual = manual.expanduser().absolute()
+  if not manual_dir and (manual / name).is_dir():
+    manual /= name
+  make_builder = functools.partial(
+    source.builder,
+    manual_dir=manual,
+    download=download,
+    progress=lambda count: progress("reading", count, 0),
+    data_dir=root,
+  )
+  if not make_builder().data_path.exists():
+    with decoded.locked(root / name):
+      # tfds prints and draws bars; the library does neither.
+      tfds.disable_progress_bar()
+      with contextlib.redirect_stdout(io.StringIO()):
+        make_builder().download_and_prepare()
+  builder = make_builder()  # It knows what now is there, whoever prepared it.
+  images, skipped = _decode(builder, view, progress)
+  skipped = [*map(tuple, builder.info.metadata["skipped"]), *skipped]
+  return DataSet(name, images, source.roles, skipped, source.builder.TERMS)
+
+
+def _stock(name, rest, root, image_size, view, progress) -> DataSet:
+  folder = root / rest
+  versions = sorted(
+    (path.parent for path in folder.glob("**/dataset_info.json")),
+    key=lambda path: [
+      int(part) if part.isdigit() else 0 for part in path.name.split(".")
+    ],
+  )
+  if not versions:
+    raise types.InputError(
+      f"{folder} holds no prepared data set. Prepare {rest} with "
+      "tensorflow-datasets in the format array_record, or name the folder "
+      "above it with --config.data.dir=DIR."
+    )
+  builder = tfds.builder_from_directory(versions[-1])
+  if builder.info.file_format.value != "array_record":
+    raise types.InputError(
+      f"{versions[-1]} is in the format {builder.info.file_format.value}, "
+      "which needs TensorFlow to read. Prepare it again with "
+      'file_format="array_record".'
+    )
+  feature = dict(builder.info.features.items()).get("image")
+  if not isinstance(feature, tfds.features.Image):
+    raise types.InputError(
+      f"{rest} has no feature `image`; it has: "
+      f"{', '.join(builder.info.features)}."
+    )
+  channels = {"channels": 1 if feature.shape[-1] == 1 else 3}
+  images, skipped = _decode(
+    builder, make_view(image_size, channels, view), progress
+  )
+  terms = builder.info.redistribution_info.license
+  return DataSet(name, images, roles.Roles(), skipped, terms)
+
+
+class _FolderRecords:
+  """Pictures of the user's own folders."""
+
+  def __init__(self, sides: Mapping[str, pathlib.Path], max_images: int):
+    self._files = []
+    for side, folder in sides.items():
+      if not folder.is_dir():
+        raise types.InputError(f"There is no folder {folder}.")
+      found = files.pictures(folder)
+      if not found:
+        raise types.InputError(
+          f"The folder {folder} holds no picture; known suffixes: "
+          f"{', '.join(sorted(files.PICTURE_SUFFIXES))}."
+        )
+      self._files += [(side, folder, path) for path in found]
+    if len(self._files) > max_images:
+      raise types.InputError(
+        f"There are {len(self._files)} pictures, and at most {max_images} are "
+        "allowed; choose a smaller folder, or raise --config.data.max_images."
+      )
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def fingerprint(self) -> Any:
+    stats = [path.stat() for _, _, path in self._files]
+    return [
+      [side, str(path), stat.st_size, stat.st_mtime_ns]
+      for (side, _, path), stat in zip(self._files, stats, strict=True)
+    ]
+
+  def groups(self, side: str) -> list[str]:
+    """Names of the first sub-folders of a side that hold pictures."""
+    return sorted({_top(f, p) for s, f, p in self._files if s == side} - {""})
+
+  def read(self, numbers: range) -> list[decoded.Record]:
+    return [self._record(*self._files[number]) for number in numbers]
+
+  def _record(self, side, folder, path) -> decoded.Record:
+    try:
+      data = path.read_bytes()
+    except OSError as error:
+      data = pictures.Unreadable(f"cannot be read ({error.strerror})")
+    file = path.relative_to(folder).as_posix()
+    columns = {
+      "split": "all",
+      "file": file,
+      "side": side,
+      "folder": _top(folder, path),
+    }
+    return decoded.Record(file, data, columns)
+
+
+def _top(folder: pathlib.Path, path: pathlib.Path) -> str:
+  """The first sub-folder on the way from a folder to a file, or ""."""
+  inside = path.relative_to(folder)
+  return inside.parts[0] if len(inside.parts) > 1 else ""
+
+
+def _own(name, root, max_images, image_size, view, progress) -> DataSet:
+  kind, _, rest = name.partition(":")
+  paths = [rest] if kind == "folder" else rest.split(",")
+  folders = [pathlib.Path(path).expanduser().absolute() for path in paths]
+  if kind == "folder":
+    sides = {"canonical": folders[0]}
+  elif len(folders) == 2:
+    sides = dict(zip(("canonical", "transformed"), folders, strict=True))
+  else:
+    raise types.InputError(
+      f"folders: needs two folders, as in folders:CANONICAL,TRANSFORMED; got "
+      f"{len(folders)}: {rest}."
+    )
+  records = _FolderRecords(sides, max_images)
+  groups = {}
+  if kind == "folders":
+    groups = {
+      group: f"side=transformed&folder={group}"
+      for group in records.groups("transformed")
+    } or {"transformed": "side=transformed"}
+  images, skipped = decoded.decode(
+    records, make_view(image_size, view), root / "folders", progress=progress
+  )
+  canonical = "side=canonical" if groups else ""
+  return DataSet(
+    name,
+    images,
+    roles.Roles(canonical, groups),
+    skipped,
+    terms="",
+    default_groups=tuple(groups),
   )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from icm_jax import rng, types
@@ -29,7 +28,7 @@ def train_classifier(
 
   Args:
     network: `[B, H, W, C] -> [B, K]` logits, without statistics.
-    problem: gives images and labels.
+    problem: gives images and labels; it must have labels.
     seed: of parameters and batches.
     steps: number of updates, at least 1.
     batch_size: images an update.
@@ -54,10 +53,10 @@ def train_classifier(
 
   params, _ = network.init(rng.stream(jax.random.key(seed), "classifier"))
   opt_state = tx.init(params)
-  everything = np.arange(len(problem.train.label_N))
+  images = problem.images
   for step in range(steps):
     ids = problem_lib.draw_ids(
-      everything,
+      problem.train_ids,
       seed=seed,
       name="classifier",
       step=step,
@@ -66,8 +65,8 @@ def train_classifier(
     params, opt_state = update(
       params,
       opt_state,
-      problem.train.image_NHWC[ids],
-      problem.train.label_N[ids],
+      images.image_NHWC[ids],
+      images.label_N[ids],
     )
   return params
 

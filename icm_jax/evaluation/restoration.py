@@ -13,7 +13,6 @@ from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
 from icm_jax.competition import assign, expert_axis, losses
 from icm_jax.data import problem as problem_lib
-from icm_jax.data import sources
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import specialisation
 
@@ -22,51 +21,63 @@ class Examples(NamedTuple):
   """Test images, each transformed by one known mechanism.
 
   Attributes:
-    clean_NHWC: float32 in [0, 1], before the mechanism.
     transformed_NHWC: float32 in [0, 1].
-    mechanism_N: int32 in [0, M); every mechanism equally often, to within one.
-    label_N: int32 in [0, K).
+    mechanism_N: int32 in [0, M); every mechanism equally often, to within one,
+      as far as there are images.
+    clean_NHWC: float32 in [0, 1], before the mechanism; None where images came
+      transformed.
+    label_N: int32 in [0, K); None where the data set has no classes.
   """
 
-  clean_NHWC: np.ndarray
   transformed_NHWC: np.ndarray
   mechanism_N: np.ndarray
-  label_N: np.ndarray
+  clean_NHWC: np.ndarray | None
+  label_N: np.ndarray | None
 
 
 def make_examples(
-  test: sources.Images,
+  problem: problem_lib.Problem,
   mechanisms: tuple[mechanisms_lib.Mechanism, ...],
   *,
   seed: int,
   num_examples: int,
 ) -> Examples:
-  """Transforms the first test images of a random order.
+  """Takes the first test images of a random order, and transforms them.
 
   Where more examples are asked for than there are images, images come again,
-  with the next mechanism.
+  with the next mechanism. Where test images carry the mechanism of a group
+  already, there are at most as many examples as images.
 
   Args:
-    test: images that nothing was trained on.
-    mechanisms: M of them.
+    problem: gives the test part.
+    mechanisms: M of them; none where the problem has groups.
     seed: of the order and of random mechanisms.
     num_examples: N.
 
   Raises:
     InputError: fewer examples than mechanisms.
   """
-  num_mechanisms = len(mechanisms)
+  num_mechanisms = len(problem.group_names or mechanisms)
   if num_examples < num_mechanisms:
     raise types.InputError(
       f"Evaluation needs at least one example for each of the "
       f"{num_mechanisms} mechanisms; got {num_examples}."
     )
-  num_images = len(test.label_N)
+  images = problem.images
+  if problem.group_names:
+    ids = _group_examples(problem, seed, num_examples)
+    return Examples(
+      np.asarray(problem_lib.to_float(images.image_NHWC[ids])),
+      problem.group_N[ids],
+      clean_NHWC=None,
+      label_N=None,
+    )
+  num_images = len(problem.test_ids)
   order = np.random.default_rng(seed).permutation(num_images)
   turn, position = np.divmod(np.arange(num_examples), num_images)
-  ids = order[position]
+  ids = problem.test_ids[order[position]]
   mechanism_N = ((position + turn) % num_mechanisms).astype(np.int32)
-  clean_NHWC = np.asarray(problem_lib.to_float(test.image_NHWC[ids]))
+  clean_NHWC = np.asarray(problem_lib.to_float(images.image_NHWC[ids]))
   transformed_NHWC = np.empty_like(clean_NHWC)
   for m, mechanism in enumerate(mechanisms):
     chosen = np.flatnonzero(mechanism_N == m)
@@ -74,8 +85,20 @@ def make_examples(
     key_B = jax.random.split(key, len(chosen))
     transform = jax.jit(jax.vmap(mechanism))
     transformed_NHWC[chosen] = transform(key_B, clean_NHWC[chosen])
-  return Examples(
-    clean_NHWC, transformed_NHWC, mechanism_N, np.asarray(test.label_N)[ids]
+  label_N = None if images.label_N is None else images.label_N[ids]
+  return Examples(transformed_NHWC, mechanism_N, clean_NHWC, label_N)
+
+
+def _group_examples(problem, seed, num_examples) -> np.ndarray:
+  """Test images of every group, equally many as far as there are any."""
+  generator = np.random.default_rng(seed)
+  group_N = problem.group_N[problem.test_ids]
+  share = -(-num_examples // len(problem.group_names))
+  return np.concatenate(
+    [
+      generator.permutation(problem.test_ids[group_N == group])[:share]
+      for group in range(len(problem.group_names))
+    ]
   )
 
 
@@ -133,14 +156,15 @@ class Judgement(NamedTuple):
     score_EN: float32 logits.
     winner_N: int32 in [0, E).
     error_N: float32, mean squared error of the winner's output against the
-      clean image.
+      clean image; None where there is none.
     correct_N: whether the classifier names clean, transformed and restored
-      images rightly, by these three names; bool.
+      images rightly, by these three names; bool; empty where there are no
+      clean images or no classes.
   """
 
   score_EN: np.ndarray
   winner_N: np.ndarray
-  error_N: np.ndarray
+  error_N: np.ndarray | None
   correct_N: dict[str, np.ndarray]
 
 
@@ -155,31 +179,40 @@ class Evaluator:
     self,
     examples: Examples,
     setup: types.Setup,
-    classifier: types.Network,
+    classifier: types.Network | None,
     *,
     num_mechanisms: int,
     batch_size: int,
   ):
     self.examples = examples
     self._num_mechanisms = num_mechanisms
-    self._batch_size = min(batch_size, len(examples.label_N))
-    predict = classifier_lib.classify(classifier)
+    self._batch_size = min(batch_size, len(examples.mechanism_N))
 
+    # What an example does not have is None, an empty tree to jax.
     @jax.jit
     def judge(state, classifier_params, clean_BHWC, x_BHWC, label_B):
       restored = restore(state, x_BHWC, setup=setup)
+      error_B, correct_B = None, {}
+      if clean_BHWC is not None:
+        error_B = losses.reconstruction_loss(restored.restored_BHWC, clean_BHWC)
+      if clean_BHWC is not None and label_B is not None:
+        correct_B = recognise(
+          classifier_params, clean_BHWC, x_BHWC, restored, label_B
+        )
+      # The expert axis goes last, so that batches join along the first.
+      return restored.score_EB.T, restored.winner_B, error_B, correct_B
+
+    def recognise(classifier_params, clean_BHWC, x_BHWC, restored, label_B):
+      predict = classifier_lib.classify(classifier)
       views = {
         "clean": clean_BHWC,
         "transformed": x_BHWC,
         "restored": restored.restored_BHWC,
       }
-      correct_B = {
+      return {
         name: predict(classifier_params, view_BHWC) == label_B
         for name, view_BHWC in views.items()
       }
-      error_B = losses.reconstruction_loss(restored.restored_BHWC, clean_BHWC)
-      # The expert axis goes last, so that batches join along the first.
-      return restored.score_EB.T, restored.winner_B, error_B, correct_B
 
     self._judge = judge
 
@@ -187,7 +220,8 @@ class Evaluator:
     self, state: types.TrainState, classifier_params: types.PyTree
   ) -> Judgement:
     """Runs all examples through the experts, batch by batch."""
-    num_examples = len(self.examples.label_N)
+    examples = self.examples
+    num_examples = len(examples.mechanism_N)
     parts = []
     for start in range(0, num_examples, self._batch_size):
       # The last batch is filled up from the front, and cut again below.
@@ -195,9 +229,9 @@ class Evaluator:
       part = self._judge(
         state,
         classifier_params,
-        self.examples.clean_NHWC[ids],
-        self.examples.transformed_NHWC[ids],
-        self.examples.label_N[ids],
+        None if examples.clean_NHWC is None else examples.clean_NHWC[ids],
+        examples.transformed_NHWC[ids],
+        None if examples.label_N is None else examples.label_N[ids],
       )
       parts.append(jax.device_get(part))
     score_NE, winner_N, error_N, correct_N = jax.tree.map(
@@ -212,8 +246,9 @@ class Evaluator:
 
     Returns:
       `wins_EM` (counts), `score_EM` (mean of D's probability, in [0, 1]),
-      `coverage`, `matched`, `psnr_db_M`, and for clean, transformed and
-      restored images `accuracy/NAME_M`, in [0, 1].
+      `coverage`, `matched`; where examples have a clean image, `psnr_db_M`; and
+      where they have a class too, for clean, transformed and restored images
+      `accuracy/NAME_M`, in [0, 1].
     """
     judged = self.judge(state, classifier_params)
     mechanism_N = self.examples.mechanism_N
@@ -226,14 +261,17 @@ class Evaluator:
       num_mechanisms=self._num_mechanisms,
     )
     probability_EN = np.exp(-np.logaddexp(0.0, -judged.score_EN))
-    # The floor stands for a perfect copy, 100 dB.
-    error_M = np.maximum(judged.error_N @ weight_NM, 1e-10)
+    psnr = {}
+    if judged.error_N is not None:
+      # The floor stands for a perfect copy, 100 dB.
+      error_M = np.maximum(judged.error_N @ weight_NM, 1e-10)
+      psnr["psnr_db_M"] = -10.0 * np.log10(error_M)
     return {
       "wins_EM": wins_EM,
       "score_EM": probability_EN @ weight_NM,
       "coverage": specialisation.coverage(wins_EM),
       "matched": specialisation.matched(wins_EM),
-      "psnr_db_M": -10.0 * np.log10(error_M),
+      **psnr,
       **{
         f"accuracy/{name}_M": correct_N @ weight_NM
         for name, correct_N in judged.correct_N.items()

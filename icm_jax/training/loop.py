@@ -38,6 +38,9 @@ class Reporter(Protocol):
   ) -> None:
     """The row of metrics of the steps up to `step`."""
 
+  def prepare(self, what: str, done: int, total: int) -> None:
+    """How far preparing the data is; total is 0 where it is not known."""
+
 
 class Silent:
   """The reporter that reports nothing."""
@@ -49,6 +52,9 @@ class Silent:
     self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
     del step, total, values
+
+  def prepare(self, what: str, done: int, total: int) -> None:
+    del what, done, total
 
 
 class Interrupted(Exception):
@@ -109,13 +115,13 @@ def train(
   started = time.perf_counter() if started is None else started
   reporter = reporter or Silent()
   workdir_lib.claim(workdir, config, resume=resume)
-  run = setup_lib.build(config)
+  run = setup_lib.build(config, progress=reporter.prepare)
   workdir_lib.write_config(workdir, config)
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
-    f"{len(run.problem.test.label_N)} test images; "
-    f"{len(run.mechanisms)} mechanisms, {config.experts.count} experts"
+    f"{len(run.problem.test_ids)} test images; "
+    f"{len(run.mechanism_names)} mechanisms, {config.experts.count} experts"
   )
   with (
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
@@ -170,12 +176,14 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   if saved:
     return _Session(saved.state, saved.classifier, step_fn, clock)
 
-  reporter.say("training the evaluation classifier")
-  classifier = classifier_lib.train_classifier(
-    run.classifier, run.problem, seed=config.seed, **config.classifier
-  )
-  jax.block_until_ready(classifier)
-  clock.lap("classifier")
+  classifier = {}
+  if run.classifier:
+    reporter.say("training the evaluation classifier")
+    classifier = classifier_lib.train_classifier(
+      run.classifier, run.problem, seed=config.seed, **config.classifier
+    )
+    jax.block_until_ready(classifier)
+    clock.lap("classifier")
   reporter.say("identity start")
   state = jax.jit(lambda key: setup_lib.init_state(key, config, run.setup))(
     jax.random.key(config.seed)
@@ -234,7 +242,7 @@ def identity_start(
       step=step,
       batch_size=config.identity.batch_size,
     )
-    images_BHWC = run.problem.train.image_NHWC[ids]
+    images_BHWC = run.problem.images.image_NHWC[ids]
     state, learning_E, mse_E = update(
       state, learning_E, images_BHWC, jnp.int32(step)
     )
@@ -271,13 +279,13 @@ def _compete(
   first_step = int(state.step)
   if first_step == 0 and config.every.evaluate:
     write_evaluation(0)
-  for step in range(first_step + 1, total + 1):
-    raw = problem_lib.draw_raw(
-      run.problem,
-      seed=config.seed,
-      step=step - 1,
-      batch_size=config.train.batch_size,
-    )
+  raws = problem_lib.batches(
+    run.problem,
+    seed=config.seed,
+    steps=range(first_step, total),
+    batch_size=config.train.batch_size,
+  )
+  for step, raw in enumerate(raws, start=first_step + 1):
     state, step_metrics = step_fn(state, raw)
     pending.append(step_metrics)
     stop = stop_requested.is_set()

@@ -36,15 +36,12 @@ def measure(
   """Evaluates a state on the test part, and writes examples for pictures.
 
   Returns:
-    `result.json` without its times.
+    `result.json` without its times; `psnr_db` is None where images came
+    transformed, and `classifier` also where they have no classes.
   """
   values = run.final.evaluate(state, classifier)
   _write_examples(workdir, run, state)
   wins_EM = values["wins_EM"]
-  accuracy = {
-    view: values[f"accuracy/{view}_M"]
-    for view in ("clean", "transformed", "restored")
-  }
   names = run.mechanism_names
   return {
     "config": workdir_lib.plain_config(config),
@@ -53,8 +50,8 @@ def measure(
       "name": run.problem.name,
       "transformed": len(run.problem.transformed_ids),
       "canonical": len(run.problem.canonical_ids),
-      "test": len(run.problem.test.label_N),
-      "evaluated": len(run.final.examples.label_N),
+      "test": len(run.problem.test_ids),
+      "evaluated": len(run.final.examples.mechanism_N),
     },
     "steps": int(state.step),
     "mechanisms": list(names),
@@ -63,14 +60,27 @@ def measure(
     "coverage": values["coverage"],
     "matched": values["matched"],
     "one_to_one": specialisation.one_to_one(wins_EM),
-    "classifier": {
-      **{view: float(acc_M.mean()) for view, acc_M in accuracy.items()},
-      "per_mechanism": {
-        name: {view: float(acc_M[m]) for view, acc_M in accuracy.items()}
-        for m, name in enumerate(names)
-      },
+    "classifier": _recognised(names, values),
+    "psnr_db": None
+    if "psnr_db_M" not in values
+    else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
+  }
+
+
+def _recognised(names, values) -> dict[str, Any] | None:
+  """Accuracies of the classifier; None where the data set has no classes."""
+  if "accuracy/clean_M" not in values:
+    return None
+  accuracy = {
+    view: values[f"accuracy/{view}_M"]
+    for view in ("clean", "transformed", "restored")
+  }
+  return {
+    **{view: float(acc_M.mean()) for view, acc_M in accuracy.items()},
+    "per_mechanism": {
+      name: {view: float(acc_M[m]) for view, acc_M in accuracy.items()}
+      for m, name in enumerate(names)
     },
-    "psnr_db": dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
 
 
@@ -133,7 +143,7 @@ def restore(
 def _write_examples(workdir, run, state) -> None:
   """One example a mechanism, with every expert's output."""
   examples = run.final.examples
-  num_mechanisms = len(run.mechanisms)
+  num_mechanisms = len(run.mechanism_names)
   ids = np.array(
     [
       np.flatnonzero(examples.mechanism_N == m)[0]
@@ -145,7 +155,11 @@ def _write_examples(workdir, run, state) -> None:
   buffer = io.BytesIO()
   np.savez_compressed(
     buffer,
-    clean_MHWC=examples.clean_NHWC[ids],
+    **(
+      {}
+      if examples.clean_NHWC is None
+      else {"clean_MHWC": examples.clean_NHWC[ids]}
+    ),
     transformed_MHWC=examples.transformed_NHWC[ids],
     output_EMHWC=restored.output_EBHWC,
     score_EM=restored.score_EB,

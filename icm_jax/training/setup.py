@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import expert_axis
 from icm_jax.data import problem as problem_lib
+from icm_jax.data import roles as roles_lib
 from icm_jax.data import sources
 from icm_jax.evaluation import restoration
 
@@ -23,11 +25,12 @@ class Run(NamedTuple):
 
   Attributes:
     problem: images and their parts.
-    mechanism_names: M names.
-    mechanisms: M functions.
+    mechanism_names: M names, of image mechanisms or of the problem's groups.
+    mechanisms: M functions; none where the problem has groups.
     setup: of the competition.
     identity_setup: the same for the identity start.
-    classifier: the evaluation classifier.
+    classifier: the evaluation classifier; None where the problem has no
+      classes, or no clean counterparts of its test images.
     curve: evaluator on few examples, for the course of training.
     final: evaluator on many examples, for the result.
   """
@@ -37,36 +40,46 @@ class Run(NamedTuple):
   mechanisms: tuple[mechanisms_lib.Mechanism, ...]
   setup: types.Setup
   identity_setup: types.Setup
-  classifier: types.Network
+  classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
 
 
-def build(config: ml_collections.ConfigDict) -> Run:
+def build(
+  config: ml_collections.ConfigDict,
+  *,
+  progress: Callable[[str, int, int], None] | None = None,
+) -> Run:
   """Builds everything, and checks all that the user can get wrong.
 
   Args:
     config: as `experiments/configs/mnist.py` documents it.
+    progress: told how far preparing the data is.
 
   Raises:
     InputError: what was expected, what came, and how to fix it.
   """
   check_numbers(config)
   mechanism_names, mechanisms = make_mechanisms(config)
-  problem = make_problem(config)
+  problem = make_problem(config, progress=progress)
+  if problem.group_names:
+    mechanism_names, mechanisms = problem.group_names, ()
   setup = make_setup(config, problem.shape_HWC)
   # Networks that cannot work together fail here, not after minutes.
   jax.eval_shape(
     lambda key: init_state(key, config, setup), jax.random.key(config.seed)
   )
-  classifier = models.from_linen(
-    models.ConvClassifier(num_classes=int(problem.train.label_N.max()) + 1),
-    problem.shape_HWC,
-  )
+  classifier = None
+  if _is_classified(problem):
+    num_classes = int(problem.images.label_N.max()) + 1
+    classifier = models.from_linen(
+      models.ConvClassifier(num_classes=num_classes),
+      problem.shape_HWC,
+    )
 
   def make_evaluator(num_examples):
     examples = restoration.make_examples(
-      problem.test,
+      problem,
       mechanisms,
       seed=config.seed,
       num_examples=num_examples,
@@ -75,7 +88,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
       examples,
       setup,
       classifier,
-      num_mechanisms=len(mechanisms),
+      num_mechanisms=len(mechanism_names),
       batch_size=config.evaluation.batch_size,
     )
 
@@ -106,6 +119,8 @@ def abstract_state(
   """Shapes and dtypes of the state and of the classifier's parameters."""
   key = jax.random.key(config.seed)
   state = jax.eval_shape(lambda key: init_state(key, config, run.setup), key)
+  if run.classifier is None:
+    return state, {}
   return state, jax.eval_shape(run.classifier.init, key)[0]
 
 
@@ -165,32 +180,53 @@ def make_mechanisms(
   return names, mechanisms_lib.by_names(names, parameters)
 
 
-def make_problem(config: ml_collections.ConfigDict) -> problem_lib.Problem:
-  """The config's images, split; checks that batches fit."""
-  splits = sources.load(
-    config.data.name,
-    data_dir=config.data.dir,
-    manual_dir=config.data.manual_dir,
-    download=config.data.download,
+def make_problem(
+  config: ml_collections.ConfigDict,
+  *,
+  progress: Callable[[str, int, int], None] | None = None,
+) -> problem_lib.Problem:
+  """The config's images and their parts; checks that batches fit."""
+  c = config.data
+  data = sources.load(
+    c.name,
+    image_size=c.image_size,
+    view={name: c[name] for name in ("channels", "crop", "max_pixels")},
+    data_dir=c.dir,
+    manual_dir=c.manual_dir,
+    download=c.download,
+    max_images=c.max_images,
+    progress=progress,
   )
+  groups = tuple(text.strip() for text in c.groups.split(",") if text.strip())
+  roles = roles_lib.choose(data.roles, groups or data.default_groups)
+  if c.canonical:
+    roles = roles._replace(canonical=c.canonical)
   problem = problem_lib.make_problem(
-    config.data.name,
-    splits,
-    image_size=config.data.image_size,
-    seed=config.seed,
+    data._replace(roles=roles), seed=config.seed
   )
-  smallest = min(len(problem.transformed_ids), len(problem.canonical_ids))
-  for path, batch_size, available in (
-    ("train", config.train.batch_size, smallest),
-    ("identity", config.identity.batch_size, smallest),
-    ("classifier", config.classifier.batch_size, len(problem.train.label_N)),
-  ):
+  num_sources, num_canonical = map(
+    len, (problem.transformed_ids, problem.canonical_ids)
+  )
+  # Images of groups, which may be few, come as often as balance asks for.
+  smallest = (
+    num_canonical if problem.group_names else min(num_sources, num_canonical)
+  )
+  pools = {"train": smallest, "identity": num_sources}
+  if _is_classified(problem):
+    pools["classifier"] = len(problem.train_ids)
+  for path, available in pools.items():
+    batch_size = config[path].batch_size
     if batch_size > available:
       raise types.InputError(
         f"--config.{path}.batch_size={batch_size} is larger than the "
         f"{available} images of {config.data.name} that it draws from."
       )
   return problem
+
+
+def _is_classified(problem: problem_lib.Problem) -> bool:
+  """Whether accuracy of a classifier can be told."""
+  return problem.images.label_N is not None and not problem.group_names
 
 
 def make_setup(

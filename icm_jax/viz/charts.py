@@ -178,7 +178,7 @@ def accuracy_over_steps(
 
 
 def example_grid(
-  clean_MHWC: np.ndarray,
+  clean_MHWC: np.ndarray | None,
   transformed_MHWC: np.ndarray,
   output_EMHWC: np.ndarray,
   winner_M: np.ndarray,
@@ -188,7 +188,8 @@ def example_grid(
   """Input, every expert's output with the winner framed, and the clean image.
 
   Args:
-    clean_MHWC: float in [0, 1], one example a mechanism.
+    clean_MHWC: float in [0, 1], one example a mechanism; None where images came
+      transformed.
     transformed_MHWC: the same, distorted.
     output_EMHWC: what every expert makes of it.
     winner_M: int in [0, E).
@@ -198,17 +199,22 @@ def example_grid(
   order_E = expert_order(wins_EM)
   num_experts, num_mechanisms = wins_EM.shape
   size = 0.52
+  names = max(1.0, 0.08 * max(map(len, mechanisms)))
   figure = Figure(
-    figsize=(1.2 + size * (num_experts + 2.6), 0.5 + size * num_mechanisms)
+    figsize=(
+      0.2 + names + size * (num_experts + 2.6),
+      0.5 + size * num_mechanisms,
+    )
   )
-  left, top = 1.0 / figure.get_figwidth(), 1 - 0.45 / figure.get_figheight()
+  left, top = names / figure.get_figwidth(), 1 - 0.45 / figure.get_figheight()
   axes = figure.add_axes((left, 0.0, 1 - left, top))
   axes.set_xlim(-0.6, num_experts + 2.0)
   axes.set_ylim(num_mechanisms - 0.45, -0.55)
   axes.set_axis_off()
   columns = [(-0.1, "input", transformed_MHWC)]
   columns += [(1.2 + i, str(e), output_EMHWC[e]) for i, e in enumerate(order_E)]
-  columns += [(1.5 + num_experts, "clean", clean_MHWC)]
+  if clean_MHWC is not None:
+    columns += [(1.5 + num_experts, "clean", clean_MHWC)]
   for x, title, image_MHWC in columns:
     axes.text(x, -0.62, title, ha="center", va="bottom", fontsize=9)
     for m, image_HWC in enumerate(image_MHWC):

