@@ -1,9 +1,11 @@
 # make test    the gate: environment, lint, tests
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
-# make bench   how long a step takes on this machine
+# make data-check  every data set found in SAMPLES, and those of packages
+# make bench   how long a step, and data, take on this machine
 
 PYTHON ?= python3.11
 SEED ?= 0
+SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
@@ -11,7 +13,7 @@ INSTALLED := .venv/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test lint format mnist bench clean
+.PHONY: test lint format mnist data-check bench clean
 
 $(INSTALLED): requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -37,8 +39,16 @@ mnist: $(INSTALLED)
 	    --config.seed=$(SEED) \
 	    $(if $(wildcard runs/mnist/config.json),--resume)
 
+data-check: $(INSTALLED)
+	@if [ -d "$(SAMPLES)" ]; then \
+	  $(BIN)/python -m experiments.data_check --samples="$(SAMPLES)"; \
+	else \
+	  echo "Nothing to check: no folder $(SAMPLES); name one by SAMPLES=DIR."; \
+	fi
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.data
 
 clean:
 	rm -rf .venv .cache *.egg-info

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,28 +11,10 @@ import numpy as np
 from icm_jax import types
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
-from icm_jax.viz import charts
+from icm_jax.viz import charts, html
 
 PAGE = "report.html"
 GRID = "grid.png"
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
-  max-width: 1080px; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
-p { max-width: 46rem; }
-.headline { font-size: 1.15rem; }
-.good { color: #1a7f37; } .bad { color: #b35900; }
-img { max-width: 100%; display: block; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.row figure { flex: 1 1 400px; } figure { margin: 0; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .2rem .7rem; text-align: right;
-  border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child, .facts td { text-align: left; }
-details { margin: 1.5rem 0; } pre { font-size: .8rem; overflow-x: auto; }
-"""
 
 _METHOD = (
   "Every input image was distorted by one of {num_mechanisms} unknown "
@@ -46,15 +26,25 @@ _METHOD = (
   "as the inverse of exactly one mechanism."
 )
 
+_RECOGNISED = (
+  " Recognised: accuracy of a classifier that was trained on clean images, on "
+  "clean, transformed and restored test images."
+)
+_PSNR = " PSNR: of the winner's output against the clean image."
+
 
 def headline(result: Mapping[str, Any]) -> str:
   """The result in a sentence."""
   wins_EM = np.array(result["wins"])
   owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
+  text = (
+    f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their own"
+  )
+  if accuracy is None:
+    return text
   return (
-    f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their "
-    "own; "
+    f"{text}; "
     f"{accuracy['restored']:.1%} of restored images are recognised "
     f"({accuracy['transformed']:.1%} transformed, "
     f"{accuracy['clean']:.1%} clean)"
@@ -85,7 +75,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   rows = files.read_metrics(workdir)
   grid = charts.png(
     charts.example_grid(
-      examples["clean_MHWC"],
+      examples.get("clean_MHWC"),
       examples["transformed_MHWC"],
       examples["output_EMHWC"],
       examples["winner_M"],
@@ -103,10 +93,10 @@ def _page(
   result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], grid: bytes
 ) -> str:
   sections = [
-    f"<h1>Independent causal mechanisms on {_text(result['data']['name'])}"
+    f"<h1>Independent causal mechanisms on {html.text(result['data']['name'])}"
     "</h1>",
     f'<p class="headline {"good" if result["one_to_one"] else "bad"}">'
-    f"{_text(headline(result))}.</p>",
+    f"{html.text(headline(result))}.</p>",
     "<p>"
     + _METHOD.format(
       num_mechanisms=len(result["mechanisms"]),
@@ -115,26 +105,25 @@ def _page(
     + "</p>",
     "<h2>What each expert does</h2><p>One test image per mechanism, and what "
     "every expert makes of it. The winner, by the discriminator's score, is "
-    "framed. The clean image was never shown to anyone.</p>",
-    _image(grid, "png", "input, every expert's output, clean image"),
+    "framed."
+    + (
+      " The clean image was never shown to anyone.</p>"
+      if result["psnr_db"]
+      else "</p>"
+    ),
+    html.image(grid, "png", "input, every expert's output, clean image"),
     *_course(result, rows),
     "<h2>Mechanism by mechanism</h2>",
     _mechanism_table(result),
-    "<p>Main expert: the one that won most of the mechanism's test images. "
-    "Recognised: accuracy of a classifier that was trained on clean images, "
-    "on clean, transformed and restored test images. PSNR: of the winner's "
-    "output against the clean image.</p>",
+    "<p>Main expert: the one that won most of the mechanism's test images."
+    + (_RECOGNISED if result["classifier"] else "")
+    + (_PSNR if result["psnr_db"] else "")
+    + "</p>",
     "<h2>The run</h2>",
     _run_table(result),
-    "<details><summary>Config</summary><pre>"
-    + _text(_flat(result["config"]))
-    + "</pre></details>",
+    html.details("Config", _flat(result["config"])),
   ]
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    f"<title>icm-jax: {_text(result['data']['name'])}</title>"
-    f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
-  )
+  return html.page(result["data"]["name"], sections)
 
 
 def _course(
@@ -183,7 +172,7 @@ def _course(
       "wins over steps",
     )
     yield f"<p>{_moves(training)}</p></figure>"
-  if evaluations:
+  if evaluations and result["classifier"]:
     restored_T = np.array(
       [np.mean(row["evaluation/accuracy/restored_M"]) for row in evaluations]
     )
@@ -221,37 +210,23 @@ def _moves(training: Sequence[Mapping[str, Any]]) -> str:
 def _mechanism_table(result: Mapping[str, Any]) -> str:
   wins_EM = np.array(result["wins"])
   share_M = specialisation.main_share(wins_EM)
+  recognised, psnr_db = result["classifier"], result["psnr_db"]
+  views = ("transformed", "restored", "clean") if recognised else ()
   lines = []
   for m, name in enumerate(result["mechanisms"]):
-    accuracy = result["classifier"]["per_mechanism"][name]
-    lines.append(
-      (
-        name,
-        f"{wins_EM[:, m].argmax()}",
-        f"{share_M[m]:.1%}",
-        f"{accuracy['transformed']:.1%}",
-        f"{accuracy['restored']:.1%}",
-        f"{accuracy['clean']:.1%}",
-        f"{result['psnr_db'][name]:.1f}",
-      )
-    )
-  mean = result["classifier"]
-  lines.append(
-    (
-      "all",
-      "",
-      f"{result['coverage']:.1%}",
-      f"{mean['transformed']:.1%}",
-      f"{mean['restored']:.1%}",
-      f"{mean['clean']:.1%}",
-      "",
-    )
-  )
-  head = (
-      "mechanism", "main expert", "won by it", "transformed, recognised",
-      "restored, recognised", "clean, recognised", "PSNR, dB",
-  )  # fmt: skip
-  return _table(head, lines)
+    line = [name, f"{wins_EM[:, m].argmax()}", f"{share_M[m]:.1%}"]
+    line += [f"{recognised['per_mechanism'][name][v]:.1%}" for v in views]
+    if psnr_db:
+      line.append(f"{psnr_db[name]:.1f}")
+    lines.append(line)
+  mean = ["all", "", f"{result['coverage']:.1%}"]
+  mean += [f"{recognised[view]:.1%}" for view in views]
+  head = ["mechanism", "main expert", "won by it"]
+  head += [f"{view}, recognised" for view in views]
+  if psnr_db:
+    mean.append("")
+    head.append("PSNR, dB")
+  return html.table(head, [*lines, mean])
 
 
 def _run_table(result: Mapping[str, Any]) -> str:
@@ -262,7 +237,7 @@ def _run_table(result: Mapping[str, Any]) -> str:
     if name != "total_s"
   )
   versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-  return _table(
+  return html.table(
     (),
     (
       ("seed", str(result["seed"])),
@@ -279,18 +254,6 @@ def _run_table(result: Mapping[str, Any]) -> str:
   )
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-  def row(cells, tag):
-    return (
-      "<tr>" + "".join(f"<{tag}>{_text(c)}</{tag}>" for c in cells) + "</tr>"
-    )
-
-  body = "".join(row(line, "td") for line in lines)
-  if not head:
-    return f'<table class="facts">{body}</table>'
-  return f"<table>{row(head, 'th')}{body}</table>"
-
-
 def _flat(config: Mapping[str, Any], prefix: str = "") -> str:
   lines = []
   for name, value in config.items():
@@ -303,15 +266,4 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _figure(figure: charts.Figure, alternative: str) -> str:
-  return _image(charts.svg(figure), "svg+xml", alternative)
-
-
-def _image(data: bytes, kind: str, alternative: str) -> str:
-  text = base64.b64encode(data).decode()
-  return (
-    f'<img alt="{_text(alternative)}" src="data:image/{kind};base64,{text}">'
-  )
-
-
-def _text(value: str) -> str:
-  return html.escape(value)
+  return html.image(charts.svg(figure), "svg+xml", alternative)
