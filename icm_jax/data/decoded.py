@@ -122,7 +122,8 @@ def _write(records, view, target, progress) -> None:
 
 def _decode_into(staged, records, view, progress) -> None:
   """Writes `image.npy`, `columns/NAME.npy` and `skipped.json`."""
-  kept, skipped = [], []
+  kept: dict[str, list[np.ndarray]] = {}
+  skipped, num_kept = [], 0
   shape_HWC = (view.size, view.size, view.channels)
 
   def write_header(stream, num_images):
@@ -147,20 +148,26 @@ def _decode_into(staged, records, view, progress) -> None:
     start = write_header(stream, 0)
     for first in range(0, len(records), _CHUNK):
       chunk = records.read(range(first, min(first + _CHUNK, len(records))))
+      rows = []
       for record, image_HWC in zip(chunk, pool.map(read, chunk), strict=True):
         if isinstance(image_HWC, pictures.Unreadable):
           skipped.append((record.name, str(image_HWC)))
         else:
-          kept.append(record.columns)
+          rows.append(record.columns)
           stream.write(image_HWC.tobytes())
+      num_kept += len(rows)
+      # Arrays at once: rows of Python objects would fill more than pictures.
+      for name in rows[0] if rows else ():
+        values = np.array([row[name] for row in rows])
+        kept.setdefault(name, []).append(values)
       progress("decoding", first + len(chunk), len(records))
-    if not kept:
+    if not num_kept:
       raise types.InputError(_nothing_left(skipped))
     stream.seek(0)
-    assert write_header(stream, len(kept)) == start
+    assert write_header(stream, num_kept) == start
   (staged / "columns").mkdir()
-  for name in kept[0]:
-    values_N = np.array([columns[name] for columns in kept])
+  for name, parts in kept.items():
+    values_N = np.concatenate(parts)
     if values_N.dtype.kind == "i":
       values_N = values_N.astype(np.int32)
     np.save(staged / "columns" / f"{name}.npy", values_N)
