@@ -81,7 +81,7 @@ def test_damaged_and_other_files_are_skipped_and_named(tmp_path, faces):
   skipped = {name: why for name, why in builder.info.metadata["skipped"]}
   assert skipped == {
     "ORL_faces/s1/2.pgm": "truncated or damaged",
-    "ORL_faces/s1/3.pgm": "truncated or damaged",
+    "ORL_faces/s1/3.pgm": "not a picture",
     "ORL_faces/s1/4.pgm": "truncated or damaged",
     "ORL_faces/s1/face.pgm": "not sN/N.pgm",
     "ORL_faces/9.pgm": "not sN/N.pgm",

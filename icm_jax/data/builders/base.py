@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
+
+from icm_jax.data import pictures
+from icm_jax.data.builders import files
 
 # Bytes of a shard: what preparing holds in memory.
 SHARD_BYTES = 64 << 20
@@ -77,6 +81,14 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _skip(self, name: str, reason: str) -> None:
     """Notes that `name` is left out; equal reasons are counted together."""
     self.info.metadata["skipped"].append([name, reason])
+
+  def _grey_png(self, path: pathlib.Path, name: str) -> io.BytesIO | None:
+    """A picture of another format as a grey PNG; None if it is skipped."""
+    try:
+      return files.png(pictures.load(path.read_bytes()).convert("L"))
+    except pictures.Unreadable as error:
+      self._skip(name, str(error))
+      return None
 
   def _generate_splits(self, dl_manager, download_config):
     """Writes shard after shard.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
@@ -76,13 +75,9 @@ class OrlFaces(base.ImageBuilder, skip_registration=True):
   ):
     index = 0
     for match in matches:
-      try:
-        with PIL.Image.open(folder / match[0]) as image:
-          # TensorFlow, where it reads prepared data, knows no PGM.
-          encoded = files.png(image)
-      # Decoders raise almost anything on damaged files.
-      except Exception:
-        self._skip(f"{FOLDER}/{match[0]}", "truncated or damaged")
+      # TensorFlow, where it reads prepared data, knows no PGM.
+      encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
+      if encoded is None:
         continue
       yield (
         index,

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
@@ -95,13 +94,9 @@ class YaleFaces(base.ImageBuilder, skip_registration=True):
   ):
     index = 0
     for match in matches:
-      try:
-        with PIL.Image.open(folder / match[0]) as image:
-          # tfds would take the indices of a GIF's palette for grey values.
-          encoded = files.png(image.convert("L"))
-      # Decoders raise almost anything on damaged files.
-      except Exception:
-        self._skip(f"{FOLDER}/{match[0]}", "truncated or damaged")
+      # tfds would take the indices of a GIF's palette for grey values.
+      encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
+      if encoded is None:
         continue
       yield (
         index,
