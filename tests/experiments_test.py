@@ -87,7 +87,7 @@ def test_the_readmes_commands_exist():
   for path in re.findall(r"experiments/configs/\w+\.py", text):
     assert (ROOT / path).exists()
   targets = (ROOT / "Makefile").read_text()
-  for target in re.findall(r"`make (\w+)", text):
+  for target in re.findall(r"`make ([\w-]+)", text):
     assert f"\n{target}:" in targets
   for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
     assert (ROOT / picture).exists()
