@@ -1,5 +1,6 @@
 """Data sets by name, roles, and how they become a problem."""
 
+import os
 import types as types_lib
 
 import jax
@@ -93,6 +94,15 @@ def test_a_folder_of_the_users_own(tmp_path):
   picture(tmp_path / "own" / "four.png")
   again = load(f"folder:{tmp_path / 'own'}", tmp_path)
   assert len(again.images.image_NHWC) == 3
+
+
+def test_names_that_are_no_text_can_be_told(tmp_path):
+  (tmp_path / "own").mkdir()
+  picture(tmp_path / "own" / "a.png")
+  for name in (b"\xff.png", b"\xfe.png"):
+    (tmp_path / "own" / os.fsdecode(name)).write_bytes(b"no picture")
+  data = load(f"folder:{tmp_path / 'own'}", tmp_path)
+  assert sorted(data.skipped) == [("?.png", "not a picture")] * 2
 
 
 def test_two_folders_are_canonical_and_transformed(tmp_path):

@@ -433,7 +433,7 @@ class _FolderRecords:
       data = path.read_bytes()
     except OSError as error:
       data = pictures.Unreadable(f"cannot be read ({error.strerror})")
-    file = path.relative_to(folder).as_posix()
+    file = files.printable(path.relative_to(folder).as_posix())
     columns = {
       "split": "all",
       "file": file,

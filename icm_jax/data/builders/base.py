@@ -80,7 +80,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _skip(self, name: str, reason: str) -> None:
     """Notes that `name` is left out; equal reasons are counted together."""
-    self.info.metadata["skipped"].append([name, reason])
+    self.info.metadata["skipped"].append([files.printable(name), reason])
 
   def _grey_png(self, path: pathlib.Path, name: str) -> io.BytesIO | None:
     """A picture of another format as a grey PNG; None if it is skipped."""

@@ -176,6 +176,11 @@ def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
   return archive
 
 
+def printable(name: str) -> str:
+  """A file's name that a page can hold: "?" for bytes that are no text."""
+  return name.encode("utf-8", "replace").decode()
+
+
 def read_lines(path: pathlib.Path) -> list[str]:
   """Lines of a text file, whatever ends them, without empty ones at the end.
 
