@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-from icm_jax.data.builders import lfw
+from icm_jax.data.builders import files, lfw
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "lfw"
 FOLDER = "lfw-deepfunneled"
@@ -97,7 +97,8 @@ def test_other_names_are_skipped(tmp_path, manual):
   examples, metadata = prepare(tmp_path)
   assert len(examples) == len(NAMES)
   assert dict(metadata["skipped"]) == dict.fromkeys(
-    [f"{FOLDER}/{name}" for name in bad], "not <Name>/<Name>_NNNN.jpg"
+    [files.printable(f"{FOLDER}/{name}") for name in bad],
+    "not <Name>/<Name>_NNNN.jpg",
   )
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-from icm_jax.data.builders import utkface
+from icm_jax.data.builders import files, utkface
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "utkface"
 END = "20170116174525125.jpg.chip.jpg"
@@ -108,7 +108,9 @@ def test_names_without_an_age_are_skipped(tmp_path):
   examples, skipped = prepare(tmp_path)
   assert len(examples) == 1
   assert len(skipped) == len(reasons)
-  assert dict(skipped) == {f"UTKFace/{k}": why for k, why in reasons.items()}
+  assert dict(skipped) == {
+    files.printable(f"UTKFace/{name}"): why for name, why in reasons.items()
+  }
 
 
 def test_damaged_images_are_kept_as_they_are(tmp_path):
