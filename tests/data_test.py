@@ -1,6 +1,7 @@
 """Data sets by name, roles, and how they become a problem."""
 
 import os
+import pathlib
 import types as types_lib
 
 import jax
@@ -117,6 +118,33 @@ def test_two_folders_are_canonical_and_transformed(tmp_path):
   assert list(flat.roles.groups) == ["transformed"]
 
 
+@pytest.mark.parametrize("name", ["fog & rain", "fog|rain", "fog "])
+def test_a_folder_that_no_rule_can_name_is_refused(name, tmp_path):
+  picture(tmp_path / "clean" / "a.png")
+  picture(tmp_path / "bad" / name / "a.png")
+  with pytest.raises(types.InputError, match="cannot be a group"):
+    load(f"folders:{tmp_path / 'clean'},{tmp_path / 'bad'}", tmp_path)
+
+
+def test_files_that_can_be_read_again_are_read(tmp_path, monkeypatch):
+  for name in ("a", "b"):
+    picture(tmp_path / "own" / f"{name}.png")
+  read_bytes = pathlib.Path.read_bytes
+
+  def forbid(path):
+    if path.name == "a.png":
+      raise PermissionError(13, "Permission denied")
+    return read_bytes(path)
+
+  monkeypatch.setattr(pathlib.Path, "read_bytes", forbid)
+  (tmp_path / "own" / "a.png").chmod(0o000)
+  data = load(f"folder:{tmp_path / 'own'}", tmp_path)
+  assert list(data.skipped) == [("a.png", "cannot be read (Permission denied)")]
+  monkeypatch.undo()
+  (tmp_path / "own" / "a.png").chmod(0o644)
+  assert not load(f"folder:{tmp_path / 'own'}", tmp_path).skipped
+
+
 def test_folders_that_cannot_be_used_say_why(tmp_path, monkeypatch):
   (tmp_path / "empty").mkdir()
   picture(tmp_path / "two" / "a.png")
@@ -197,8 +225,11 @@ class Broken(base.ImageBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   name = "broken"
   DESCRIPTION = HOMEPAGE = CITATION = TERMS = "none"
-  COLUMNS = types_lib.MappingProxyType({"number": np.int32})
+  COLUMNS = types_lib.MappingProxyType(
+    {"number": np.int32, "file": tfds.features.Text()}
+  )
   full = True
+  missing = False
 
   def _split_generators(self, dl_manager):
     return {"train": self._generate_examples()}
@@ -208,7 +239,10 @@ class Broken(base.ImageBuilder, skip_registration=True):
       if number == 2 and self.full:
         raise OSError(28, "No space left on device")
       picture = PIL.Image.new("L", (8, 8), number)
-      yield number, {"image": picture, "number": number}
+      example = {"image": picture, "number": number, "file": f"{number}.png"}
+      if self.missing:
+        example["image"] = "/there/is/no/such/file.png"
+      yield number, example
     self._skip("last", "is left out")
 
 
@@ -234,6 +268,18 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(
   assert list(data.skipped) == [("last", "is left out")]
   left = [p.name for p in (tmp_path / "data").rglob("*") if p.is_dir()]
   assert not [name for name in left if "staged" in name or "incomplete" in name]
+
+
+def test_files_that_cannot_be_opened_are_not_taken_for_a_data_set(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sources.SOURCES, "broken", sources.Source(Broken))
+  monkeypatch.setattr(Broken, "full", False)
+  monkeypatch.setattr(Broken, "missing", True)
+  with pytest.raises(types.InputError, match="Not one file of the split train"):
+    load("broken", tmp_path)
+  monkeypatch.setattr(Broken, "missing", False)
+  assert len(load("broken", tmp_path).images.image_NHWC) == 3
 
 
 def test_shards_are_cut_where_they_are_full(tmp_path, monkeypatch):

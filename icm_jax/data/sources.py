@@ -417,7 +417,7 @@ class _FolderRecords:
   def fingerprint(self) -> Any:
     stats = [path.stat() for _, _, path in self._files]
     return [
-      [side, str(path), stat.st_size, stat.st_mtime_ns]
+      [side, str(path), stat.st_size, stat.st_mtime_ns, stat.st_mode]
       for (side, _, path), stat in zip(self._files, stats, strict=True)
     ]
 
@@ -446,7 +446,7 @@ class _FolderRecords:
 def _top(folder: pathlib.Path, path: pathlib.Path) -> str:
   """The first sub-folder on the way from a folder to a file, or ""."""
   inside = path.relative_to(folder)
-  return inside.parts[0] if len(inside.parts) > 1 else ""
+  return files.printable(inside.parts[0]) if len(inside.parts) > 1 else ""
 
 
 def _own(name, root, max_images, image_size, view, progress) -> DataSet:
@@ -465,10 +465,16 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
   records = _FolderRecords(sides, max_images)
   groups = {}
   if kind == "folders":
-    groups = {
-      group: f"side=transformed&folder={group}"
-      for group in records.groups("transformed")
-    } or {"transformed": "side=transformed"}
+    names = records.groups("transformed")
+    for group in names:
+      if group != group.strip() or "&" in group or "|" in group:
+        raise types.InputError(
+          f"The sub-folder {group!r} of {folders[1]} cannot be a group: rules "
+          "use & and |, and leave spaces at the ends out. Rename it."
+        )
+    groups = {group: f"side=transformed&folder={group}" for group in names} or {
+      "transformed": "side=transformed"
+    }
   images, skipped = decoded.decode(
     records, make_view(image_size, view), root / "folders", progress=progress
   )

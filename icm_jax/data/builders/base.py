@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
+from icm_jax import types
 from icm_jax.data import pictures
 from icm_jax.data.builders import files
 
@@ -135,8 +136,13 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       total_bytes += len(record)
       if shard_bytes >= SHARD_BYTES:
         flush()
-    if shard or not staged:
+    if shard:
       flush()
+    if not staged:
+      raise types.InputError(
+        f"Not one file of the split {split} of {self.name} in "
+        f"{self._manual_dir} can be opened. Change their permissions."
+      )
     template = self._get_filename_template(split_name=split)
     # Only now is the number of shards known, which their names hold.
     for index, path in enumerate(staged):
