@@ -1,0 +1,139 @@
+"""Pictures before they are decoded: of prepared data sets, and of folders."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from icm_jax import types
+from icm_jax.data import decoded, pictures
+from icm_jax.data.builders import files
+
+
+class TfdsRecords:
+  """All splits of a prepared tfds data set, one after the other."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder):
+    self._builder = builder
+    self._splits = {
+      name: info.num_examples for name, info in builder.info.splits.items()
+    }
+    self._features = _scalars(builder.info.features)
+
+  def __len__(self) -> int:
+    return sum(self._splits.values())
+
+  def fingerprint(self) -> Any:
+    info = self._builder.info
+    return [
+      info.full_name,
+      [[k, v.num_bytes, v.shard_lengths] for k, v in info.splits.items()],
+    ]
+
+  @functools.cached_property
+  def _opened(self) -> dict[str, Any]:
+    skip = {"image": tfds.decode.SkipDecoding()}
+    return {
+      split: self._builder.as_data_source(split=split, decoders=skip)
+      for split in self._splits
+    }
+
+  def read(self, numbers: range) -> list[decoded.Record]:
+    records, start = [], 0
+    for split, size in self._splits.items():
+      inside = range(
+        max(numbers.start, start) - start,
+        min(numbers.stop, start + size) - start,
+      )
+      if inside:
+        examples = self._opened[split].__getitems__(list(inside))
+        records += [
+          self._record(split, number, example)
+          for number, example in zip(inside, examples, strict=True)
+        ]
+      start += size
+    return records
+
+  def _record(self, split, number, example) -> decoded.Record:
+    columns = {"split": split}
+    for name, path in self._features.items():
+      value = functools.reduce(lambda part, key: part[key], path, example)
+      columns[name] = value.decode() if isinstance(value, bytes) else value
+    name = columns.get("file") or f"{split}[{number}]"
+    return decoded.Record(name, example["image"], columns)
+
+
+def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
+  """Names and paths of numbers and texts among a data set's features."""
+  found = {}
+  for name, feature in features.items():
+    if isinstance(feature, tfds.features.FeaturesDict):
+      found |= _scalars(feature, (*path, name))
+    elif feature.shape == () and not isinstance(
+      feature, (tfds.features.Image, tfds.features.Sequence)
+    ):
+      found[name] = (*path, name)
+  return found
+
+
+class FolderRecords:
+  """Pictures of the user's own folders."""
+
+  def __init__(self, sides: Mapping[str, pathlib.Path], max_images: int):
+    self._files = []
+    for side, folder in sides.items():
+      if not folder.is_dir():
+        raise types.InputError(f"There is no folder {folder}.")
+      found = files.pictures(folder)
+      if not found:
+        raise types.InputError(
+          f"The folder {folder} holds no picture; known suffixes: "
+          f"{', '.join(sorted(files.PICTURE_SUFFIXES))}."
+        )
+      self._files += [(side, folder, path) for path in found]
+    if len(self._files) > max_images:
+      raise types.InputError(
+        f"There are {len(self._files)} pictures, and at most {max_images} are "
+        "allowed; choose a smaller folder, or raise --config.data.max_images."
+      )
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def fingerprint(self) -> Any:
+    stats = [path.stat() for _, _, path in self._files]
+    return [
+      [side, str(path), stat.st_size, stat.st_mtime_ns, stat.st_mode]
+      for (side, _, path), stat in zip(self._files, stats, strict=True)
+    ]
+
+  def groups(self, side: str) -> list[str]:
+    """Names of the first sub-folders of a side that hold pictures."""
+    return sorted({_top(f, p) for s, f, p in self._files if s == side} - {""})
+
+  def read(self, numbers: range) -> list[decoded.Record]:
+    return [self._record(*self._files[number]) for number in numbers]
+
+  def _record(self, side, folder, path) -> decoded.Record:
+    try:
+      data = path.read_bytes()
+    except OSError as error:
+      data = pictures.Unreadable(f"cannot be read ({error.strerror})")
+    file = files.printable(path.relative_to(folder).as_posix())
+    columns = {
+      "split": "all",
+      "file": file,
+      "side": side,
+      "folder": _top(folder, path),
+    }
+    return decoded.Record(file, data, columns)
+
+
+def _top(folder: pathlib.Path, path: pathlib.Path) -> str:
+  """The first sub-folder on the way from a folder to a file, or ""."""
+  inside = path.relative_to(folder)
+  return files.printable(inside.parts[0]) if len(inside.parts) > 1 else ""
