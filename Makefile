@@ -1,24 +1,30 @@
 # make test    the gate: environment, lint, tests
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
 # make data-check  every data set found in SAMPLES, and those of packages
-# make bench   how long a step, and data, take on this machine
+# make bench   how long updates, starting and data take here (bench-step,
+#              bench-startup, bench-parts, bench-data do one of these)
+# make bench-result  how long it takes until all mechanisms are undone; hours
 
 PYTHON ?= python3.11
 SEED ?= 0
 SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
+COMPILED := icm_jax/models/convolution.cc
+TORCH := .venv-torch/installed
 
 # Convolution gradients compile slowly; what was compiled once is kept.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test lint format mnist data-check bench clean
+.PHONY: test lint format mnist data-check clean \
+	bench bench-step bench-startup bench-parts bench-data bench-result
 
-$(INSTALLED): requirements.txt setup.cfg pyproject.toml
+$(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	    --no-build-isolation --editable .
 	touch $@
 
 test: lint
@@ -46,9 +52,30 @@ data-check: $(INSTALLED)
 	  echo "Nothing to check: no folder $(SAMPLES); name one by SAMPLES=DIR."; \
 	fi
 
-bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.step
+# PyTorch has an environment of its own; nothing else here needs it.
+$(TORCH): benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench: bench-step bench-startup bench-parts bench-data
+
+bench-step: $(INSTALLED) $(TORCH)
+	$(BIN)/python -m benchmarks.step --torch=.venv-torch/bin/python $(STEP)
+
+bench-startup: $(INSTALLED)
+	$(BIN)/python -m benchmarks.startup
+
+bench-parts: $(INSTALLED)
+	$(BIN)/python -m benchmarks.parts
+
+bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data
 
+# Long: hours, most of them PyTorch's.
+bench-result: $(INSTALLED) $(TORCH)
+	$(BIN)/python -m benchmarks.time_to_result \
+	    --torch=.venv-torch/bin/python $(RESULT)
+
 clean:
-	rm -rf .venv .cache *.egg-info
+	rm -rf .venv .venv-torch .cache build *.egg-info icm_jax/models/*.so

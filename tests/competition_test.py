@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from icm_jax import competition, types
 from icm_jax.competition import assign, expert_axis, losses, relocation, winners
+from icm_jax.models import convolution
 
 MODES = ("unroll", "vmap")
 
@@ -76,6 +77,17 @@ def plain_step(state, batch, setup):
     average_experts_E=experts_E,
     average_discriminator=discriminator,
   )
+
+
+def largest_leaf(tree):
+  """As an array; a kernel, in all networks here."""
+  return np.asarray(max(jax.tree.leaves(tree), key=lambda leaf: leaf.size))
+
+
+def jit_relocate(state, setup):
+  """Under jit, for one by one its operations take seconds to compile."""
+  tx = setup.expert_tx
+  return jax.jit(lambda s: competition.relocate(s, tx, RELOCATION))(state)
 
 
 jit_groups = jax.jit(winners.group_by_winner, static_argnames="size")
@@ -297,8 +309,32 @@ def test_the_step_is_traced_once_and_reuses_no_key(
 
 
 def test_experts_start_apart(make_setup, make_state):
-  kernel_E = make_state(make_setup()).experts_E["Conv_0"]["kernel"]
+  kernel_E = largest_leaf(make_state(make_setup()).experts_E)
   assert not np.array_equal(kernel_E[0], kernel_E[1])
+
+
+@pytest.mark.parametrize("winner_weight", [0.0, 0.5])
+def test_the_slopes_of_both_losses_differ_by_a_factor(winner_weight):
+  score_EB = jnp.array([[-30.0, 0.3, 2.0], [-40.0, -0.1, 20.0]])
+  winner_B = score_EB.argmax(axis=0)
+  images_B = jnp.arange(3)
+
+  def discriminator(score_EB):
+    return losses.discriminator_loss(
+      score_EB, jnp.zeros(3), winner_B, winner_weight=winner_weight
+    ).mean()
+
+  score_B = score_EB[winner_B, images_B]
+  factor_B = losses.expert_to_discriminator_slope(
+    score_B, 2, winner_weight=winner_weight
+  )
+  np.testing.assert_allclose(
+    factor_B * jax.grad(discriminator)(score_EB)[winner_B, images_B],
+    jax.grad(lambda s: losses.expert_loss(s).mean())(score_B),
+    rtol=1e-5,
+  )
+  lowest = losses.expert_to_discriminator_slope(jnp.array([-1e4]), 2)
+  assert np.isfinite(lowest).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -309,11 +345,25 @@ def test_map_leading_is_vmap(mode):
   np.testing.assert_allclose(out["sum"], [2.0, 5.0, 8.0])
 
 
-def test_the_map_follows_the_backend_and_unknown_ones_are_told():
-  assert expert_axis.resolve("auto") == "unroll"  # Tests run on CPU.
-  assert expert_axis.resolve("vmap") == "vmap"
+def test_what_xla_convolves_on_cpu_is_unrolled():
+  layers = (convolution.Layer(2),)
+  x_EBHWC = jnp.zeros((3, 1, 4, 4, 1))
+  parameters = [convolution.Parameters(jnp.zeros((3, 3, 1, 2)), jnp.zeros(2))]
+
+  def resolve(mode, stack):
+    fn = jax.jit(lambda p, x: stack(x, p, layers))
+    return expert_axis.resolve(mode, fn, (None, 0), parameters, x_EBHWC)
+
+  assert resolve("auto", convolution.plain_stack) == "unroll"
+  assert resolve("auto", lambda x, *_: x) == "vmap"
+  assert resolve("vmap", convolution.plain_stack) == "vmap"
+  compiled = "vmap" if convolution.is_compiled() else "unroll"
+  assert resolve("auto", convolution.stack) == compiled
+
+
+def test_unknown_maps_are_told():
   with pytest.raises(types.InputError, match="auto, unroll, vmap.*'scan'"):
-    expert_axis.resolve("scan")
+    expert_axis.check("scan")
 
 
 def test_assignment_by_hand():
@@ -386,10 +436,10 @@ def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
   state = state.replace(
     step=jnp.int32(4), win_share_E=jnp.array([0.0, 0.6, 0.2, 0.2])
   )
-  new, moved_E = competition.relocate(state, setup.expert_tx, RELOCATION)
+  new, moved_E = jit_relocate(state, setup)
   np.testing.assert_array_equal(moved_E, [True, False, False, False])
-  kernel_E = np.asarray(state.experts_E["Conv_1"]["kernel"])
-  difference = np.asarray(new.experts_E["Conv_1"]["kernel"])[0] - kernel_E[1]
+  kernel_E = largest_leaf(state.experts_E)
+  difference = largest_leaf(new.experts_E)[0] - kernel_E[1]
   relative = difference.std() / np.sqrt((kernel_E[1] ** 2).mean())
   assert 0.08 < relative < 0.12
   part = lambda tree_E, index: jax.tree.map(lambda a_E: a_E[index], tree_E)
@@ -412,7 +462,7 @@ def test_nothing_moves_between_relocations(make_setup, make_state):
   state = make_state(setup).replace(
     step=jnp.int32(3), win_share_E=jnp.array([1.0, 0.0, 0.0])
   )
-  new, moved_E = competition.relocate(state, setup.expert_tx, RELOCATION)
+  new, moved_E = jit_relocate(state, setup)
   assert not moved_E.any()
   chex.assert_trees_all_equal(without_key(new), without_key(state))
 

@@ -97,3 +97,32 @@ def test_the_classifier_gives_a_logit_per_class():
     params, stats, jnp.zeros((2, 8, 8, 1)), train=True
   )
   assert logit_BK.shape == (2, 5)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_networks_that_compute_in_half_precision(norm):
+  module = models.ConvExpert(4, norm)
+  exact = models.from_linen(module, (8, 8, 1))
+  half = models.from_linen(module, (8, 8, 1), compute_dtype="bfloat16")
+  params, stats = exact.init(KEY)
+  x_BHWC = jax.random.uniform(KEY, (2, 8, 8, 1))
+
+  def objective(network):
+    def mean(params):
+      y_BHWC, new_stats = network.apply(params, stats, x_BHWC, train=True)
+      return jnp.mean(y_BHWC**2), (y_BHWC, new_stats)
+
+    return jax.jit(jax.grad(mean, has_aux=True))(params)
+
+  gradients, (y_BHWC, new_stats) = objective(half)
+  assert {
+    leaf.dtype for leaf in jax.tree.leaves((gradients, y_BHWC, new_stats))
+  } == {jnp.dtype("float32")}
+  expected = objective(exact)[1][0]
+  np.testing.assert_allclose(y_BHWC, expected, atol=0.02)
+  assert not np.array_equal(y_BHWC, expected)
+
+
+def test_an_unknown_compute_dtype_is_told():
+  with pytest.raises(types.InputError, match="float32, bfloat16; got 'int8'"):
+    models.from_linen(models.ConvExpert(), (8, 8, 1), compute_dtype="int8")

@@ -64,6 +64,28 @@ def test_resuming_is_exact(six, tmp_path):
   assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_several_steps_a_dispatch_change_nothing(six, tmp_path):
+  whole, _ = six
+  folder = tmp_path / "strides"
+  every = {"every.log": 2, "train.updates_per_dispatch": 2}
+  loop.train(smoke(6, **every), folder)
+  for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  rows = [r for r in files.read_metrics(folder) if "loss/expert" in r]
+  assert [row["step"] for row in rows] == [2, 4, 6]
+  # A run that stopped between two dispatches could not go on with more.
+  with pytest.raises(types.InputError, match="updates_per_dispatch was 2"):
+    loop.train(smoke(6), folder, resume=True)
+
+
+@pytest.mark.parametrize("name", ["train.steps", "every.evaluate"])
+def test_dispatches_must_fit_into_the_run(name, tmp_path):
+  fitting = {"every.log": 2, "train.updates_per_dispatch": 2}
+  config = smoke(4, **(fitting | {name: 5}))
+  with pytest.raises(types.InputError, match=f"{name} must be a multiple.*5"):
+    loop.train(config, tmp_path / "run")
+
+
 def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "cut"

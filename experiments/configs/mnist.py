@@ -76,7 +76,12 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     max_share=1.4,  # Of an equal share; above it, worth copying.
     perturbation=0.05,  # Relative to the size of the parameters.
   )
-  c.train = dict(steps=1_000, batch_size=32)
+  c.train = dict(
+    steps=900,
+    batch_size=32,
+    compute_dtype="float32",  # Or bfloat16, for accelerators; state is float32.
+    updates_per_dispatch=1,  # More may help where a step takes milliseconds.
+  )
   c.classifier = dict(steps=1_500, batch_size=64, learning_rate=2e-3)
   c.evaluation = dict(
     examples=5_000,  # Transformed test images for the result.

@@ -13,19 +13,64 @@ from icm_jax import types
 MODES = ("auto", "unroll", "vmap")
 
 
-def resolve(mode: str) -> str:
-  """Turns "auto" into the mode that suits the default backend.
+def check(mode: str) -> None:
+  """Refuses an unknown mode.
 
   Raises:
-    InputError: the mode is unknown.
+    InputError: names those that are known.
   """
   if mode not in MODES:
     raise types.InputError(
       f"The expert map must be one of {', '.join(MODES)}; got {mode!r}."
     )
-  if mode == "auto":
-    return "unroll" if jax.default_backend() == "cpu" else "vmap"
-  return mode
+
+
+def resolve(
+  mode: str, fn: Callable[..., Any], in_axes: tuple[int | None, ...], *args: Any
+) -> str:
+  """Turns "auto" into the mode that suits a function and the backend.
+
+  On CPU, XLA runs the gradient of a vmapped convolution (a grouped one) tens of
+  times slower than a Python loop, and that of one convolution over many images
+  about twice slower than that of several over few. So "auto" is "unroll" where
+  a function has such convolutions on CPU; elsewhere, and for the compiled ones
+  of `icm_jax.models`, it is "vmap".
+
+  Args:
+    mode: as the user chose it.
+    fn: what is to be mapped.
+    in_axes: as for `map_leading`.
+    *args: arguments of the mapped function.
+
+  Raises:
+    InputError: the mode is unknown.
+  """
+  check(mode)
+  if mode != "auto":
+    return mode
+  if jax.default_backend() != "cpu":
+    return "vmap"
+  one = [
+    arg
+    if axis is None
+    else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arg)
+    for arg, axis in zip(args, in_axes, strict=True)
+  ]
+  has_convolution = _has_convolution(jax.make_jaxpr(fn)(*one).jaxpr)
+  return "unroll" if has_convolution else "vmap"
+
+
+def _has_convolution(jaxpr: Any) -> bool:
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "conv_general_dilated":
+      return True
+    for value in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+    ):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns") and _has_convolution(inner):
+        return True
+  return False
 
 
 def map_leading(
@@ -36,25 +81,21 @@ def map_leading(
   Args:
     fn: function of positional arguments.
     in_axes: 0 for an argument that is mapped, None for one that is shared.
-    mode: "vmap" for accelerators; "unroll" for CPU, where XLA runs the gradient
-      of a vmapped convolution (a grouped one) tens of times slower than a
-      Python loop, and that of one convolution over many images about twice
-      slower than that of several over few.
+    mode: "vmap"; "unroll", a Python loop; or "auto", see `resolve`.
 
   Returns:
     A function of the same arguments; outputs have a new leading axis.
   """
-  if mode == "vmap":
-    return jax.vmap(fn, in_axes=in_axes)
 
-  def unrolled(*args):
-    sizes = {
+  def mapped(*args):
+    if resolve(mode, fn, in_axes, *args) == "vmap":
+      return jax.vmap(fn, in_axes=in_axes)(*args)
+    (size,) = {
       leaf.shape[0]
       for arg, axis in zip(args, in_axes, strict=True)
       if axis is not None
       for leaf in jax.tree.leaves(arg)
     }
-    (size,) = sizes
 
     def call(index):
       return fn(
@@ -67,7 +108,7 @@ def map_leading(
     outs = [call(index) for index in range(size)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
 
-  return unrolled
+  return mapped
 
 
 def select(

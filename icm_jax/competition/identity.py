@@ -30,7 +30,6 @@ def identity_step(
     The state with new experts, its step not counted; and mse_E, float32, the
     error of each expert before this update.
   """
-  mode = expert_axis.resolve(setup.expert_map)
 
   def copy_gradient(params, stats, x_BHWC):
     def objective(params):
@@ -40,7 +39,7 @@ def identity_step(
     return jax.value_and_grad(objective, has_aux=True)(params)
 
   (mse_E, stats_E), grads_E = expert_axis.map_leading(
-    copy_gradient, (0, 0, None), mode=mode
+    copy_gradient, (0, 0, None), mode=setup.expert_map
   )(state.experts_E, state.expert_stats_E, x_BHWC)
   updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
     grads_E, state.expert_opt_E, state.experts_E

@@ -1,4 +1,4 @@
-"""Losses per example; the caller reduces. Each differentiates its first."""
+"""Losses per example; the caller reduces."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ def discriminator_loss(
   won_B = fake_EB[winner_B, jnp.arange(winner_B.shape[0])]
   fake_B = (1.0 - winner_weight) * fake_EB.mean(axis=0) + winner_weight * won_B
   return jax.nn.softplus(-canonical_B) + fake_B
+
+
+def expert_to_discriminator_slope(
+  score_B: jax.Array, num_experts: int, *, winner_weight: float = 0.0
+) -> jax.Array:
+  """How many times the slope of D's loss that of the experts' loss is.
+
+  Both losses see a winner's output through its score alone, so that their
+  gradients in its pixels, and in all before these, differ by this factor. It is
+  negative, for D wants the score to fall. Below a score of -60, where the slope
+  of D's loss is next to the smallest float, the factor is that of -60.
+
+  Args:
+    score_B: logits of the winners' outputs.
+    num_experts: E.
+    winner_weight: as for `discriminator_loss`.
+  """
+  weight = (1.0 - winner_weight) / num_experts + winner_weight
+  return -jnp.exp(-jnp.maximum(score_B, -60.0)) / weight
 
 
 def reconstruction_loss(y_BHWC: jax.Array, target_BHWC: jax.Array) -> jax.Array:

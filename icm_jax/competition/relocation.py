@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from icm_jax import rng, types
@@ -58,17 +59,21 @@ def relocate(
   moved_E = moved_E & due
   key = rng.stream(state.key, "relocate", state.step)
 
-  def perturbed(index, a_E):
+  # One draw for all parameters, for every draw adds to the time of compiling.
+  leaves, structure = jax.tree.flatten(state.experts_E)
+  sizes = [leaf[0].size for leaf in leaves]
+  noise_E = jax.random.normal(key, (moved_E.shape[0], sum(sizes)))
+
+  def perturbed(a_E, noise_E):
     copy_E = a_E[donor_E]
     axes = tuple(range(1, a_E.ndim))
     scale_E = jnp.sqrt(jnp.mean(copy_E**2, axis=axes, keepdims=True))
-    noise_E = jax.random.normal(jax.random.fold_in(key, index), a_E.shape)
-    return copy_E + relocation.perturbation * scale_E * noise_E
+    return copy_E + (
+      relocation.perturbation * scale_E * noise_E.reshape(a_E.shape)
+    )
 
-  leaves, structure = jax.tree.flatten(state.experts_E)
-  copies_E = jax.tree.unflatten(
-    structure, [perturbed(i, leaf) for i, leaf in enumerate(leaves)]
-  )
+  noises_E = jnp.split(noise_E, np.cumsum(sizes)[:-1], axis=1)
+  copies_E = jax.tree.unflatten(structure, map(perturbed, leaves, noises_E))
   stats_E = jax.tree.map(lambda a_E: a_E[donor_E], state.expert_stats_E)
   state = state.replace(
     experts_E=expert_axis.select(moved_E, copies_E, state.experts_E),

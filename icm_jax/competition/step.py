@@ -73,8 +73,7 @@ def competition_step(
     nats), `competition/wins_E` (int32), `competition/moved_E` (bool).
   """
   x_BHWC = batch.transformed_BHWC
-  mode = expert_axis.resolve(setup.expert_map)
-  over = functools.partial(expert_axis.map_leading, mode=mode)
+  over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
 
   # Every expert restores every image.
   restore = functools.partial(setup.expert.apply, train=True)
@@ -90,7 +89,7 @@ def competition_step(
 
   handicap_E = assign.handicap(state.win_share_E, setup.balance)
 
-  def discriminator_objective(discriminator):
+  def discriminator_objective(discriminator, y_EBHWC):
     score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
     won = assign.assign_winners(score_EB, handicap_E)
     loss_B = losses.discriminator_loss(
@@ -99,28 +98,30 @@ def competition_step(
       won.winner_B,
       winner_weight=setup.winner_weight,
     )
-    return loss_B.mean(), won
+    return loss_B.mean(), (won, score_EB)
 
-  (discriminator_loss, won), discriminator_grads = jax.value_and_grad(
-    discriminator_objective, has_aux=True
-  )(state.discriminator)
+  (discriminator_loss, (won, score_EB)), (discriminator_grads, slope_EBHWC) = (
+    jax.value_and_grad(discriminator_objective, argnums=(0, 1), has_aux=True)(
+      state.discriminator, y_EBHWC
+    )
+  )
 
-  # Each winner learns, from the images it won, to look more canonical.
-  def expert_objective(y_BHWC):
-    return losses.expert_loss(score(state.discriminator, y_BHWC)).mean()
-
-  winning_BHWC = y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])]
-  expert_loss, cotangent_BHWC = jax.value_and_grad(expert_objective)(
-    winning_BHWC
+  # Each winner learns, from the images it won, to look more canonical. What the
+  # two losses ask of an output differs by a factor only, so that there is no
+  # need to go through the discriminator again.
+  won_BE = (won.winner_B, jnp.arange(x_BHWC.shape[0]))
+  score_B = score_EB[won_BE]
+  factor_B = losses.expert_to_discriminator_slope(
+    score_B, score_EB.shape[0], winner_weight=setup.winner_weight
   )
   grads_E = winners.winners_gradient(
     setup.expert,
     state.experts_E,
     state.expert_stats_E,
     x_BHWC,
-    cotangent_BHWC,
+    factor_B[:, None, None, None] * slope_EBHWC[won_BE],
     *won,
-    mode=mode,
+    mode=setup.expert_map,
   )
 
   # Winners and the discriminator move; losers stay as they are.
@@ -151,7 +152,7 @@ def competition_step(
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
   state = average.update(state, moved_E, setup.average_steps)
   return state, {
-    "loss/expert": expert_loss,
+    "loss/expert": losses.expert_loss(score_B).mean(),
     "loss/discriminator": discriminator_loss,
     "competition/wins_E": won.wins_E,
     "competition/moved_E": moved_E,

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from icm_jax import types
 from icm_jax.competition import expert_axis
 
-# Images a group: fewer means more, smaller convolutions; more means more empty
-# slots, for each expert's last group is seldom full.
-GROUP_SIZE = 4
+# Images a group, by mode. Of unrolled groups, fewer images mean more, smaller
+# convolutions; more mean more empty slots, for each expert's last group is
+# seldom full. Mapped ones are one operation whatever their number.
+GROUP_SIZE = {"unroll": 4, "vmap": 1}
 
 
 class Groups(NamedTuple):
@@ -29,7 +30,7 @@ class Groups(NamedTuple):
 
 
 def group_by_winner(
-  winner_B: jax.Array, wins_E: jax.Array, *, size: int = GROUP_SIZE
+  winner_B: jax.Array, wins_E: jax.Array, *, size: int
 ) -> Groups:
   """Sorts a batch into groups of `size` images with the same winner.
 
@@ -82,7 +83,7 @@ def winners_gradient(
     cotangent_BHWC: gradient of the loss in the winning output of each image.
     winner_B: int32 in [0, E).
     wins_E: int32, images won by each expert.
-    mode: "unroll" or "vmap".
+    mode: see `expert_axis.map_leading`.
 
   Returns:
     Gradients with the structure of `experts_E`; zero where nothing was won.
@@ -101,7 +102,10 @@ def winners_gradient(
 
     return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
 
-  groups = group_by_winner(winner_B, wins_E)
+  mode = expert_axis.resolve(
+    mode, restore, (0, 0, None), experts_E, stats_E, x_BHWC
+  )
+  groups = group_by_winner(winner_B, wins_E, size=GROUP_SIZE[mode])
 
   def one_group(expert_id, image_S):
     params = jax.tree.map(lambda a_E: a_E[expert_id], experts_E)

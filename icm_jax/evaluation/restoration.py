@@ -132,8 +132,7 @@ def restore(
     x_BHWC: float32 in [0, 1].
     setup: bound before jitting.
   """
-  mode = expert_axis.resolve(setup.expert_map)
-  over = functools.partial(expert_axis.map_leading, mode=mode)
+  over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
   apply = functools.partial(setup.expert.apply, train=False)
   output_EBHWC, _ = over(apply, (0, 0, None))(
     state.average_experts_E, state.expert_stats_E, x_BHWC

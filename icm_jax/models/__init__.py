@@ -1,6 +1,7 @@
 """Networks behind the seam `Network(init, apply)`; only here is flax used."""
 
 from icm_jax.models.classifier import ConvClassifier
+from icm_jax.models.convolution import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import NORMS, from_linen
@@ -11,4 +12,5 @@ __all__ = (
   "ConvDiscriminator",
   "ConvExpert",
   "from_linen",
+  "is_compiled",
 )

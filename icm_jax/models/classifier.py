@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from icm_jax.models import convolution
+
 
 class ConvClassifier(nn.Module):
   """Three 3x3 convolutions with pools, two dense layers; [B, K] logits."""
@@ -15,9 +17,10 @@ class ConvClassifier(nn.Module):
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
     del train
-    h_BHWF = x_BHWC
-    for level in range(3):
-      h_BHWF = nn.elu(nn.Conv(self.features * 2**level, (3, 3))(h_BHWF))
-      h_BHWF = nn.avg_pool(h_BHWF, (2, 2), strides=(2, 2))
+    layers = tuple(
+      convolution.Layer(self.features * 2**level, halve=True)
+      for level in range(3)
+    )
+    h_BHWF = convolution.Stack(layers)(x_BHWC)
     h_BF = h_BHWF.reshape(h_BHWF.shape[0], -1)
     return nn.Dense(self.num_classes)(nn.elu(nn.Dense(self.hidden)(h_BF)))

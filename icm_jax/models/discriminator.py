@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from icm_jax.models import network
+from icm_jax.models import convolution, network
 
 
 class ConvDiscriminator(nn.Module):
@@ -27,12 +27,12 @@ class ConvDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
-    h_BHWF = x_BHWC
-    for level, convolutions in enumerate((3, 2, 2)):
-      for _ in range(convolutions):
-        h_BHWF = nn.Conv(self.features * 2**level, (3, 3))(h_BHWF)
-        h_BHWF = nn.elu(network.Norm(self.norm)(h_BHWF, train=train))
-      h_BHWF = nn.avg_pool(h_BHWF, (2, 2), strides=(2, 2))
+    layers = tuple(
+      convolution.Layer(self.features * 2**level, halve=index == last)
+      for level, last in enumerate((2, 1, 1))
+      for index in range(last + 1)
+    )
+    h_BHWF = network.ConvStack(layers, self.norm)(x_BHWC, train=train)
     h_BF = h_BHWF.reshape(h_BHWF.shape[0], -1)
     h_BF = nn.elu(nn.Dense(self.hidden)(h_BF))
     return nn.Dense(1)(h_BF)[:, 0]

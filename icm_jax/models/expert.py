@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from icm_jax.models import network
+from icm_jax.models import convolution, network
 
 
 class ConvExpert(nn.Module):
@@ -23,8 +23,6 @@ class ConvExpert(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
-    h_BHWF = x_BHWC
-    for _ in range(4):
-      h_BHWF = nn.Conv(self.features, (3, 3))(h_BHWF)
-      h_BHWF = nn.elu(network.Norm(self.norm)(h_BHWF, train=train))
-    return nn.sigmoid(nn.Conv(x_BHWC.shape[-1], (3, 3))(h_BHWF))
+    layers = (convolution.Layer(self.features),) * 4
+    layers += (convolution.Layer(x_BHWC.shape[-1], elu=False),)
+    return nn.sigmoid(network.ConvStack(layers, self.norm)(x_BHWC, train=train))

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
+from icm_jax.models import convolution
 
 NORMS = ("batch", "group", "none")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 def from_linen(
-  module: nn.Module, shape_HWC: tuple[int, int, int]
+  module: nn.Module,
+  shape_HWC: tuple[int, int, int],
+  *,
+  compute_dtype: str = "float32",
 ) -> types.Network:
   """Turns a Linen module into two pure functions.
 
   Args:
     module: its `__call__` takes `(x_BHWC, *, train)`.
     shape_HWC: shape of one image; parameters are made for it.
+    compute_dtype: "float32"; or "bfloat16", which accelerators are faster in.
+      Parameters, statistics, gradients and outputs are float32 all the same.
 
   Returns:
     A `Network` whose params and stats are plain dicts of arrays.
+
+  Raises:
+    InputError: the dtype is unknown.
   """
+  if compute_dtype not in COMPUTE_DTYPES:
+    raise types.InputError(
+      f"The compute dtype must be one of {', '.join(COMPUTE_DTYPES)}; got "
+      f"{compute_dtype!r}."
+    )
   x_BHWC = jnp.zeros((1, *shape_HWC))
 
   def init(key):
     variables = dict(module.init(key, x_BHWC, train=False))
     return variables.pop("params"), variables
 
+  def cast(tree):
+    return jax.tree.map(lambda a: a.astype(compute_dtype), tree)
+
   def apply(params, stats, x_BHWC, *, train: bool):
-    variables = {"params": params, **stats}
-    if not (train and stats):
-      return module.apply(variables, x_BHWC, train=train), stats
-    return module.apply(variables, x_BHWC, train=True, mutable=list(stats))
+    # Statistics keep their dtype: running means need more digits than values.
+    variables = {"params": cast(params), **stats}
+    if train and stats:
+      y, stats = module.apply(
+        variables, cast(x_BHWC), train=True, mutable=list(stats)
+      )
+    else:
+      y = module.apply(variables, cast(x_BHWC), train=train)
+    return y.astype(jnp.float32), stats
 
   return types.Network(init, apply)
 
@@ -58,3 +82,28 @@ class Norm(nn.Module):
     raise types.InputError(
       f"Unknown normalisation {self.kind!r}; known: {', '.join(NORMS)}."
     )
+
+
+class ConvStack(nn.Module):
+  """A stack of convolutions, each perhaps with a normalisation before its ELU.
+
+  Attributes:
+    layers: of the stack.
+    norm: see `Norm`; a layer without ELU has none.
+  """
+
+  layers: tuple[convolution.Layer, ...]
+  norm: str
+
+  @nn.compact
+  def __call__(self, x_BHWC, *, train: bool):
+    if self.norm == "none":
+      return convolution.Stack(self.layers)(x_BHWC)
+    for layer in self.layers:
+      alone = layer._replace(elu=False, halve=False)
+      x_BHWC = convolution.Stack((alone,))(x_BHWC)
+      if layer.elu:
+        x_BHWC = nn.elu(Norm(self.norm)(x_BHWC, train=train))
+      if layer.halve:
+        x_BHWC = nn.avg_pool(x_BHWC, (2, 2), strides=(2, 2))
+    return x_BHWC

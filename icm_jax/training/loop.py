@@ -8,14 +8,14 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icm_jax import competition, rng, types
+from icm_jax import competition, models, rng, types
 from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
@@ -163,13 +163,18 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   clock = Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
+  if jax.default_backend() == "cpu" and not models.is_compiled():
+    reporter.say(
+      "The convolutions were not compiled when the package was installed, for "
+      "want of a C++ compiler perhaps; XLA's are several times slower on CPU."
+    )
   reporter.say("compiling the step")
   raw = problem_lib.draw_raw(
     run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
   )
   step_fn = (
-    jax.jit(functools.partial(raw_step, run=run), donate_argnames=("state",))
-    .lower(abstract[0], jax.eval_shape(lambda raw: raw, raw))
+    jax.jit(functools.partial(raw_steps, run=run), donate_argnames=("state",))
+    .lower(abstract[0], [raw] * config.train.updates_per_dispatch)
     .compile()
   )
   clock.lap("compile")
@@ -202,6 +207,24 @@ def raw_step(
   """Distorts a batch and lets the experts compete for it; to be jitted."""
   batch = problem_lib.make_batch(state.key, state.step, raw, run.mechanisms)
   return competition.competition_step(state, batch, setup=run.setup)
+
+
+def raw_steps(
+  state: types.TrainState,
+  raws: Sequence[problem_lib.Raw],
+  *,
+  run: setup_lib.Run,
+) -> tuple[types.TrainState, types.Metrics]:
+  """Updates for consecutive batches, to be jitted: one dispatch for all.
+
+  Returns:
+    The state after the last, and metrics with a leading axis of updates.
+  """
+  if len(raws) == 1:  # Out of a loop, in which XLA is slow on CPU.
+    state, step_metrics = raw_step(state, raws[0], run=run)
+    return state, jax.tree.map(lambda a: a[None], step_metrics)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
+  return jax.lax.scan(functools.partial(raw_step, run=run), state, stacked)
 
 
 def identity_start(
@@ -285,14 +308,20 @@ def _compete(
     steps=range(first_step, total),
     batch_size=config.train.batch_size,
   )
-  for step, raw in enumerate(raws, start=first_step + 1):
-    state, step_metrics = step_fn(state, raw)
-    pending.append(step_metrics)
+  stride = config.train.updates_per_dispatch
+  for step in range(first_step + stride, total + 1, stride):
+    state, steps_metrics = step_fn(state, [next(raws) for _ in range(stride)])
+    pending.append(steps_metrics)
     stop = stop_requested.is_set()
     save = due(step, config.every.checkpoint, total) or stop
     evaluate = due(step, config.every.evaluate, total)
     if due(step, config.every.log, total) or save or evaluate:
-      row = metrics.summarise(step - len(pending) + 1, jax.device_get(pending))
+      rows = [
+        jax.tree.map(lambda a, i=i: a[i], dispatched)
+        for dispatched in jax.device_get(pending)
+        for i in range(stride)
+      ]
+      row = metrics.summarise(step - len(rows) + 1, rows)
       pending = []
       clock.lap("train")
       writer.write(step, clock.seconds["train"], row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,6 +142,7 @@ _AT_LEAST = {
   "competition.average_steps": 0,
   "train.steps": 0,
   "train.batch_size": 1,
+  "train.updates_per_dispatch": 1,
   "classifier.steps": 1,
   "classifier.batch_size": 1,
   "evaluation.batch_size": 1,
@@ -163,6 +165,16 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
     if value < least:
       raise types.InputError(
         f"--config.{path} must be at least {least}; got {value}."
+      )
+  stride = config.train.updates_per_dispatch
+  for path, steps in (
+    ("train.steps", config.train.steps),
+    *((f"every.{name}", steps) for name, steps in config.every.items()),
+  ):
+    if steps % stride:
+      raise types.InputError(
+        f"--config.{path} must be a multiple of "
+        f"--config.train.updates_per_dispatch, {stride}; got {steps}."
       )
 
 
@@ -247,10 +259,13 @@ def make_setup(
     hidden=config.discriminator.hidden,
     norm=config.discriminator.norm,
   )
-  expert_axis.resolve(config.experts.map)
+  expert_axis.check(config.experts.map)
+  make_network = functools.partial(
+    models.from_linen, compute_dtype=config.train.compute_dtype
+  )
   return types.Setup(
-    expert=models.from_linen(expert, shape_HWC),
-    discriminator=models.from_linen(discriminator, shape_HWC),
+    expert=make_network(expert, shape_HWC),
+    discriminator=make_network(discriminator, shape_HWC),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
     **config.competition,

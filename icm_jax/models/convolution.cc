@@ -1,0 +1,1125 @@
+// Stacks of 3x3 convolutions of small images on a CPU, for XLA.
+//
+// A stack is one layer or more of: convolution with bias, padded by zeros, stride
+// 1; then perhaps ELU; then perhaps means of 2x2 pixels. There are two calls, a
+// stack and its gradients. Arrays are float32 and row-major: images
+// [..., N, H, W, C], kernels [..., 3, 3, I, O], biases [..., O]. Leading axes are
+// those of groups, such as experts, each of which has kernels of its own; an
+// array may have 1 where others have more, and is then shared.
+//
+// XLA's own convolutions leave more than half of a CPU's arithmetic unused for
+// these shapes, and those of kernels' gradients nine tenths. Here an image stays
+// in the cache of a core from the first layer to the last; and where both sides
+// have channels enough, convolutions are done by Winograd's minimal filtering
+// F(2x2, 3x3): 16 products for 4 outputs in place of 36 (Lavin & Gray, Fast
+// algorithms for convolutional neural networks, CVPR 2016, Sec. 4.1).
+//
+// A result does not depend on the number of threads: how sums are split depends
+// on shapes alone.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+
+// ---------------------------------------------------------------------------
+// Vectors of 8 floats; a compiler splits them where a machine has shorter ones.
+
+constexpr int64_t kLanes = 8;
+typedef float Vec __attribute__((vector_size(32)));
+typedef int32_t IntVec __attribute__((vector_size(32)));
+
+inline Vec Load(const float* from) {
+  Vec value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+inline void Store(float* to, Vec value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+// The first `count` of a vector, others 0; and the same to memory.
+inline Vec LoadSome(const float* from, int64_t count) {
+  if (count >= kLanes) return Load(from);
+  Vec value = {};
+  std::memcpy(&value, from, count * sizeof(float));
+  return value;
+}
+
+inline void StoreSome(float* to, Vec value, int64_t count) {
+  if (count >= kLanes) {
+    Store(to, value);
+  } else {
+    std::memcpy(to, &value, count * sizeof(float));
+  }
+}
+
+inline Vec Same(float v) { return Vec{v, v, v, v, v, v, v, v}; }
+
+inline float Sum(Vec v) {
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+// exp(x) - 1 for x <= 0, to about 2e-7: exp(x) = 2^n 2^f with a whole n, f in
+// [-0.5, 0.5], and 2^f by Chebyshev's polynomial of degree 5 that is 1 at 0.
+inline Vec ExpMinusOne(Vec x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds.
+  const Vec t = (x > -87.0f ? x : Same(-87.0f)) * 1.44269504f;
+  const Vec shifted = t + kRound;
+  const Vec f = t - (shifted - kRound);
+  Vec p = Same(0.00133908674f);
+  p = p * f + 0.00966637369f;
+  p = p * f + 0.055503571f;
+  p = p * f + 0.240223489f;
+  p = p * f + 0.693147188f;
+  p = p * f + 1.0f;
+  IntVec bits, n;
+  std::memcpy(&bits, &p, sizeof(bits));
+  std::memcpy(&n, &shifted, sizeof(n));
+  bits += n << 23;
+  std::memcpy(&p, &bits, sizeof(p));
+  return p - 1.0f;
+}
+
+// What is not a number stays none.
+inline Vec Elu(Vec x) { return x <= 0.0f ? ExpMinusOne(x) : x; }
+
+// The derivative of ELU where its value is y.
+inline Vec EluSlope(Vec y) { return y > 0.0f ? Same(1.0f) : y + 1.0f; }
+
+// ---------------------------------------------------------------------------
+// Memory and threads.
+
+inline int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// What a thread keeps memory for, from one task to the next: for a call that it
+// answers, and for an image that it works on, perhaps within that call.
+enum Use { kPrepared, kSums, kPadded, kNext, kPlain, kLeft, kRight, kUses };
+
+// Memory of at least this many floats; what is in it is left from before.
+float* Memory(Use use, int64_t size) {
+  thread_local std::vector<float> memory[kUses];
+  if (static_cast<int64_t>(memory[use].size()) < size + 16) {
+    memory[use].assign(size + 16, 0.0f);
+  }
+  auto address = reinterpret_cast<uintptr_t>(memory[use].data());
+  return reinterpret_cast<float*>((address + 63) & ~uintptr_t{63});
+}
+
+// Asks for large pages where a result will be written. XLA returns its memory
+// after every execution; to get it back by pages of 4 KiB takes a tenth of a
+// step. The advice may reach a little beyond the result; it changes no content.
+void WantLargePages(float* to, int64_t size) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = 2 << 20;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(to);
+  const uintptr_t last = first + size * sizeof(float);
+  if (last - first < kPage / 4) return;
+  const uintptr_t begin = first & ~(kPage - 1);
+  const uintptr_t end = (last + kPage - 1) & ~(kPage - 1);
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+// Calls task(0) ... task(count - 1), the caller's thread among the workers, so
+// that it can wait for none that has not begun.
+template <typename Task>
+void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Task& task) {
+  struct Progress {
+    std::atomic<int64_t> next{0};
+    std::atomic<int64_t> done{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  auto progress = std::make_shared<Progress>();
+  auto work = [progress, count, &task] {
+    for (;;) {
+      const int64_t index = progress->next.fetch_add(1);
+      if (index >= count) return;  // `task` may be gone; it is not touched.
+      task(index);
+      if (progress->done.fetch_add(1) + 1 == count) {
+        std::lock_guard<std::mutex> lock(progress->mutex);
+        progress->finished.notify_all();
+      }
+    }
+  };
+  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(decltype(work)(work));
+  work();
+  std::unique_lock<std::mutex> lock(progress->mutex);
+  progress->finished.wait(lock, [&] { return progress->done == count; });
+}
+
+// ---------------------------------------------------------------------------
+// Layers, and images between them. Inside of a stack, more than kFew channels
+// are filled up with zeros to whole vectors: to "lanes". An image with a border
+// of zeros, one pixel wide, is called padded, one without it plain.
+
+// Channels up to this many are few: products with them are not worth a
+// transform, and vectors run over the other side's channels.
+constexpr int64_t kFew = 4;
+
+inline int64_t Lanes(int64_t channels) {
+  return channels <= kFew ? channels : RoundUp(channels, kLanes);
+}
+
+struct Layer {
+  int64_t height, width, in, out;  // in, out: channels.
+  bool elu, halve;
+
+  int64_t tile_rows() const { return (height + 1) / 2; }
+  int64_t tile_columns() const { return (width + 1) / 2; }
+  int64_t tiles() const { return tile_rows() * tile_columns(); }
+  // With the border, and the rest of the last tiles.
+  int64_t padded_height() const { return 2 * tile_rows() + 2; }
+  int64_t padded_width() const { return 2 * tile_columns() + 2; }
+  int64_t padded_pixels() const { return padded_height() * padded_width(); }
+  int64_t in_lanes() const { return Lanes(in); }
+  int64_t out_lanes() const { return Lanes(out); }
+  bool few_in() const { return in <= kFew; }
+  bool few_out() const { return out <= kFew; }
+  bool direct() const { return few_in() || few_out(); }
+  int64_t in_size() const { return height * width * in; }
+  int64_t out_size() const { return height * width * out; }  // Before halving.
+  int64_t kernel_size() const { return 9 * in * out; }
+
+  // The layer that takes gradients back: the kernel turned by half a circle.
+  Layer turned() const { return {height, width, out, in, false, false}; }
+};
+
+// Where an image lies whose rows may have a border between them.
+struct Plane {
+  float* data;
+  int64_t row;  // In floats, from one row to the next.
+};
+
+Plane InsideOf(float* padded, const Layer& layer, int64_t lanes) {
+  const int64_t row = layer.padded_width() * lanes;
+  return {padded + row + lanes, row};
+}
+
+void ZeroBorder(float* padded, const Layer& layer, int64_t lanes) {
+  const int64_t row = layer.padded_width() * lanes;
+  std::fill_n(padded, row, 0.0f);
+  for (int64_t i = 1; i <= layer.height; ++i) {
+    std::fill_n(padded + i * row, lanes, 0.0f);
+    std::fill(padded + i * row + (layer.width + 1) * lanes,
+              padded + (i + 1) * row, 0.0f);
+  }
+  std::fill(padded + (layer.height + 1) * row,
+            padded + layer.padded_height() * row, 0.0f);
+}
+
+// Copies pixels whose channels lie side by side to such with lanes, and back.
+void ToLanes(const float* from, int64_t height, int64_t width, int64_t channels,
+             Plane to) {
+  const int64_t lanes = Lanes(channels);
+  for (int64_t i = 0; i < height; ++i) {
+    const float* source = from + i * width * channels;
+    float* pixel = to.data + i * to.row;
+    if (channels == lanes) {
+      std::copy_n(source, width * channels, pixel);
+      continue;
+    }
+    for (int64_t j = 0; j < width; ++j, pixel += lanes, source += channels) {
+      std::copy_n(source, channels, pixel);
+      std::fill(pixel + channels, pixel + lanes, 0.0f);
+    }
+  }
+}
+
+void FromLanes(Plane from, int64_t height, int64_t width, int64_t channels,
+               float* to) {
+  const int64_t lanes = Lanes(channels);
+  for (int64_t i = 0; i < height; ++i) {
+    const float* pixel = from.data + i * from.row;
+    if (channels == lanes) {
+      to = std::copy_n(pixel, width * channels, to);
+      continue;
+    }
+    for (int64_t j = 0; j < width; ++j, pixel += lanes) {
+      to = std::copy_n(pixel, channels, to);
+    }
+  }
+}
+
+// Means of 2x2 pixels; an odd side loses its last row.
+void Halve(Plane from, int64_t height, int64_t width, int64_t lanes, Plane to) {
+  for (int64_t i = 0; i < height / 2; ++i) {
+    const float* upper = from.data + 2 * i * from.row;
+    const float* lower = upper + from.row;
+    float* mean = to.data + i * to.row;
+    for (int64_t j = 0; j < width / 2; ++j) {
+      for (int64_t c = 0; c < lanes; ++c) {
+        const int64_t left = 2 * j * lanes + c, right = left + lanes;
+        mean[j * lanes + c] = 0.25f * ((upper[left] + upper[right]) +
+                                       (lower[left] + lower[right]));
+      }
+    }
+  }
+}
+
+// The gradient before ELU and halving, padded, from that in a layer's result,
+// which has lanes; y is the layer's value before it was halved.
+void BackThroughActivation(const float* gradient, const float* y,
+                           const Layer& layer, float* padded) {
+  const int64_t lanes = layer.out_lanes();
+  const Plane to = InsideOf(padded, layer, lanes);
+  for (int64_t i = 0; i < layer.height; ++i) {
+    float* out = to.data + i * to.row;
+    const float* value = y + i * layer.width * layer.out;
+    for (int64_t j = 0; j < layer.width; ++j, out += lanes, value += layer.out) {
+      const float* in = gradient + (i * layer.width + j) * lanes;
+      float scale = 1.0f;
+      if (layer.halve) {
+        const int64_t half = layer.width / 2;
+        if (i / 2 >= layer.height / 2 || j / 2 >= half) {
+          std::fill_n(out, lanes, 0.0f);  // Lost when it was halved.
+          continue;
+        }
+        in = gradient + (i / 2 * half + j / 2) * lanes;
+        scale = 0.25f;
+      }
+      if (layer.out == lanes && lanes % kLanes == 0) {
+        for (int64_t c = 0; c < lanes; c += kLanes) {
+          const Vec g = scale * Load(in + c);
+          Store(out + c, layer.elu ? g * EluSlope(Load(value + c)) : g);
+        }
+        continue;
+      }
+      for (int64_t c = 0; c < layer.out; ++c) {
+        const bool bent = layer.elu && !(value[c] > 0.0f);
+        out[c] = scale * in[c] * (bent ? value[c] + 1.0f : 1.0f);
+      }
+      std::fill(out + layer.out, out + lanes, 0.0f);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------
+// Winograd's transforms. Points are numbered 4 * row + column.
+
+constexpr int64_t kPoints = 16;
+constexpr int64_t kStrip = 48;  // Tiles whose products stay in the cache.
+
+// From one point to the next, of a strip of tiles; odd in lines of the cache,
+// so that the points of a tile do not compete for the same few of them.
+inline int64_t PointStride(int64_t lanes) { return kStrip * lanes + 16; }
+
+// d -> B'd B, of a 4x4 tile; row by row, for there are 16 registers.
+inline void TransformInput(const float* tile, int64_t row, int64_t lanes,
+                           float* to, int64_t stride) {
+  for (int64_t c = 0; c < lanes; c += kLanes) {
+    const float* d = tile + c;
+    float* out = to + c;
+    const auto store = [&](int i, const Vec t[4]) {
+      Store(out + 4 * i * stride, t[0] - t[2]);
+      Store(out + (4 * i + 1) * stride, t[1] + t[2]);
+      Store(out + (4 * i + 2) * stride, t[2] - t[1]);
+      Store(out + (4 * i + 3) * stride, t[1] - t[3]);
+    };
+    Vec t[4], d1[4], d2[4];
+    for (int j = 0; j < 4; ++j) {
+      d2[j] = Load(d + 2 * row + j * lanes);
+      t[j] = Load(d + j * lanes) - d2[j];
+    }
+    store(0, t);
+    for (int j = 0; j < 4; ++j) {
+      d1[j] = Load(d + row + j * lanes);
+      t[j] = d1[j] + d2[j];
+    }
+    store(1, t);
+    for (int j = 0; j < 4; ++j) t[j] = d2[j] - d1[j];
+    store(2, t);
+    for (int j = 0; j < 4; ++j) {
+      t[j] = d1[j] - Load(d + 3 * row + j * lanes);
+    }
+    store(3, t);
+  }
+}
+
+// m -> A'm A, from 16 points to 2x2 outputs.
+inline void TransformOutput(const float* from, int64_t stride, Vec y[2][2]) {
+  Vec t[2][4];
+  for (int j = 0; j < 4; ++j) {
+    const Vec m0 = Load(from + j * stride), m1 = Load(from + (4 + j) * stride);
+    const Vec m2 = Load(from + (8 + j) * stride);
+    const Vec m3 = Load(from + (12 + j) * stride);
+    t[0][j] = m0 + m1 + m2;
+    t[1][j] = m1 - m2 - m3;
+  }
+  for (int i = 0; i < 2; ++i) {
+    y[i][0] = t[i][0] + t[i][1] + t[i][2];
+    y[i][1] = t[i][1] - t[i][2] - t[i][3];
+  }
+}
+
+// g -> A g A', from the gradient in 2x2 outputs to that in 16 points. The
+// outputs lie one row and one pixel inside of the tile.
+inline void TransformGradient(const float* tile, int64_t row, int64_t lanes,
+                              float* to, int64_t stride) {
+  for (int64_t c = 0; c < lanes; c += kLanes) {
+    Vec t[4][2];
+    for (int j = 0; j < 2; ++j) {
+      const Vec g0 = Load(tile + row + (j + 1) * lanes + c);
+      const Vec g1 = Load(tile + 2 * row + (j + 1) * lanes + c);
+      t[0][j] = g0;
+      t[1][j] = g0 + g1;
+      t[2][j] = g0 - g1;
+      t[3][j] = -g1;
+    }
+    for (int i = 0; i < 4; ++i) {
+      float* out = to + 4 * i * stride + c;
+      Store(out, t[i][0]);
+      Store(out + stride, t[i][0] + t[i][1]);
+      Store(out + 2 * stride, t[i][0] - t[i][1]);
+      Store(out + 3 * stride, -t[i][1]);
+    }
+  }
+}
+
+// w -> G w G', from 3x3 weights to 16 points: [16, in_lanes, out_lanes].
+void TransformKernel(const float* kernel, const Layer& s, float* to) {
+  const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
+  std::fill_n(to, kPoints * point, 0.0f);
+  for (int64_t i = 0; i < s.in; ++i) {
+    for (int64_t o = 0; o < s.out; o += kLanes) {
+      const float* w = kernel + i * s.out + o;
+      float* u = to + i * s.out_lanes() + o;
+      Vec t[4][3];
+      for (int j = 0; j < 3; ++j) {
+        const Vec w0 = LoadSome(w + j * tap, s.out - o);
+        const Vec w1 = LoadSome(w + (3 + j) * tap, s.out - o);
+        const Vec w2 = LoadSome(w + (6 + j) * tap, s.out - o);
+        t[0][j] = w0;
+        t[1][j] = 0.5f * (w0 + w1 + w2);
+        t[2][j] = 0.5f * (w0 - w1 + w2);
+        t[3][j] = w2;
+      }
+      for (int k = 0; k < 4; ++k) {
+        Store(u + (4 * k) * point, t[k][0]);
+        Store(u + (4 * k + 1) * point, 0.5f * (t[k][0] + t[k][1] + t[k][2]));
+        Store(u + (4 * k + 2) * point, 0.5f * (t[k][0] - t[k][1] + t[k][2]));
+        Store(u + (4 * k + 3) * point, t[k][2]);
+      }
+    }
+  }
+}
+
+// m -> G'm G, from the gradient in 16 points to that in 3x3 weights.
+void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
+  const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
+  for (int64_t i = 0; i < s.in; ++i) {
+    for (int64_t o = 0; o < s.out; o += kLanes) {
+      const float* m = from + i * s.out_lanes() + o;
+      float* w = kernel + i * s.out + o;
+      const auto store = [&](int k, Vec value) {
+        StoreSome(w + k * tap, value, s.out - o);
+      };
+      Vec t[3][4];
+      for (int j = 0; j < 4; ++j) {
+        const Vec m1 = Load(m + (4 + j) * point), m2 = Load(m + (8 + j) * point);
+        t[0][j] = Load(m + j * point) + 0.5f * (m1 + m2);
+        t[1][j] = 0.5f * (m1 - m2);
+        t[2][j] = 0.5f * (m1 + m2) + Load(m + (12 + j) * point);
+      }
+      for (int k = 0; k < 3; ++k) {
+        store(3 * k, t[k][0] + 0.5f * (t[k][1] + t[k][2]));
+        store(3 * k + 1, 0.5f * (t[k][1] - t[k][2]));
+        store(3 * k + 2, 0.5f * (t[k][1] + t[k][2]) + t[k][3]);
+      }
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------
+// Products of small matrices, in registers.
+
+// c[kRows, kVecs * 8] = a[kRows, depth] b[depth, ...].
+template <int kRows, int kVecs>
+inline void Multiply(const float* a, int64_t a_row, const float* b,
+                     int64_t b_row, int64_t depth, float* c, int64_t c_row) {
+  Vec sum[kRows][kVecs] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec right[kVecs];
+    for (int v = 0; v < kVecs; ++v) right[v] = Load(b + k * b_row + v * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec left = Same(a[r * a_row + k]);
+      for (int v = 0; v < kVecs; ++v) sum[r][v] += left * right[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) {
+      Store(c + r * c_row + v * kLanes, sum[r][v]);
+    }
+  }
+}
+
+// c[kRows, kVecs * 8] += a[depth, kRows]' b[depth, ...].
+template <int kRows, int kVecs>
+inline void MultiplyAdd(const float* a, int64_t a_row, const float* b,
+                        int64_t b_row, int64_t depth, float* c, int64_t c_row) {
+  Vec sum[kRows][kVecs];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = Load(c + r * c_row + v * kLanes);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec right[kVecs];
+    for (int v = 0; v < kVecs; ++v) right[v] = Load(b + k * b_row + v * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec left = Same(a[k * a_row + r]);
+      for (int v = 0; v < kVecs; ++v) sum[r][v] += left * right[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) {
+      Store(c + r * c_row + v * kLanes, sum[r][v]);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------
+// One image and one layer; `padded` is the input, results have lanes.
+
+// By Winograd; `points` are the transformed kernel. No bias is nullptr.
+void ForwardTiles(const float* padded, const float* points, const float* bias,
+                  const Layer& s, Plane y) {
+  const int64_t in = s.in_lanes(), out = s.out_lanes();
+  float* inputs = Memory(kLeft, kPoints * PointStride(in));
+  float* products = Memory(kRight, kPoints * PointStride(out));
+  const int64_t row = s.padded_width() * in, columns = s.tile_columns();
+  for (int64_t first = 0; first < s.tiles(); first += kStrip) {
+    const int64_t count = std::min(kStrip, s.tiles() - first);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t i = (first + t) / columns, j = (first + t) % columns;
+      TransformInput(padded + 2 * i * row + 2 * j * in, row, in,
+                     inputs + t * in, PointStride(in));
+    }
+    // Rows beyond `count` hold what an earlier strip left; nobody reads them.
+    for (int64_t p = 0; p < kPoints; ++p) {
+      const float* a = inputs + p * PointStride(in);
+      const float* b = points + p * in * out;
+      float* c = products + p * PointStride(out);
+      for (int64_t t = 0; t < count; t += 6) {
+        int64_t o = 0;
+        for (; o + 2 * kLanes <= out; o += 2 * kLanes) {
+          Multiply<6, 2>(a + t * in, in, b + o, out, in, c + t * out + o, out);
+        }
+        if (o < out) {
+          Multiply<6, 1>(a + t * in, in, b + o, out, in, c + t * out + o, out);
+        }
+      }
+    }
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t i = 2 * ((first + t) / columns);
+      const int64_t j = 2 * ((first + t) % columns);
+      const int64_t rows = std::min<int64_t>(2, s.height - i);
+      const int64_t pixels = std::min<int64_t>(2, s.width - j);
+      for (int64_t o = 0; o < out; o += kLanes) {
+        Vec tile[2][2];
+        TransformOutput(products + t * out + o, PointStride(out), tile);
+        const Vec shift = bias ? Load(bias + o) : Vec{};
+        for (int64_t di = 0; di < rows; ++di) {
+          for (int64_t dj = 0; dj < pixels; ++dj) {
+            const Vec value = tile[di][dj] + shift;
+            Store(y.data + (i + di) * y.row + (j + dj) * out + o,
+                  s.elu ? Elu(value) : value);
+          }
+        }
+      }
+    }
+  }
+}
+
+// With few channels on either side. `kernel` is [9, in_lanes, out_lanes] where
+// few come in, and [9, out, in_lanes] where few go out. The last pixels of a row
+// may be done twice; a row that is narrower than a block is done with pixels
+// beyond it, which are not stored.
+void ForwardDirect(const float* padded, const float* kernel, const float* bias,
+                   const Layer& s, Plane y) {
+  constexpr int kPixels = 6;
+  const int64_t in = s.in_lanes(), out = s.out_lanes();
+  const int64_t row = s.padded_width() * in;
+  const int64_t pixels = std::min<int64_t>(kPixels, s.width);
+  for (int64_t i = 0; i < s.height; ++i) {
+    for (int64_t first = 0; first < s.width; first += pixels) {
+      const int64_t j = std::min(first, s.width - pixels);
+      const float* corner = padded + i * row + j * in;
+      float* to = y.data + i * y.row + j * out;
+      if (s.few_out()) {
+        for (int64_t o = 0; o < out; ++o) {
+          Vec sum[kPixels] = {};
+          float single[kPixels] = {};
+          for (int tap = 0; tap < 9; ++tap) {
+            const float* x = corner + (tap / 3) * row + (tap % 3) * in;
+            const float* w = kernel + (tap * out + o) * in;
+            for (int64_t c = 0; s.few_in() && c < in; ++c) {
+              for (int p = 0; p < kPixels; ++p) single[p] += x[p * in + c] * w[c];
+            }
+            for (int64_t c = 0; !s.few_in() && c < in; c += kLanes) {
+              const Vec weight = Load(w + c);
+              for (int p = 0; p < kPixels; ++p) {
+                sum[p] += Load(x + p * in + c) * weight;
+              }
+            }
+          }
+          for (int64_t p = 0; p < pixels; ++p) {
+            const float value =
+                single[p] + Sum(sum[p]) + (bias ? bias[o] : 0.0f);
+            to[p * out + o] = s.elu ? Elu(Same(value))[0] : value;
+          }
+        }
+        continue;
+      }
+      for (int64_t o = 0; o < out; o += kLanes) {
+        const Vec shift = bias ? Load(bias + o) : Vec{};
+        Vec sum[kPixels];
+        for (int p = 0; p < kPixels; ++p) sum[p] = shift;
+        for (int tap = 0; tap < 9; ++tap) {
+          const float* x = corner + (tap / 3) * row + (tap % 3) * in;
+          for (int64_t c = 0; c < in; ++c) {
+            const Vec w = Load(kernel + (tap * in + c) * out + o);
+            for (int p = 0; p < kPixels; ++p) sum[p] += Same(x[p * in + c]) * w;
+          }
+        }
+        for (int64_t p = 0; p < pixels; ++p) {
+          Store(to + p * out + o, s.elu ? Elu(sum[p]) : sum[p]);
+        }
+      }
+    }
+  }
+}
+
+void Forward(const float* padded, const float* prepared, const float* bias,
+             const Layer& layer, Plane y) {
+  (layer.direct() ? ForwardDirect : ForwardTiles)(padded, prepared, bias, layer,
+                                                  y);
+}
+
+// Adds to `points`, the gradient in the transformed kernel, and to `bias`.
+void KernelGradientTiles(const float* padded, const float* gradient,
+                         const Layer& s, float* points, float* bias) {
+  const int64_t in = s.in_lanes(), out = s.out_lanes();
+  float* inputs = Memory(kLeft, kPoints * PointStride(in));
+  float* gradients = Memory(kRight, kPoints * PointStride(out));
+  const int64_t columns = s.tile_columns();
+  const int64_t row = s.padded_width() * in;
+  const int64_t gradient_row = s.padded_width() * out;
+  for (int64_t first = 0; first < s.tiles(); first += kStrip) {
+    const int64_t count = std::min(kStrip, s.tiles() - first);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t i = (first + t) / columns, j = (first + t) % columns;
+      TransformInput(padded + 2 * i * row + 2 * j * in, row, in,
+                     inputs + t * in, PointStride(in));
+      TransformGradient(gradient + 2 * i * gradient_row + 2 * j * out,
+                        gradient_row, out, gradients + t * out, PointStride(out));
+    }
+    // The point (1, 1) of A g A' is the sum of a tile.
+    for (int64_t t = 0; t < count; ++t) {
+      for (int64_t o = 0; o < out; o += kLanes) {
+        const float* sum = gradients + 5 * PointStride(out) + t * out + o;
+        Store(bias + o, Load(bias + o) + Load(sum));
+      }
+    }
+    for (int64_t p = 0; p < kPoints; ++p) {
+      const float* a = inputs + p * PointStride(in);
+      const float* b = gradients + p * PointStride(out);
+      float* c = points + p * in * out;
+      for (int64_t i = 0; i < in; i += 4) {
+        int64_t o = 0;
+        for (; o + 2 * kLanes <= out; o += 2 * kLanes) {
+          MultiplyAdd<4, 2>(a + i, in, b + o, out, count, c + i * out + o, out);
+        }
+        if (o < out) {
+          MultiplyAdd<4, 1>(a + i, in, b + o, out, count, c + i * out + o, out);
+        }
+      }
+    }
+  }
+}
+
+// Adds to `taps`, [9, in_lanes, out_lanes], and to `bias`.
+void KernelGradientDirect(const float* padded, const float* gradient,
+                          const Layer& s, float* taps, float* bias) {
+  const int64_t in = s.in_lanes(), out = s.out_lanes();
+  const int64_t row = s.padded_width() * in;
+  const int64_t gradient_row = s.padded_width() * out;
+  for (int64_t i = 0; i < s.height; ++i) {
+    const float* g_row = gradient + (i + 1) * gradient_row + out;
+    const float* x_row = padded + i * row;
+    if (s.few_out()) {
+      for (int64_t o = 0; o < out; ++o) {
+        for (int64_t j = 0; j < s.width; ++j) bias[o] += g_row[j * out + o];
+        for (int64_t c = 0; c < in; c += s.few_in() ? 1 : kLanes) {
+          Vec sum[9] = {};
+          float single[9] = {};
+          for (int64_t j = 0; j < s.width; ++j) {
+            const float g = g_row[j * out + o];
+            const float* x = x_row + j * in + c;
+            for (int tap = 0; tap < 9; ++tap) {
+              const float* at = x + (tap / 3) * row + (tap % 3) * in;
+              if (s.few_in()) {
+                single[tap] += g * at[0];
+              } else {
+                sum[tap] += Same(g) * Load(at);
+              }
+            }
+          }
+          for (int tap = 0; tap < 9; ++tap) {
+            for (int64_t l = 0; l < (s.few_in() ? 1 : kLanes); ++l) {
+              taps[(tap * in + c + l) * out + o] +=
+                  s.few_in() ? single[tap] : sum[tap][l];
+            }
+          }
+        }
+      }
+      continue;
+    }
+    for (int64_t o = 0; o < out; o += kLanes) {
+      Vec total = Load(bias + o);
+      for (int64_t j = 0; j < s.width; ++j) total += Load(g_row + j * out + o);
+      Store(bias + o, total);
+      for (int64_t c = 0; c < in; ++c) {
+        Vec sum[9];
+        for (int tap = 0; tap < 9; ++tap) {
+          sum[tap] = Load(taps + (tap * in + c) * out + o);
+        }
+        for (int64_t j = 0; j < s.width; ++j) {
+          const Vec g = Load(g_row + j * out + o);
+          const float* x = x_row + j * in + c;
+          for (int tap = 0; tap < 9; ++tap) {
+            sum[tap] += Same(x[(tap / 3) * row + (tap % 3) * in]) * g;
+          }
+        }
+        for (int tap = 0; tap < 9; ++tap) {
+          Store(taps + (tap * in + c) * out + o, sum[tap]);
+        }
+      }
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------
+// Kernels in the form that an image is multiplied with.
+
+int64_t PreparedSize(const Layer& s) {
+  return (s.direct() ? 9 : kPoints) * s.in_lanes() * s.out_lanes();
+}
+
+void PrepareKernel(const float* kernel, const Layer& s, float* to) {
+  if (!s.direct()) {
+    TransformKernel(kernel, s, to);
+    return;
+  }
+  const int64_t in = s.in_lanes(), out = s.out_lanes();
+  std::fill_n(to, PreparedSize(s), 0.0f);
+  for (int64_t tap = 0; tap < 9; ++tap) {
+    for (int64_t i = 0; i < s.in; ++i) {
+      for (int64_t o = 0; o < s.out; ++o) {
+        const float w = kernel[(tap * s.in + i) * s.out + o];
+        to[s.few_out() ? (tap * s.out + o) * in + i
+                       : (tap * in + i) * out + o] = w;
+      }
+    }
+  }
+}
+
+// [9, in, out] to [9, out, in], the taps in reverse.
+void TurnKernel(const float* kernel, const Layer& s, float* to) {
+  for (int64_t tap = 0; tap < 9; ++tap) {
+    const float* from = kernel + (8 - tap) * s.in * s.out;
+    for (int64_t o = 0; o < s.out; ++o) {
+      for (int64_t i = 0; i < s.in; ++i) *to++ = from[i * s.out + o];
+    }
+  }
+}
+
+// The inverse, for gradients: from sums over images to a kernel.
+void FinishKernelGradient(const float* sum, const Layer& s, float* kernel) {
+  if (!s.direct()) {
+    TransformKernelGradient(sum, s, kernel);
+    return;
+  }
+  for (int64_t i = 0; i < 9 * s.in; ++i) {
+    const int64_t row = i / s.in * s.in_lanes() + i % s.in;
+    std::copy_n(sum + row * s.out_lanes(), s.out, kernel + i * s.out);
+  }
+}
+
+// ---------------------------------------------------------------------------
+// Operands and their groups.
+
+int64_t Axis(const ffi::AnyBuffer& buffer, int64_t from_last) {
+  return buffer.dimensions()[buffer.dimensions().size() - from_last];
+}
+
+// All axes but the last `own` ones.
+std::vector<int64_t> OuterAxes(const ffi::AnyBuffer& buffer, int64_t own) {
+  const auto axes = buffer.dimensions();
+  return {axes.begin(), axes.end() - own};
+}
+
+// What an operand holds for one group after another.
+struct Operand {
+  const float* data;
+  std::vector<int64_t> begin;  // By group, in floats.
+
+  // `groups` are the leading axes of the results; where they have more, the
+  // operand may have 1.
+  Operand(const ffi::AnyBuffer& buffer, int64_t own,
+          const std::vector<int64_t>& groups)
+      : data(buffer.typed_data<float>()) {
+    const std::vector<int64_t> outer = OuterAxes(buffer, own);
+    int64_t stride = 1, repeat = 1, count = 1;
+    for (int64_t a = 1; a <= own; ++a) stride *= Axis(buffer, a);
+    for (int64_t size : groups) count *= size;
+    begin.assign(count, 0);
+    for (size_t a = outer.size(); a-- > 0;) {
+      for (int64_t g = 0; g < count && outer[a] > 1; ++g) {
+        begin[g] += g / repeat % groups[a] * stride;
+      }
+      stride *= outer[a];
+      repeat *= groups[a];
+    }
+  }
+
+  const float* of(int64_t group) const { return data + begin[group]; }
+  // Whether all groups have the same.
+  bool shared() const { return begin.front() == begin.back(); }
+};
+
+// Every layer's kernels and biases in the form that images are multiplied with,
+// once for every group, or once if all groups share them.
+struct Prepared {
+  std::vector<int64_t> begin, step;  // By layer, in floats.
+  std::vector<bool> shared;
+  const float* data;
+
+  const float* kernel(int64_t layer, int64_t group) const {
+    return data + begin[layer] + (shared[layer] ? 0 : group) * step[layer];
+  }
+  const float* bias(int64_t layer, int64_t group, const Layer& s) const {
+    return kernel(layer, group) + PreparedSize(s);
+  }
+};
+
+// `biases` are none for gradients, whose kernels are turned.
+Prepared Prepare(ffi::ThreadPool& pool, const std::vector<Layer>& layers,
+                 const std::vector<Operand>& kernels,
+                 const std::vector<Operand>& biases) {
+  const bool turn = biases.empty();
+  const int64_t count = layers.size(), groups = kernels[0].begin.size();
+  Prepared prepared;
+  int64_t size = 0;
+  for (int64_t l = 0; l < count; ++l) {
+    const Layer s = turn ? layers[l].turned() : layers[l];
+    const bool shared =
+        kernels[l].shared() && (turn || biases[l].shared());
+    prepared.begin.push_back(size);
+    prepared.step.push_back(RoundUp(PreparedSize(s) + s.out_lanes(), 16));
+    prepared.shared.push_back(shared);
+    size += (shared ? 1 : groups) * prepared.step[l];
+  }
+  float* memory = Memory(kPrepared, size);
+  prepared.data = memory;
+  ParallelFor(pool, groups * count, [&](int64_t index) {
+    const int64_t l = index / groups, g = index % groups;
+    if (prepared.shared[l] && g > 0) return;
+    const Layer& layer = layers[l];
+    float* to = memory + prepared.begin[l] + g * prepared.step[l];
+    if (turn) {
+      float* turned = Memory(kLeft, layer.kernel_size());
+      TurnKernel(kernels[l].of(g), layer, turned);
+      PrepareKernel(turned, layer.turned(), to);
+      return;
+    }
+    PrepareKernel(kernels[l].of(g), layer, to);
+    float* bias = to + PreparedSize(layer);
+    std::fill_n(bias, layer.out_lanes(), 0.0f);
+    std::copy_n(biases[l].of(g), layer.out, bias);
+  });
+  return prepared;
+}
+
+// Groups of images cut into parts of at most `size` images.
+struct Parts {
+  int64_t groups, images, size;
+
+  int64_t per_group() const { return (images + size - 1) / size; }
+  int64_t count() const { return groups * per_group(); }
+  int64_t group(int64_t part) const { return part / per_group(); }
+  int64_t begin(int64_t part) const { return part % per_group() * size; }
+  int64_t end(int64_t part) const {
+    return std::min(images, begin(part) + size);
+  }
+};
+
+int64_t Product(const std::vector<int64_t>& sizes) {
+  int64_t product = 1;
+  for (int64_t size : sizes) product *= size;
+  return product;
+}
+
+using Flags = ffi::Span<const int64_t>;
+
+// Layers from their kernels, of which every `step`-th argument is one.
+std::vector<Layer> ReadLayers(const ffi::AnyBuffer& x,
+                              const std::vector<ffi::AnyBuffer>& kernels,
+                              Flags elu, Flags halve) {
+  std::vector<Layer> layers;
+  int64_t height = Axis(x, 3), width = Axis(x, 2);
+  for (size_t l = 0; l < kernels.size(); ++l) {
+    layers.push_back({height, width, Axis(kernels[l], 2), Axis(kernels[l], 1),
+                      elu[l] != 0, halve[l] != 0});
+    if (halve[l]) height /= 2, width /= 2;
+  }
+  return layers;
+}
+
+// Of all layers, the most that one needs.
+template <typename Size>
+int64_t Most(const std::vector<Layer>& layers, const Size& size) {
+  int64_t most = 0;
+  for (const Layer& layer : layers) most = std::max(most, size(layer));
+  return most;
+}
+
+// Room for a padded image on either side of any layer; convolutions of few
+// channels may read a few pixels beyond.
+int64_t PaddedRoom(const std::vector<Layer>& layers) {
+  return Most(layers, [](const Layer& layer) {
+    return (layer.padded_pixels() + 8) *
+           std::max(layer.in_lanes(), layer.out_lanes());
+  });
+}
+
+// ---------------------------------------------------------------------------
+// The calls. Python has checked all shapes.
+
+// x, then a kernel and a bias of every layer -> the value of every layer before
+// it is halved, if `save`; and the stack's result, if it is not the last of
+// these.
+ffi::Error Stack(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                 ffi::RemainingRets rets, Flags elu, Flags halve, bool save) {
+  const int64_t count = elu.size();
+  const ffi::AnyBuffer x = *args.get<ffi::AnyBuffer>(0);
+  std::vector<ffi::AnyBuffer> kernels, biases;
+  for (int64_t l = 0; l < count; ++l) {
+    kernels.push_back(*args.get<ffi::AnyBuffer>(1 + 2 * l));
+    biases.push_back(*args.get<ffi::AnyBuffer>(2 + 2 * l));
+  }
+  const std::vector<Layer> layers = ReadLayers(x, kernels, elu, halve);
+  std::vector<float*> saved(count, nullptr);
+  float* result = nullptr;
+  for (size_t r = 0; r < rets.size(); ++r) {
+    ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(r);
+    float* data = buffer.typed_data<float>();
+    WantLargePages(data, Product(OuterAxes(buffer, 0)));
+    if (save && static_cast<int64_t>(r) < count) saved[r] = data;
+    result = data;
+  }
+  if (save && !layers.back().halve) result = nullptr;  // It is saved.
+
+  const std::vector<int64_t> axes = OuterAxes(**rets.get<ffi::AnyBuffer>(0), 4);
+  const int64_t groups = Product(axes), images = Axis(x, 4);
+  const Operand input(x, 4, axes);
+  std::vector<Operand> kernel, bias;
+  for (int64_t l = 0; l < count; ++l) {
+    kernel.emplace_back(kernels[l], 4, axes);
+    bias.emplace_back(biases[l], 1, axes);
+  }
+  const Prepared prepared = Prepare(pool, layers, kernel, bias);
+  const Layer& first = layers.front();
+  const Layer& last = layers.back();
+  const int64_t result_size = last.halve
+      ? (last.height / 2) * (last.width / 2) * last.out : last.out_size();
+  const Parts parts{groups, images, 4};
+  ParallelFor(pool, parts.count(), [&](int64_t part) {
+    const int64_t g = parts.group(part), room = PaddedRoom(layers);
+    float* plain = Memory(kPlain, room);
+    for (int64_t n = parts.begin(part); n < parts.end(part); ++n) {
+      float* padded = Memory(kPadded, room);
+      float* next_padded = Memory(kNext, room);
+      ToLanes(input.of(g) + n * first.in_size(), first.height, first.width,
+              first.in, InsideOf(padded, first, first.in_lanes()));
+      ZeroBorder(padded, first, first.in_lanes());
+      for (int64_t l = 0; l < count; ++l) {
+        const Layer& layer = layers[l];
+        const int64_t lanes = layer.out_lanes();
+        const Layer* next = l + 1 < count ? &layers[l + 1] : nullptr;
+        Plane y{plain, layer.width * lanes};
+        if (next && !layer.halve) y = InsideOf(next_padded, *next, lanes);
+        Forward(padded, prepared.kernel(l, g), prepared.bias(l, g, layer),
+                layer, y);
+        if (saved[l]) {
+          FromLanes(y, layer.height, layer.width, layer.out,
+                    saved[l] + (g * images + n) * layer.out_size());
+        }
+        if (layer.halve) {
+          const int64_t half = layer.width / 2;
+          const Plane to = next ? InsideOf(next_padded, *next, lanes)
+                                : Plane{next_padded, half * lanes};
+          Halve(y, layer.height, layer.width, lanes, to);
+          y = to;
+        }
+        if (next) {
+          ZeroBorder(next_padded, *next, lanes);
+          std::swap(padded, next_padded);
+        } else if (result) {
+          FromLanes(y, layer.height / (layer.halve ? 2 : 1),
+                    layer.width / (layer.halve ? 2 : 1), layer.out,
+                    result + (g * images + n) * result_size);
+        }
+      }
+    }
+  });
+  return ffi::Error::Success();
+}
+
+// The gradient in the stack's result, x, the value of every layer before it was
+// halved, and every kernel -> the gradients in x, and in a kernel and a bias of
+// every layer.
+ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                         ffi::RemainingRets rets, Flags elu, Flags halve) {
+  const int64_t count = elu.size();
+  const ffi::AnyBuffer x = *args.get<ffi::AnyBuffer>(1);
+  ffi::AnyBuffer x_gradient = **rets.get<ffi::AnyBuffer>(0);
+  const std::vector<int64_t> axes = OuterAxes(x_gradient, 4);
+  const int64_t groups = Product(axes), images = Axis(x, 4);
+  std::vector<ffi::AnyBuffer> kernels;
+  std::vector<Operand> values, kernel;
+  for (int64_t l = 0; l < count; ++l) {
+    values.emplace_back(*args.get<ffi::AnyBuffer>(2 + l), 4, axes);
+    kernels.push_back(*args.get<ffi::AnyBuffer>(2 + count + l));
+    kernel.emplace_back(kernels[l], 4, axes);
+  }
+  const Operand gradient(*args.get<ffi::AnyBuffer>(0), 4, axes);
+  const Operand input(x, 4, axes);
+  const std::vector<Layer> layers = ReadLayers(x, kernels, elu, halve);
+  float* x_result = x_gradient.typed_data<float>();
+
+  const Prepared prepared = Prepare(pool, layers, kernel, {});
+
+  // Sums of a part: of every layer, those of its kernel and of its bias.
+  std::vector<int64_t> begin;
+  int64_t size = 0;
+  for (const Layer& layer : layers) {
+    begin.push_back(size);
+    size += RoundUp(PreparedSize(layer) + layer.out_lanes(), 16);
+  }
+
+  const Layer& first = layers.front();
+  const Layer& last = layers.back();
+  const int64_t height = last.height / (last.halve ? 2 : 1);
+  const int64_t width = last.width / (last.halve ? 2 : 1);
+  // Every part has sums of its own, so that their order is always the same.
+  const Parts parts{groups, images, 16};
+  float* sums = Memory(kSums, parts.count() * size);
+  ParallelFor(pool, parts.count(), [&](int64_t part) {
+    const int64_t g = parts.group(part), room = PaddedRoom(layers);
+    float* padded = Memory(kPadded, room);
+    float* padded_gradient = Memory(kNext, room);
+    float* plain = Memory(kPlain, room);
+    std::fill_n(sums + part * size, size, 0.0f);
+    for (int64_t n = parts.begin(part); n < parts.end(part); ++n) {
+      ToLanes(gradient.of(g) + n * height * width * last.out, height, width,
+              last.out, {plain, width * last.out_lanes()});
+      for (int64_t l = count; l-- > 0;) {
+        const Layer& layer = layers[l];
+        const float* y = values[l].of(g) + n * layer.out_size();
+        BackThroughActivation(plain, y, layer, padded_gradient);
+        ZeroBorder(padded_gradient, layer, layer.out_lanes());
+
+        const Plane inside = InsideOf(padded, layer, layer.in_lanes());
+        if (l == 0) {
+          ToLanes(input.of(g) + n * first.in_size(), first.height, first.width,
+                  first.in, inside);
+        } else {
+          const Layer& before = layers[l - 1];
+          const float* value = values[l - 1].of(g) + n * before.out_size();
+          if (before.halve) {
+            const int64_t row = before.width * before.out_lanes();
+            ToLanes(value, before.height, before.width, before.out,
+                    {plain, row});
+            Halve({plain, row}, before.height, before.width,
+                  before.out_lanes(), inside);
+          } else {
+            ToLanes(value, layer.height, layer.width, layer.in, inside);
+          }
+        }
+        ZeroBorder(padded, layer, layer.in_lanes());
+
+        float* sum = sums + part * size + begin[l];
+        (layer.direct() ? KernelGradientDirect : KernelGradientTiles)(
+            padded, padded_gradient, layer, sum, sum + PreparedSize(layer));
+        const Layer turned = layer.turned();
+        Forward(padded_gradient, prepared.kernel(l, g), nullptr, turned,
+                {plain, layer.width * layer.in_lanes()});
+      }
+      FromLanes({plain, first.width * first.in_lanes()}, first.height,
+                first.width, first.in,
+                x_result + (g * images + n) * first.in_size());
+    }
+  });
+  ParallelFor(pool, groups * count, [&](int64_t index) {
+    const int64_t l = index / groups, g = index % groups;
+    const Layer& layer = layers[l];
+    const int64_t own = PreparedSize(layer) + layer.out_lanes();
+    float* total = sums + g * parts.per_group() * size + begin[l];
+    for (int64_t part = 1; part < parts.per_group(); ++part) {
+      const float* more = total + part * size;
+      for (int64_t i = 0; i < own; ++i) total[i] += more[i];
+    }
+    float* to = (**rets.get<ffi::AnyBuffer>(1 + 2 * l)).typed_data<float>();
+    FinishKernelGradient(total, layer, to + g * layer.kernel_size());
+    to = (**rets.get<ffi::AnyBuffer>(2 + 2 * l)).typed_data<float>();
+    std::copy_n(total + PreparedSize(layer), layer.out, to + g * layer.out);
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmStack, Stack,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attr<Flags>("elu")
+                                  .Attr<Flags>("halve")
+                                  .Attr<bool>("save"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmStackGradient, StackGradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attr<Flags>("elu")
+                                  .Attr<Flags>("halve"));
+
+// Whether this machine has the instructions that this file was compiled to.
+extern "C" bool IcmMachineCanRun() {
+#if defined(__x86_64__) && defined(__AVX2__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return true;
+#endif
+}

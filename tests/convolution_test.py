@@ -1,0 +1,175 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import types
+from icm_jax.models import convolution
+from icm_jax.models.convolution import Layer, Parameters
+
+compiled = pytest.mark.skipif(
+  not convolution.is_compiled(),
+  reason="the convolutions were not compiled when the package was installed",
+)
+
+# Few and many channels on either side, odd sizes, all that may follow.
+STACKS = {
+  "few to many": ((2, 8, 8, 1), (Layer(16), Layer(1, elu=False))),
+  "odd sides": ((3, 7, 9, 8), (Layer(24),)),
+  "halved odd": ((2, 5, 7, 3), (Layer(10, halve=True), Layer(3, elu=False))),
+  "not by eight": ((2, 6, 5, 20), (Layer(12, halve=True), Layer(7, False))),
+  "few to few": ((1, 3, 3, 2), (Layer(2),)),
+  "narrow": ((1, 4, 2, 1), (Layer(1, elu=False), Layer(5), Layer(4))),
+  "halved last": ((2, 4, 4, 8), (Layer(8, elu=False, halve=True),)),
+  "many images": ((35, 4, 4, 8), (Layer(8),)),
+  "many tiles": ((1, 16, 16, 8), (Layer(8), Layer(16))),
+}
+
+
+def draw(rng, *shape):
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def draw_parameters(rng, channels, layers, groups=()):
+  parameters = []
+  for layer in layers:
+    kernel = draw(rng, *groups, 3, 3, channels, layer.features)
+    bias = draw(rng, *groups, layer.features)
+    parameters.append(Parameters(kernel / np.sqrt(9 * channels), bias))
+    channels = layer.features
+  return tuple(parameters)
+
+
+def value_and_gradients(fn, x, parameters):
+  """With a cotangent that differs from one output to the next."""
+
+  def objective(x, parameters):
+    y = fn(x, parameters)
+    return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), y
+
+  run = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
+  (_, y), gradients = run(x, parameters)
+  return y, gradients
+
+
+def assert_same(fn, plain, x, parameters):
+  expected = value_and_gradients(plain, x, parameters)
+  chex.assert_trees_all_close(
+    value_and_gradients(fn, x, parameters), expected, rtol=1e-5, atol=2e-5
+  )
+  # Without gradients nothing is kept; the result must be the same.
+  np.testing.assert_allclose(
+    jax.jit(fn)(x, parameters), expected[0], rtol=1e-5, atol=1e-5
+  )
+
+
+@compiled
+@pytest.mark.parametrize("name", STACKS)
+def test_compiled_stacks_are_those_of_xla(name):
+  shape, layers = STACKS[name]
+  rng = np.random.default_rng(0)
+  assert_same(
+    functools.partial(convolution.stack, layers=layers),
+    functools.partial(convolution.plain_stack, layers=layers),
+    draw(rng, *shape),
+    draw_parameters(rng, shape[-1], layers),
+  )
+
+
+@compiled
+@pytest.mark.parametrize(
+  "axes",
+  [((0, 0),), ((None, 0),), ((0, None),), ((0, None), (None, 0))],
+  ids=["both", "shared images", "shared kernels", "either"],
+)
+def test_mapped_stacks_are_those_of_xla(axes):
+  layers = (Layer(8, halve=True), Layer(2, elu=False))
+  rng = np.random.default_rng(0)
+  images_mapped = [images for images, _ in axes].count(0)
+  kernels_mapped = [kernels for _, kernels in axes].count(0)
+  x = draw(rng, *[3] * images_mapped, 2, 6, 6, 1)
+  parameters = draw_parameters(rng, 1, layers, (3,) * kernels_mapped)
+
+  def mapped(stack):
+    fn = functools.partial(stack, layers=layers)
+    for axis in axes:
+      fn = jax.vmap(fn, in_axes=axis)
+    return fn
+
+  assert_same(
+    mapped(convolution.stack), mapped(convolution.plain_stack), x, parameters
+  )
+
+
+@compiled
+def test_results_are_bit_identical_again_and_again():
+  layers = (Layer(16), Layer(16, halve=True), Layer(1, elu=False))
+  rng = np.random.default_rng(0)
+  x, parameters = draw(rng, 50, 8, 8, 1), draw_parameters(rng, 1, layers)
+  fn = functools.partial(convolution.stack, layers=layers)
+  first = value_and_gradients(fn, x, parameters)
+  for _ in range(5):
+    chex.assert_trees_all_equal(value_and_gradients(fn, x, parameters), first)
+
+
+@pytest.mark.parametrize("features", [1, 8])
+def test_what_is_not_a_number_stays_none(features):
+  layers = (Layer(features), Layer(1, elu=False))
+  parameters = draw_parameters(np.random.default_rng(0), 1, layers)
+  x_BHWC = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
+  y_BHWC = convolution.stack(x_BHWC, parameters, layers)
+  assert jnp.isnan(y_BHWC[0, 1, 1, 0])
+
+
+@compiled
+@pytest.mark.parametrize("value", [-1e4, -200.0, -30.0, -1.0, -1e-3, 3.0, 1e4])
+def test_elu_of_large_and_small_values(value):
+  layers = (Layer(8),)
+  parameters = (Parameters(jnp.zeros((3, 3, 1, 8)), jnp.full(8, value)),)
+  y_BHWC = convolution.stack(jnp.zeros((1, 2, 2, 1)), parameters, layers)
+  np.testing.assert_allclose(y_BHWC, jax.nn.elu(value), rtol=1e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize(
+  ("dtype", "is_compiled"), [("bfloat16", True), ("float32", False)]
+)
+def test_what_is_not_compiled_is_done_by_xla(dtype, is_compiled, monkeypatch):
+  monkeypatch.setattr(convolution, "is_compiled", lambda: is_compiled)
+  layers = (Layer(2, halve=True),)
+  x_BHWC = jnp.ones((1, 4, 4, 1), dtype)
+  parameters = (Parameters(jnp.ones((3, 3, 1, 2), dtype), jnp.ones(2, dtype)),)
+  jaxpr = jax.make_jaxpr(lambda *a: convolution.stack(*a, layers))(
+    x_BHWC, parameters
+  )
+  assert "conv_general_dilated" in str(jaxpr)
+  assert jaxpr.out_avals[0].dtype == dtype
+
+
+@pytest.mark.parametrize(
+  ("shape", "kernel", "message"),
+  [
+    ((4, 4, 1), (3, 3, 1, 2), "Expected images"),
+    ((1, 4, 4, 2), (3, 3, 1, 2), r"kernel \(3, 3, 2, 2\).*got \(3, 3, 1, 2\)"),
+    ((1, 4, 4, 1), (5, 5, 1, 2), r"kernel \(3, 3, 1, 2\).*got \(5, 5, 1, 2\)"),
+  ],
+)
+def test_shapes_that_do_not_fit_are_told(shape, kernel, message):
+  parameters = (Parameters(jnp.zeros(kernel), jnp.zeros(2)),)
+  with pytest.raises(types.InputError, match=message):
+    convolution.stack(jnp.zeros(shape), parameters, (Layer(2),))
+
+
+def test_kernels_start_with_the_variance_of_their_inputs():
+  layers = (Layer(64), Layer(32))
+  for channels, (kernel, bias) in zip(
+    (16, 64),
+    convolution.init_parameters(jax.random.key(0), 16, layers),
+    strict=True,
+  ):
+    assert kernel.shape[2] == channels
+    np.testing.assert_allclose(kernel.std(), (9 * channels) ** -0.5, rtol=0.05)
+    np.testing.assert_allclose(kernel.mean(), 0.0, atol=0.01)
+    assert not bias.any()
