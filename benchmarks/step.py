@@ -1,96 +1,285 @@
-"""Times one update, and the same with the winners' backward pass unsorted.
+"""Times one update: ours, the plain form, PyTorch, and the machine's limit.
 
-  make bench
+  make bench-step STEP="--experts=10 --batch=32 --image=32x32x1"
 
-Prints one JSON object: medians in seconds, their ratio, and peak memory. The
-networks are the paper's: 10 experts, batch 32, 32x32x1.
+Prints one JSON object a line, for every number of experts, batch size and image
+size: `experts`, `batch`, `image`; `ours_s`, `plain_s`, `torch_s`, medians in
+seconds of updates that were run in turns, and `limit_s`, the floating point
+operations of the update divided by the rate of a product of matrices in the
+same run; `..._spread`, the range of the middle half divided by the median;
+`ours_to_torch`, `ours_to_plain`; `peak_gib`, of ours. What was not measured is
+null: PyTorch where `--torch` names no Python that has it, and the plain form
+where an update would take more than `--plain_limit_s` seconds; it is run less
+often than the others once it has taken that long.
 """
 
+import contextlib
 import functools
+import itertools
 import json
-import resource
+import pathlib
+import re
 import statistics
+import subprocess
 import time
 
 import jax
 import jax.numpy as jnp
 import optax
+from absl import app, flags
 
 from icm_jax import competition, models
-from icm_jax.competition import expert_axis, winners
+from icm_jax.models import convolution
 
-EXPERTS, BATCH, SHAPE, REPEATS = 10, 32, (32, 32, 1), 15
+_EXPERTS = flags.DEFINE_list("experts", ["1", "4", "10", "16", "32"], "Of E.")
+_BATCH = flags.DEFINE_list("batch", ["32", "128"], "Images a batch.")
+_IMAGE = flags.DEFINE_list("image", ["32x32x1", "64x64x3"], "HxWxC.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Updates of each.", 1)
+_TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
+_PLAIN_LIMIT_S = flags.DEFINE_float(
+  "plain_limit_s", 60.0, "For updates of the plain form in one line."
+)
 
-
-def every_expert_on_every_image(
-  expert,
-  experts_E,
-  stats_E,
-  x_BHWC,
-  cotangent_BHWC,
-  winner_B,
-  wins_E,
-  *,
-  mode,
-):
-  """The winners' gradient as one would first write it, with a mask."""
-
-  def winning(experts_E):
-    apply = functools.partial(expert.apply, train=True)
-    over = expert_axis.map_leading(apply, (0, 0, None), mode=mode)
-    y_EBHWC, _ = over(experts_E, stats_E, x_BHWC)
-    won_EB = winner_B[None, :] == jnp.arange(len(wins_E))[:, None]
-    return jnp.where(won_EB[..., None, None, None], y_EBHWC, 0.0).sum(axis=0)
-
-  return jax.vjp(winning, experts_E)[1](cotangent_BHWC)[0]
+REFERENCE = pathlib.Path(__file__).with_name("torch_reference.py")
+MATRIX = 2_048
+# Of the plain form, on two CPU cores, for one image of 32x32 pixels and one
+# expert; only to leave out what would take minutes.
+PLAIN_S = 0.17
 
 
-def main() -> None:
-  setup = competition.Setup(
-    expert=models.from_linen(models.ConvExpert(norm="none"), SHAPE),
-    discriminator=models.from_linen(models.ConvDiscriminator(), SHAPE),
+class Torch(contextlib.AbstractContextManager):
+  """The PyTorch reference, in a process of its own."""
+
+  def __init__(self, python: str):
+    self._process = subprocess.Popen(
+      [python, str(REFERENCE)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def __exit__(self, *exception):
+    self._process.stdin.close()
+    self._process.wait()
+
+  def ask(self, **request):
+    """Sends a request; see `torch_reference`."""
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    return json.loads(self._process.stdout.readline())
+
+
+def make_setup(image) -> competition.Setup:
+  """The paper's networks without normalisation, and its optimizers."""
+  return competition.Setup(
+    expert=models.from_linen(models.ConvExpert(norm="none"), image),
+    discriminator=models.from_linen(models.ConvDiscriminator(), image),
     expert_tx=optax.adam(1e-3),
     discriminator_tx=optax.adam(1e-3),
   )
+
+
+def make_state(setup, experts) -> competition.TrainState:
   init = functools.partial(
-    competition.init_state, setup=setup, num_experts=EXPERTS
+    competition.init_state, setup=setup, num_experts=experts
   )
-  state = jax.jit(init)(jax.random.key(0))
+  return jax.jit(init)(jax.random.key(0))
+
+
+def make_batch(batch, image) -> competition.Batch:
   keys = jax.random.split(jax.random.key(1))
-  batch = competition.Batch(
-    *(jax.random.uniform(key, (BATCH, *SHAPE)) for key in keys)
+  return competition.Batch(
+    *(jax.random.uniform(key, (batch, *image)) for key in keys)
   )
+
+
+def plain_step(state, batch, *, setup):
+  """The update as one would first write it: vmap, masks, XLA's convolutions."""
+  x_BHWC = batch.transformed_BHWC
+
+  def score(discriminator, y_BHWC):
+    return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
+
+  def restore(experts_E):
+    apply = lambda p: setup.expert.apply(p, {}, x_BHWC, train=True)[0]
+    return jax.vmap(apply)(experts_E)
+
+  y_EBHWC = restore(state.experts_E)
+  scores = jax.vmap(score, (None, 0))
+
+  def discriminator_objective(discriminator):
+    score_EB = scores(discriminator, y_EBHWC)
+    real_B = score(discriminator, batch.canonical_BHWC)
+    loss = jax.nn.softplus(score_EB).mean() + jax.nn.softplus(-real_B).mean()
+    return loss, score_EB
+
+  gradients, score_EB = jax.grad(discriminator_objective, has_aux=True)(
+    state.discriminator
+  )
+  won_EB = jax.nn.one_hot(score_EB.argmax(axis=0), score_EB.shape[0], axis=0)
+
+  def expert_objective(experts_E):
+    score_EB = scores(state.discriminator, restore(experts_E))
+    return (jax.nn.softplus(-score_EB) * won_EB).sum() / x_BHWC.shape[0]
+
+  gradients_E = jax.grad(expert_objective)(state.experts_E)
+  updates_E, expert_opt_E = jax.vmap(setup.expert_tx.update)(
+    gradients_E, state.expert_opt_E
+  )
+  updates, discriminator_opt = setup.discriminator_tx.update(
+    gradients, state.discriminator_opt
+  )
+  moved_E = optax.apply_updates(state.experts_E, updates_E)
+  won_E = won_EB.any(axis=1)
+  keep = lambda new, old: jnp.where(
+    won_E.reshape(-1, *[1] * (new.ndim - 1)), new, old
+  )
+  return state.replace(
+    experts_E=jax.tree.map(keep, moved_E, state.experts_E),
+    expert_opt_E=jax.tree.map(keep, expert_opt_E, state.expert_opt_E),
+    discriminator=optax.apply_updates(state.discriminator, updates),
+    discriminator_opt=discriminator_opt,
+  )
+
+
+def compile_step(step, state, batch):
+  return jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+
+
+def compile_plain(setup, state, batch):
+  """With XLA's convolutions, which is what one would get."""
+  compiled, convolution.is_compiled = convolution.is_compiled, lambda: False
+  try:
+    plain = functools.partial(plain_step, setup=setup)
+    return compile_step(plain, state, batch)
+  finally:
+    convolution.is_compiled = compiled
+
+
+class PeakMemory(contextlib.AbstractContextManager):
+  """The most memory that this process held inside of the block.
+
+  Attributes:
+    gib: after the block; None where the system does not tell.
+  """
+
+  gib: float | None = None
+
+  def __enter__(self):
+    with contextlib.suppress(OSError):
+      pathlib.Path("/proc/self/clear_refs").write_text("5")  # From here on.
+    return self
+
+  def __exit__(self, *exception):
+    with contextlib.suppress(OSError):
+      status = pathlib.Path("/proc/self/status").read_text()
+      kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+      self.gib = round(kib / 2**20, 2)
+
+
+class Runner:
+  """Runs a compiled step on the states that it returns."""
+
+  def __init__(self, compiled, setup, experts, batch):
+    self._compiled, self._batch = compiled, batch
+    self._state = make_state(setup, experts)
+    self.seconds()  # The first run is slower.
+
+  def seconds(self) -> float:
+    start = time.perf_counter()
+    out = self._compiled(self._state, self._batch)
+    self._state = out[0] if isinstance(out, tuple) else out
+    jax.block_until_ready(self._state)
+    return time.perf_counter() - start
+
+
+def flops(experts, batch, image) -> float:
+  """Operations of one update, counted in products alone.
+
+  All experts forward; the discriminator forward and both of its gradients on
+  all outputs and on canonical images; winners backward, and forward once more,
+  to where their gradients begin.
+  """
+  height, width, channels = image
+  pixels, taps = height * width, 9
+  expert = taps * pixels * (2 * channels * 32 + 3 * 32 * 32)
+  discriminator = taps * pixels * (channels * 16 + 2 * 16 * 16)
+  discriminator += taps * pixels / 4 * (16 * 32 + 32 * 32)
+  discriminator += taps * pixels / 16 * (32 * 64 + 64 * 64)
+  discriminator += pixels / 64 * 64 * 1024
+  images = batch * (experts + 1)
+  return 2 * (
+    batch * experts * expert + 3 * images * discriminator + 3 * batch * expert
+  )
+
+
+def measure(experts, batch, image, reference):
+  """One line of the table."""
+  setup, data = make_setup(image), make_batch(batch, image)
+  state = jax.eval_shape(lambda: make_state(setup, experts))
   step = functools.partial(competition.competition_step, setup=setup)
-  forms = {"ours_s": winners.winners_gradient}
-  forms["unsorted_s"] = every_expert_on_every_image
-  compiled = {}
-  for name, gradient in forms.items():
-    winners.winners_gradient = gradient
-    compiled[name] = jax.jit(lambda s, b: step(s, b)).lower(state, batch)
-    compiled[name] = compiled[name].compile()
-    if name == "ours_s":
-      jax.block_until_ready(compiled[name](state, batch))
-      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-  times = {name: [] for name in forms}
-  for _ in range(REPEATS):  # Interleaved, so that both see the same machine.
-    for name, fn in compiled.items():
-      start = time.perf_counter()
-      jax.block_until_ready(fn(state, batch))
-      times[name].append(time.perf_counter() - start)
-  medians = {name: statistics.median(values) for name, values in times.items()}
-  print(
-    json.dumps(
-      {
-        "experts": EXPERTS,
-        "batch": BATCH,
-        "image": SHAPE,
-        **{name: round(value, 4) for name, value in medians.items()},
-        "ratio": round(medians["ours_s"] / medians["unsorted_s"], 3),
-        "peak_gib": round(peak, 2),
-      }
-    )
-  )
+  with PeakMemory() as peak:
+    compiled = compile_step(step, state, data)
+    runs = {"ours": Runner(compiled, setup, experts, data).seconds}
+
+  plain_s = PLAIN_S * experts * batch * image[0] * image[1] / 32**2
+  if plain_s <= _PLAIN_LIMIT_S.value:
+    compiled = compile_plain(setup, state, data)
+    runs["plain"] = Runner(compiled, setup, experts, data).seconds
+  if reference:
+    reference.ask(do="make", experts=experts, batch=batch, image=image)
+    runs["torch"] = lambda: reference.ask(do="step")["seconds"]
+  matrix = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX))
+  product = jax.jit(lambda a: a @ a)
+
+  def multiply():
+    start = time.perf_counter()
+    jax.block_until_ready(product(matrix))
+    return time.perf_counter() - start
+
+  multiply()
+  runs["matrix"] = multiply
+
+  times = {name: [] for name in runs}
+  for _ in range(_REPEATS.value):  # In turns, so that all see one machine.
+    for name, run in runs.items():
+      if name != "plain" or sum(times[name]) <= _PLAIN_LIMIT_S.value:
+        times[name].append(run())
+
+  row = {"experts": experts, "batch": batch, "image": list(image)}
+  for name in ("ours", "plain", "torch"):
+    row[f"{name}_s"] = row[f"{name}_spread"] = None
+    if name in times:
+      median = statistics.median(times[name])
+      row[f"{name}_s"] = round(median, 4)
+      if len(times[name]) > 1:
+        low, _, high = statistics.quantiles(times[name], n=4)
+        row[f"{name}_spread"] = round((high - low) / median, 2)
+  rate = 2 * MATRIX**3 / statistics.median(times["matrix"])
+  row["limit_s"] = round(flops(experts, batch, image) / rate, 4)
+  row["gflops_per_s"] = round(rate / 1e9)
+  for other in ("torch", "plain"):
+    ratio = row[f"{other}_s"] and row["ours_s"] / row[f"{other}_s"]
+    row[f"ours_to_{other}"] = ratio and round(ratio, 3)
+  row["peak_gib"] = peak.gib
+  return row
+
+
+def main(_) -> None:
+  images = []
+  for text in _IMAGE.value:
+    if not re.fullmatch(r"\d+x\d+x\d+", text):
+      raise app.UsageError(f"--image must be like 32x32x1; got {text!r}.")
+    images.append(tuple(int(size) for size in text.split("x")))
+  with contextlib.ExitStack() as stack:
+    reference = None
+    if _TORCH.value:
+      reference = stack.enter_context(Torch(_TORCH.value))
+    grid = itertools.product(images, _BATCH.value, _EXPERTS.value)
+    for image, batch, experts in grid:
+      row = measure(int(experts), int(batch), image, reference)
+      print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
-  main()
+  app.run(main)

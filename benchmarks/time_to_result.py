@@ -1,0 +1,182 @@
+"""Seconds from the start of a process until all ten mechanisms are undone.
+
+  make bench-result RESULT="--seeds=0,1,2"
+
+That is until an evaluation, of which there is one every 50 updates, finds that
+every mechanism has an expert of its own, which wins at least 90 % of its
+images, and that restored images are recognised to within 2 points of clean
+ones. The embedded digits, ten experts.
+
+Ours is `experiments.train` with the default config. Everything in it counts,
+the training of the evaluation classifier too, which PyTorch gets for nothing.
+PyTorch's is `benchmarks/torch_reference.py` with the paper's schedule: the
+identity start until every expert's error is below 0.002, 500 updates at most,
+then 2,000 updates at most, Adam with its default parameters, batches of 32.
+Only its updates count; its batches and its evaluation are made here, for free.
+
+Prints one JSON object a seed, and one of medians: `ours_s`, `ours_steps`,
+`torch_s`, `torch_steps`; `..._found` is false where the last update came first,
+and the time is then that of all updates. `ratio` is ours to PyTorch's.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import step as step_lib
+from experiments.configs import mnist
+from icm_jax.data import problem as problem_lib
+from icm_jax.evaluation import classifier as classifier_lib
+from icm_jax.evaluation import specialisation
+from icm_jax.training import files
+from icm_jax.training import setup as setup_lib
+
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
+_STEPS = flags.DEFINE_integer("torch_steps", 2_000, "At most, of PyTorch.")
+
+EVERY, POINTS = 50, 0.02
+COPY_STEPS, COPY_MSE, BATCH = 500, 0.002, 32
+
+
+def is_found(wins_EM: np.ndarray, restored: float, clean: float) -> bool:
+  """Whether this is the result."""
+  return specialisation.one_to_one(wins_EM) and restored >= clean - POINTS
+
+
+def ours(seed: int) -> dict[str, float]:
+  """Runs the program, and stops it when its curve says that it is there."""
+  with tempfile.TemporaryDirectory() as folder:
+    workdir = pathlib.Path(folder, "run")
+    start = time.perf_counter()
+    process = subprocess.Popen(
+      [
+        *(sys.executable, "-m", "experiments.train"),
+        "--config=experiments/configs/mnist.py",
+        f"--config.seed={seed}",
+        f"--workdir={workdir}",
+      ],
+      stderr=subprocess.DEVNULL,
+    )
+    try:
+      while process.poll() is None:
+        time.sleep(0.2)
+        for row in evaluations(workdir):
+          if is_found(*row[1:]):
+            seconds = time.perf_counter() - start
+            return {"s": seconds, "steps": row[0], "found": True}
+      steps = [row[0] for row in evaluations(workdir)]
+      seconds = time.perf_counter() - start
+      return {"s": seconds, "steps": steps[-1], "found": False}
+    finally:
+      if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def evaluations(workdir: pathlib.Path):
+  """Rows of the curve: step, wins, and accuracies on restored and clean."""
+  if not (workdir / files.METRICS).exists():
+    return []
+  return [
+    (
+      row["step"],
+      np.array(row["evaluation/wins_EM"]),
+      statistics.mean(row["evaluation/accuracy/restored_M"]),
+      statistics.mean(row["evaluation/accuracy/clean_M"]),
+    )
+    for row in files.read_metrics(workdir)
+    if "evaluation/wins_EM" in row
+  ]
+
+
+def theirs(seed: int, python: str) -> dict[str, float]:
+  """Feeds the reference with the batches that ours would see."""
+  config = mnist.get_config()
+  config.seed = seed
+  run = setup_lib.build(config)
+  classifier = classifier_lib.train_classifier(
+    run.classifier, run.problem, seed=seed, **config.classifier
+  )
+  predict = jax.jit(classifier_lib.classify(run.classifier))
+  key = jax.random.key(seed)
+  make = jax.jit(
+    functools.partial(problem_lib.make_batch, mechanisms=run.mechanisms)
+  )
+  examples = run.curve.examples
+  right = lambda x: float((predict(classifier, x) == examples.label_N).mean())
+  clean = right(examples.clean_NHWC)
+  seconds = 0.0
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    step_lib.Torch(python) as reference,
+  ):
+    x, y, canonical = (os.path.join(folder, f"{n}.npy") for n in "xyc")
+
+    def write(step):
+      raw = problem_lib.draw_raw(
+        run.problem, seed=seed, step=step, batch_size=BATCH
+      )
+      batch = make(key, jnp.int32(step), raw)
+      np.save(x, batch.transformed_BHWC)
+      np.save(canonical, batch.canonical_BHWC)
+
+    shape = run.problem.shape_HWC
+    start = time.perf_counter()
+    reference.ask(do="make", experts=10, batch=BATCH, image=shape, seed=seed)
+    seconds += time.perf_counter() - start
+    for step in range(COPY_STEPS):
+      write(step)
+      answer = reference.ask(do="copy", x=x)
+      seconds += answer["seconds"]
+      if max(answer["errors"]) < COPY_MSE:
+        break
+    for step in range(_STEPS.value):
+      write(step)
+      seconds += reference.ask(do="step", x=x, canonical=canonical)["seconds"]
+      if (step + 1) % EVERY == 0:
+        np.save(x, examples.transformed_NHWC)
+        winner_N = np.array(reference.ask(do="restore", x=x, y=y)["winners"])
+        wins_EM = specialisation.count_wins(
+          winner_N, examples.mechanism_N, num_experts=10, num_mechanisms=10
+        )
+        if is_found(wins_EM, right(np.load(y)), clean):
+          return {"s": seconds, "steps": step + 1, "found": True}
+  return {"s": seconds, "steps": _STEPS.value, "found": False}
+
+
+def main(_) -> None:
+  rows = []
+  python = flags.FLAGS.torch
+  for seed in map(int, _SEEDS.value):
+    row = {"seed": seed}
+    for name, result in (
+      ("ours", ours(seed)),
+      ("torch", theirs(seed, python) if python else {}),
+    ):
+      row |= {f"{name}_{key}": value for key, value in result.items()}
+    rows.append(row)
+    print(json.dumps(row), flush=True)
+  medians = {
+    name: round(statistics.median(row[name] for row in rows), 1)
+    for name in ("ours_s", "torch_s")
+    if name in rows[0]
+  }
+  if "torch_s" in medians:
+    medians["ratio"] = round(medians["ours_s"] / medians["torch_s"], 3)
+  print(json.dumps({"seeds": _SEEDS.value, **medians}))
+
+
+if __name__ == "__main__":
+  app.run(main)
