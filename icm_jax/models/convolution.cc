@@ -752,7 +752,7 @@ void TurnKernel(const float* kernel, const Layer& s, float* to) {
   }
 }
 
-// The inverse, for gradients: from sums over images to a kernel.
+// The inverse of PrepareKernel, for gradients: from sums over images.
 void FinishKernelGradient(const float* sum, const Layer& s, float* kernel) {
   if (!s.direct()) {
     TransformKernelGradient(sum, s, kernel);
@@ -880,7 +880,7 @@ int64_t Product(const std::vector<int64_t>& sizes) {
 
 using Flags = ffi::Span<const int64_t>;
 
-// Layers from their kernels, of which every `step`-th argument is one.
+// What every layer is, from its kernel and from the images of the first.
 std::vector<Layer> ReadLayers(const ffi::AnyBuffer& x,
                               const std::vector<ffi::AnyBuffer>& kernels,
                               Flags elu, Flags halve) {
