@@ -1,18 +1,19 @@
 // Stacks of 3x3 convolutions of small images on a CPU, for XLA.
 //
-// A stack is one layer or more of: convolution with bias, padded by zeros, stride
-// 1; then perhaps ELU; then perhaps means of 2x2 pixels. There are two calls, a
-// stack and its gradients. Arrays are float32 and row-major: images
-// [..., N, H, W, C], kernels [..., 3, 3, I, O], biases [..., O]. Leading axes are
-// those of groups, such as experts, each of which has kernels of its own; an
-// array may have 1 where others have more, and is then shared.
+// A stack is one layer or more of: convolution with bias, padded by zeros,
+// stride 1; then perhaps ELU; then perhaps means of 2x2 pixels. There are two
+// calls, a stack and its gradients. Arrays are float32 and row-major: images
+// [..., N, H, W, C], kernels [..., 3, 3, I, O], biases [..., O]. Leading axes
+// are those of groups, such as experts, each of which has kernels of its own;
+// an array may have 1 where others have more, and is then shared.
 //
 // XLA's own convolutions leave more than half of a CPU's arithmetic unused for
-// these shapes, and those of kernels' gradients nine tenths. Here an image stays
-// in the cache of a core from the first layer to the last; and where both sides
-// have channels enough, convolutions are done by Winograd's minimal filtering
-// F(2x2, 3x3): 16 products for 4 outputs in place of 36 (Lavin & Gray, Fast
-// algorithms for convolutional neural networks, CVPR 2016, Sec. 4.1).
+// these shapes, and those of kernels' gradients nine tenths. Here an image
+// stays in the cache of a core from the first layer to the last; and where both
+// sides have channels enough, convolutions are done by Winograd's minimal
+// filtering F(2x2, 3x3): 16 products for 4 outputs in place of 36 (Lavin &
+// Gray, Fast algorithms for convolutional neural networks, CVPR 2016, Sec.
+// 4.1).
 //
 // A result does not depend on the number of threads: how sums are split depends
 // on shapes alone.
@@ -286,7 +287,8 @@ void BackThroughActivation(const float* gradient, const float* y,
   for (int64_t i = 0; i < layer.height; ++i) {
     float* out = to.data + i * to.row;
     const float* value = y + i * layer.width * layer.out;
-    for (int64_t j = 0; j < layer.width; ++j, out += lanes, value += layer.out) {
+    for (int64_t j = 0; j < layer.width;
+         ++j, out += lanes, value += layer.out) {
       const float* in = gradient + (i * layer.width + j) * lanes;
       float scale = 1.0f;
       if (layer.halve) {
@@ -436,7 +438,8 @@ void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
       };
       Vec t[3][4];
       for (int j = 0; j < 4; ++j) {
-        const Vec m1 = Load(m + (4 + j) * point), m2 = Load(m + (8 + j) * point);
+        const Vec m1 = Load(m + (4 + j) * point);
+        const Vec m2 = Load(m + (8 + j) * point);
         t[0][j] = Load(m + j * point) + 0.5f * (m1 + m2);
         t[1][j] = 0.5f * (m1 - m2);
         t[2][j] = 0.5f * (m1 + m2) + Load(m + (12 + j) * point);
@@ -479,7 +482,9 @@ inline void MultiplyAdd(const float* a, int64_t a_row, const float* b,
                         int64_t b_row, int64_t depth, float* c, int64_t c_row) {
   Vec sum[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = Load(c + r * c_row + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) {
+      sum[r][v] = Load(c + r * c_row + v * kLanes);
+    }
   }
   for (int64_t k = 0; k < depth; ++k) {
     Vec right[kVecs];
@@ -550,9 +555,9 @@ void ForwardTiles(const float* padded, const float* points, const float* bias,
 }
 
 // With few channels on either side. `kernel` is [9, in_lanes, out_lanes] where
-// few come in, and [9, out, in_lanes] where few go out. The last pixels of a row
-// may be done twice; a row that is narrower than a block is done with pixels
-// beyond it, which are not stored.
+// few come in, and [9, out, in_lanes] where few go out. The last pixels of a
+// row may be done twice; a row that is narrower than a block is done with
+// pixels beyond it, which are not stored.
 void ForwardDirect(const float* padded, const float* kernel, const float* bias,
                    const Layer& s, Plane y) {
   constexpr int kPixels = 6;
@@ -572,7 +577,9 @@ void ForwardDirect(const float* padded, const float* kernel, const float* bias,
             const float* x = corner + (tap / 3) * row + (tap % 3) * in;
             const float* w = kernel + (tap * out + o) * in;
             for (int64_t c = 0; s.few_in() && c < in; ++c) {
-              for (int p = 0; p < kPixels; ++p) single[p] += x[p * in + c] * w[c];
+              for (int p = 0; p < kPixels; ++p) {
+                single[p] += x[p * in + c] * w[c];
+              }
             }
             for (int64_t c = 0; !s.few_in() && c < in; c += kLanes) {
               const Vec weight = Load(w + c);
@@ -630,7 +637,8 @@ void KernelGradientTiles(const float* padded, const float* gradient,
       TransformInput(padded + 2 * i * row + 2 * j * in, row, in,
                      inputs + t * in, PointStride(in));
       TransformGradient(gradient + 2 * i * gradient_row + 2 * j * out,
-                        gradient_row, out, gradients + t * out, PointStride(out));
+                        gradient_row, out, gradients + t * out,
+                        PointStride(out));
     }
     // The point (1, 1) of A g A' is the sum of a tile.
     for (int64_t t = 0; t < count; ++t) {
