@@ -28,7 +28,7 @@ def from_linen(
       Parameters, statistics, gradients and outputs are float32 all the same.
 
   Returns:
-    A `Network` whose params and stats are plain dicts of arrays.
+    A `Network` whose params and stats are pytrees of arrays.
 
   Raises:
     InputError: the dtype is unknown.
