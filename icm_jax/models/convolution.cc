@@ -454,8 +454,8 @@ void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
 }
 
 // ---------------------------------------------------------------------------
-// Products of small matrices, in registers. One function for both, with a stride
-// along the depth of a, makes an update a few hundredths slower.
+// Products of small matrices, in registers. One function for both, with a
+// stride along the depth of a, was a few hundredths slower.
 
 // c[kRows, kVecs * 8] = a[kRows, depth] b[depth, ...].
 template <int kRows, int kVecs>
