@@ -1,0 +1,401 @@
+"""Recurrent independent mechanisms: a cell whose parts compete for its input.
+
+After Goyal et al., *Recurrent Independent Mechanisms*, ICLR 2021 (arXiv
+1909.10893), Sec. 2. k small recurrent networks, the RIMs, have states and
+parameters of their own. At every time step:
+
+1. each asks, by its state, for the input or for a row of zeros, the null row;
+2. the k_A that look least at the null row are active;
+3. active ones read the input and step; the states of others stay as they are;
+4. active ones ask all RIMs, and add what they hear to their states.
+
+`RIMCell` takes the place of Flax's `LSTMCell` or `GRUCell`. Where the authors'
+programs do other than their paper, a field of the cell chooses; the paper's way
+is the default.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from icm_jax import types
+
+KINDS = ("lstm", "gru")
+COMPUTATIONS = ("masked", "gathered")
+COMMUNICATIONS = ("residual", "gated")
+GRADIENTS = ("all", "active")
+
+# Numbers of rows for which a product of the gathered form is compiled, beside
+# none: a RIM's active rows are rounded up to the next. More waste fewer rows,
+# and take longer to compile.
+_LEVELS = 8
+
+# Glorot's, of each RIM on its own.
+_kernel_init = nn.initializers.variance_scaling(
+  1.0, "fan_avg", "uniform", batch_axis=(0,)
+)
+
+
+class RIMCell(nn.RNNCellBase):
+  """k recurrent networks, of which k_A step at a time.
+
+  The carry is `(c_BRD, h_BRD)` for LSTMs, `h_BRD` for GRUs; the output is the
+  new h of all RIMs, [B, R * D]. There may be any number of batch axes, none
+  too. With a mutable collection `intermediates`, a step leaves there
+  `active_BR`, bool, and `null_BR`, float in [0, 1], the attention on the null
+  row, mean over heads.
+
+  Dropout, of attention weights, takes keys from the stream `dropout`; in
+  `nn.RNN` that needs `split_rngs={"params": False, "dropout": True}`.
+
+  Attributes:
+    rims: k.
+    active: k_A, in [1, k]. Ties go to the lower index.
+    size: units of one RIM.
+    kind: "lstm" or "gru".
+    embed: features of the input, embedded before the null row is added. It has
+      a bias, so that an input of zeros differs from no input. 0 takes the input
+      as it is, as the authors' program for sequential MNIST does; then zeros
+      are read as the null row is.
+    input_keys: features of a key.
+    input_values: features of a value; None is 4 * size.
+    input_heads: heads of the input attention. What they read is averaged.
+    input_dropout: rate in [0, 1).
+    communication_keys: features of a key.
+    communication_values: features of a value.
+    communication_heads: 0 turns communication off.
+    communication_dropout: rate in [0, 1).
+    communication: "residual" adds what is heard, mapped to a state's size;
+      "gated", of the authors' programs, adds sigmoid(a) * tanh(b) of two maps.
+    communication_gradient: "all" lets gradients through what is heard reach
+      all RIMs; "active", of the authors' programs, only the active ones.
+    computation: "masked" steps all RIMs and keeps k_A of the results;
+      "gathered" gives the same, and multiplies only rows of active RIMs by the
+      parameters of a step. Its gradient is for reverse mode only.
+    deterministic: no dropout.
+
+  Raises:
+    InputError: a field is out of its range.
+  """
+
+  rims: int = 6
+  active: int = 4
+  size: int = 100
+  kind: str = "lstm"
+  embed: int = 600
+  input_keys: int = 64
+  input_values: int | None = None
+  input_heads: int = 4
+  input_dropout: float = 0.1
+  communication_keys: int = 32
+  communication_values: int = 32
+  communication_heads: int = 4
+  communication_dropout: float = 0.1
+  communication: str = "residual"
+  communication_gradient: str = "all"
+  computation: str = "masked"
+  deterministic: bool = True
+
+  @property
+  def num_feature_axes(self) -> int:
+    return 1
+
+  @nn.nowrap
+  def initialize_carry(self, rng, input_shape: tuple[int, ...]):
+    """States of zeros for an input of this shape; `rng` is not used."""
+    del rng
+    h_BRD = jnp.zeros((*input_shape[:-1], self.rims, self.size))
+    return (h_BRD, h_BRD) if self.kind == "lstm" else h_BRD
+
+  @nn.compact
+  def __call__(self, carry, x_BF):
+    check(self)
+    batch = x_BF.shape[:-1]
+    # RIMs lead inside, so that products of each RIM's own move no data.
+    states = tuple(
+      state.reshape(-1, self.rims, self.size).swapaxes(0, 1)
+      for state in jax.tree.leaves(carry)
+    )
+    x_BF = x_BF.reshape(-1, x_BF.shape[-1])
+    if self.embed:
+      x_BF = nn.Dense(self.embed, name="embed")(x_BF)
+
+    weight_RBA, value_BAD = self._ask_input(states[-1], x_BF)
+    null_RB = 1 - weight_RBA.mean(axis=2)
+    active_RB = choose_active(null_RB, self.active)
+    for name, value_RB in (("null_BR", null_RB), ("active_BR", active_RB)):
+      value_BR = value_RB.T.reshape(*batch, self.rims)
+      self.sow("intermediates", name, value_BR)
+
+    dropout = nn.Dropout(self.input_dropout, deterministic=self.deterministic)
+    weight_RBA = dropout(weight_RBA)
+    read_RBAD = weight_RBA[..., None] * value_BAD[None]
+    read_RBD = read_RBAD.reshape(*active_RB.shape, -1)
+    rows = Rows.of(active_RB) if self.computation == "gathered" else None
+    keep = functools.partial(jnp.where, active_RB[:, :, None])
+    stepped = self._step(states, read_RBD, rows)
+    *rest, h_RBD = jax.tree.map(keep, stepped, states)
+    if self.communication_heads:
+      heard_RBD = self._communicate(h_RBD, active_RB, rows)
+      h_RBD = keep(h_RBD + heard_RBD, h_RBD)
+    shape = (*batch, self.rims, self.size)
+    states = tuple(s.swapaxes(0, 1).reshape(shape) for s in (*rest, h_RBD))
+    out_BD = states[-1].reshape(*batch, self.rims * self.size)
+    return states if self.kind == "lstm" else states[0], out_BD
+
+  def _ask_input(self, h_RBD, x_BF):
+    """Attention on the input, [R, B, A] in [0, 1], and its values, [B, A, D].
+
+    The null row's key and value are zeros, for there is no bias. So its logit
+    is 0, the softmax over both rows is a sigmoid, and only the input's value is
+    read.
+    """
+    heads, keys = self.input_heads, self.input_keys
+    values = (self.input_values or 4 * self.size) // heads
+    dense = functools.partial(nn.DenseGeneral, axis=-1, use_bias=False)
+    key_BAD = dense((heads, keys), name="input_key")(x_BF)
+    value_BAD = dense((heads, values), name="input_value")(x_BF)
+    query_RBD = self._map("input_query", h_RBD, heads * keys)
+    query_RBAD = query_RBD.reshape(*h_RBD.shape[:2], heads, keys)
+    logit_RBA = (query_RBAD * key_BAD[None]).sum(axis=-1)
+    return jax.nn.sigmoid(logit_RBA / math.sqrt(keys)), value_BAD
+
+  def _step(self, states, read_RBD, rows):
+    """New states of RIMs; those of inactive ones are not to be used."""
+    *rest, h_RBD = states
+    gates = {"lstm": 4, "gru": 3}[self.kind] * self.size
+    input_RBD = self._map("input", read_RBD, gates, rows)
+    shape = (self.rims, self.size, gates)
+    kernel_RDD = self.param("recurrent", _init_recurrent, shape)
+    recurrent_RBD = _multiply(h_RBD, kernel_RDD, rows)
+    bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, gates))
+    input_RBD += bias_RD[:, None]
+    if self.kind == "lstm":
+      return lstm(*rest, input_RBD + recurrent_RBD)
+    shape = (self.rims, self.size)
+    bias_RD = self.param("recurrent_bias", nn.initializers.zeros, shape)
+    return gru(h_RBD, input_RBD, recurrent_RBD, bias_RD)
+
+  def _communicate(self, h_RBD, active_RB, rows):
+    """What active RIMs hear from all of them, in a state's size."""
+    heads = self.communication_heads
+    keys, values = self.communication_keys, self.communication_values
+    told_RBD = h_RBD
+    if self.communication_gradient == "active":
+      told_RBD = jnp.where(
+        active_RB[:, :, None], h_RBD, jax.lax.stop_gradient(h_RBD)
+      )
+
+    def split(x_RBD):
+      return x_RBD.reshape(*x_RBD.shape[:2], heads, -1)
+
+    query = self._map("communication_query", h_RBD, heads * keys, rows)
+    key = self._map("communication_key", told_RBD, heads * keys)
+    value = self._map("communication_value", told_RBD, heads * values)
+    logit_BARR = jnp.einsum("rbad,sbad->bars", split(query), split(key))
+    weight_BARR = jax.nn.softmax(logit_BARR / math.sqrt(keys))
+    weight_BARR = nn.Dropout(
+      self.communication_dropout, deterministic=self.deterministic
+    )(weight_BARR)
+    heard_RBAD = jnp.einsum("bars,sbad->rbad", weight_BARR, split(value))
+    heard_RBD = heard_RBAD.reshape(*h_RBD.shape[:2], heads * values)
+    out_RBD = self._map("communication_out", heard_RBD, self.size, rows)
+    if self.communication == "residual":
+      return out_RBD
+    gate_RBD = self._map("communication_gate", heard_RBD, self.size, rows)
+    return jax.nn.sigmoid(gate_RBD) * jnp.tanh(out_RBD)
+
+  def _map(self, name, x_RBD, features, rows=None):
+    """A linear map of each RIM's own."""
+    shape = (self.rims, x_RBD.shape[-1], features)
+    return _multiply(x_RBD, self.param(name, _kernel_init, shape), rows)
+
+
+def check(cell: RIMCell) -> None:
+  """Checks that the cell's fields lie in their ranges.
+
+  Raises:
+    InputError: the first one that does not.
+  """
+  for name, known in (
+    ("kind", KINDS),
+    ("computation", COMPUTATIONS),
+    ("communication", COMMUNICATIONS),
+    ("communication_gradient", GRADIENTS),
+  ):
+    value = getattr(cell, name)
+    if value not in known:
+      raise types.InputError(
+        f"A RIM cell's {name} must be one of {', '.join(known)}; got {value!r}."
+      )
+  least = {"embed": 0, "communication_heads": 0, "active": 1, "rims": 1}
+  least |= {"size": 1, "input_heads": 1, "input_keys": 1}
+  least |= {"communication_keys": 1, "communication_values": 1}
+  for name, bound in least.items():
+    if getattr(cell, name) < bound:
+      raise types.InputError(
+        f"A RIM cell's {name} must be at least {bound}; got "
+        f"{getattr(cell, name)}."
+      )
+  if cell.input_values is not None and cell.input_values < 1:
+    raise types.InputError(
+      "A RIM cell's input_values must be at least 1, or None for 4 * size; "
+      f"got {cell.input_values}."
+    )
+  for name in ("input_dropout", "communication_dropout"):
+    if not 0 <= getattr(cell, name) < 1:
+      raise types.InputError(
+        f"A RIM cell's {name} must be in [0, 1); got {getattr(cell, name)}."
+      )
+  if cell.active > cell.rims:
+    raise types.InputError(
+      f"A RIM cell cannot have more active RIMs than RIMs, {cell.rims}; got "
+      f"{cell.active}."
+    )
+
+
+def choose_active(null_RB: jax.Array, active: int) -> jax.Array:
+  """The RIMs with the least attention on the null row.
+
+  Args:
+    null_RB: attention on the null row.
+    active: k_A.
+
+  Returns:
+    Bool; k_A of each column are true. Ties go to the lower index, and no
+    gradient flows into the attention.
+  """
+  null_RB = jax.lax.stop_gradient(null_RB)
+  index_R = jnp.arange(null_RB.shape[0])
+  # A few comparisons; on CPU a sort takes several times longer.
+  less_RRB = null_RB[None] < null_RB[:, None]
+  tied_RRB = null_RB[None] == null_RB[:, None]
+  lower_RR = index_R[None, :] < index_R[:, None]
+  before_RRB = less_RRB | (tied_RRB & lower_RR[:, :, None])
+  return before_RRB.sum(axis=1) < active
+
+
+def lstm(c_RBD, gates_RBD):
+  """One step of an LSTM from the sum of its products; the new (c, h)."""
+  i, f, g, o = jnp.split(gates_RBD, 4, axis=-1)
+  c_RBD = jax.nn.sigmoid(f) * c_RBD + jax.nn.sigmoid(i) * jnp.tanh(g)
+  return c_RBD, jax.nn.sigmoid(o) * jnp.tanh(c_RBD)
+
+
+def gru(h_RBD, input_RBD, recurrent_RBD, bias_RD):
+  """One step of a GRU from its products; the new (h,)."""
+  reset, update, new = jnp.split(input_RBD, 3, axis=-1)
+  reset_h, update_h, new_h = jnp.split(recurrent_RBD, 3, axis=-1)
+  reset = jax.nn.sigmoid(reset + reset_h)
+  update = jax.nn.sigmoid(update + update_h)
+  new = jnp.tanh(new + reset * (new_h + bias_RD[:, None]))
+  return ((1 - update) * new + update * h_RBD,)
+
+
+def _init_recurrent(key, shape):
+  """An orthogonal matrix for each gate of each RIM."""
+  rims, size, gates = shape
+  keys = jax.random.split(key, (rims, gates // size))
+  square = lambda key: nn.initializers.orthogonal()(key, (size, size))
+  kernel_RGDD = jax.vmap(jax.vmap(square))(keys)
+  return kernel_RGDD.swapaxes(1, 2).reshape(shape)
+
+
+class Rows(NamedTuple):
+  """Which rows of a batch each RIM multiplies.
+
+  Attributes:
+    order_RB: int32, rows with those of active RIMs first.
+    place_RB: int32, where in that order a row stands.
+    level_R: int32 in [0, _LEVELS], how many portions of a batch hold a RIM's
+      active rows.
+  """
+
+  order_RB: jax.Array
+  place_RB: jax.Array
+  level_R: jax.Array
+
+  @classmethod
+  def of(cls, active_RB: jax.Array) -> Rows:
+    """The rows of active RIMs."""
+    count_R = active_RB.sum(axis=1)
+    place_RB = jnp.where(
+      active_RB,
+      jnp.cumsum(active_RB, axis=1) - 1,
+      count_R[:, None] + jnp.cumsum(~active_RB, axis=1) - 1,
+    )
+    order_RB = jnp.argsort(place_RB, axis=1)
+    portion = _portion(active_RB.shape[1])
+    return cls(order_RB, place_RB, (count_R + portion - 1) // portion)
+
+
+def _portion(num_rows: int) -> int:
+  return -(-num_rows // _LEVELS)
+
+
+def _multiply(x_RBD, kernel_RDD, rows=None):
+  """Each RIM's rows by its own matrix: all, or only those that `rows` names.
+
+  Other rows of the result are not to be used.
+  """
+  if rows is None:
+    return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
+  return _multiply_rows(x_RBD, kernel_RDD, rows)
+
+
+@jax.custom_vjp
+def _multiply_rows(x_RBD, kernel_RDD, rows):
+  """As `_multiply`, of active RIMs' rows.
+
+  Shapes must not depend on who is active. So there is a product of every number
+  of rows up to all, in portions, and for each RIM a switch between them.
+  """
+  out = []
+  for r, order_B in enumerate(rows.order_RB):
+
+    def product(n, r=r, order_B=order_B):
+      y = x_RBD[r, order_B[:n]] @ kernel_RDD[r]
+      return _pad(y, len(order_B))
+
+    y_BD = _switch(rows.level_R[r], product, len(order_B))
+    out.append(y_BD[rows.place_RB[r]])
+  return jnp.stack(out)
+
+
+def _multiply_rows_forward(x_RBD, kernel_RDD, rows):
+  return _multiply_rows(x_RBD, kernel_RDD, rows), (x_RBD, kernel_RDD, rows)
+
+
+def _multiply_rows_backward(residuals, dy_RBD):
+  x_RBD, kernel_RDD, rows = residuals
+  dx, dkernel = [], []
+  for r, order_B in enumerate(rows.order_RB):
+
+    def product(n, r=r, order_B=order_B):
+      x_BD, dy_BD = x_RBD[r, order_B[:n]], dy_RBD[r, order_B[:n]]
+      return _pad(dy_BD @ kernel_RDD[r].T, len(order_B)), x_BD.T @ dy_BD
+
+    dx_BD, dkernel_DD = _switch(rows.level_R[r], product, len(order_B))
+    dx.append(dx_BD[rows.place_RB[r]])
+    dkernel.append(dkernel_DD)
+  return jnp.stack(dx), jnp.stack(dkernel), None
+
+
+_multiply_rows.defvjp(_multiply_rows_forward, _multiply_rows_backward)
+
+
+def _pad(x_BD, num_rows):
+  return jnp.pad(x_BD, ((0, num_rows - len(x_BD)), (0, 0)))
+
+
+def _switch(level, function, num_rows):
+  """`function` of the number of rows that a level stands for."""
+  portion = _portion(num_rows)
+  sizes = [min(i * portion, num_rows) for i in range(_LEVELS + 1)]
+  return jax.lax.switch(level, [functools.partial(function, n) for n in sizes])
