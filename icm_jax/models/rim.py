@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from icm_jax import types
+from icm_jax import rng, types
 
 KINDS = ("lstm", "gru")
 COMPUTATIONS = ("masked", "gathered")
@@ -88,7 +88,7 @@ class RIMCell(nn.RNNCellBase):
   active: int = 4
   size: int = 100
   kind: str = "lstm"
-  embed: int = 600
+  embed: int = 100
   input_keys: int = 64
   input_values: int | None = None
   input_heads: int = 4
@@ -107,9 +107,9 @@ class RIMCell(nn.RNNCellBase):
     return 1
 
   @nn.nowrap
-  def initialize_carry(self, rng, input_shape: tuple[int, ...]):
-    """States of zeros for an input of this shape; `rng` is not used."""
-    del rng
+  def initialize_carry(self, key, input_shape: tuple[int, ...]):
+    """States of zeros for an input of this shape; `key` is not used."""
+    del key
     h_BRD = jnp.zeros((*input_shape[:-1], self.rims, self.size))
     return (h_BRD, h_BRD) if self.kind == "lstm" else h_BRD
 
@@ -142,7 +142,7 @@ class RIMCell(nn.RNNCellBase):
     stepped = self._step(states, read_RBD, rows)
     *rest, h_RBD = jax.tree.map(keep, stepped, states)
     if self.communication_heads:
-      heard_RBD = self._communicate(h_RBD, active_RB, rows)
+      heard_RBD = self._communicate(h_RBD, active_RB)
       h_RBD = keep(h_RBD + heard_RBD, h_RBD)
     shape = (*batch, self.rims, self.size)
     states = tuple(s.swapaxes(0, 1).reshape(shape) for s in (*rest, h_RBD))
@@ -168,21 +168,31 @@ class RIMCell(nn.RNNCellBase):
 
   def _step(self, states, read_RBD, rows):
     """New states of RIMs; those of inactive ones are not to be used."""
-    *rest, h_RBD = states
-    gates = {"lstm": 4, "gru": 3}[self.kind] * self.size
-    input_RBD = self._map("input", read_RBD, gates, rows)
-    shape = (self.rims, self.size, gates)
-    kernel_RDD = self.param("recurrent", _init_recurrent, shape)
-    recurrent_RBD = _multiply(h_RBD, kernel_RDD, rows)
-    bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, gates))
-    input_RBD += bias_RD[:, None]
+    size, fan_in = self.size, read_RBD.shape[-1]
+    # Each array is sorted once: elementwise work is done in that order too.
+    *rest, h_RBD = (_sort(state, rows) for state in states)
+    read_RBD = _sort(read_RBD, rows)
     if self.kind == "lstm":
-      return lstm(*rest, input_RBD + recurrent_RBD)
-    shape = (self.rims, self.size)
-    bias_RD = self.param("recurrent_bias", nn.initializers.zeros, shape)
-    return gru(h_RBD, input_RBD, recurrent_RBD, bias_RD)
+      shape = (self.rims, fan_in + size, 4 * size)
+      both_RBD = jnp.concatenate([read_RBD, h_RBD], axis=-1)
+      kernel_RDD = self.param("kernel", _init_both, shape)
+      bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 4 * size))
+      gates_RBD = _multiply(both_RBD, kernel_RDD, rows) + bias_RD[:, None]
+      stepped = lstm(*rest, gates_RBD)
+    else:
+      shape = (self.rims, fan_in, 3 * size)
+      kernel_RDD = self.param("kernel", _kernel_init, shape)
+      bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 3 * size))
+      read_RBD = _multiply(read_RBD, kernel_RDD, rows) + bias_RD[:, None]
+      shape = (self.rims, size, 3 * size)
+      kernel_RDD = self.param("recurrent", _init_recurrent, shape)
+      shape = (self.rims, size)
+      bias_RD = self.param("recurrent_bias", nn.initializers.zeros, shape)
+      recurrent_RBD = _multiply(h_RBD, kernel_RDD, rows)
+      stepped = gru(h_RBD, read_RBD, recurrent_RBD, bias_RD)
+    return tuple(_unsort(state, rows) for state in stepped)
 
-  def _communicate(self, h_RBD, active_RB, rows):
+  def _communicate(self, h_RBD, active_RB):
     """What active RIMs hear from all of them, in a state's size."""
     heads = self.communication_heads
     keys, values = self.communication_keys, self.communication_values
@@ -195,7 +205,7 @@ class RIMCell(nn.RNNCellBase):
     def split(x_RBD):
       return x_RBD.reshape(*x_RBD.shape[:2], heads, -1)
 
-    query = self._map("communication_query", h_RBD, heads * keys, rows)
+    query = self._map("communication_query", h_RBD, heads * keys)
     key = self._map("communication_key", told_RBD, heads * keys)
     value = self._map("communication_value", told_RBD, heads * values)
     logit_BARR = jnp.einsum("rbad,sbad->bars", split(query), split(key))
@@ -205,16 +215,16 @@ class RIMCell(nn.RNNCellBase):
     )(weight_BARR)
     heard_RBAD = jnp.einsum("bars,sbad->rbad", weight_BARR, split(value))
     heard_RBD = heard_RBAD.reshape(*h_RBD.shape[:2], heads * values)
-    out_RBD = self._map("communication_out", heard_RBD, self.size, rows)
+    out_RBD = self._map("communication_out", heard_RBD, self.size)
     if self.communication == "residual":
       return out_RBD
-    gate_RBD = self._map("communication_gate", heard_RBD, self.size, rows)
+    gate_RBD = self._map("communication_gate", heard_RBD, self.size)
     return jax.nn.sigmoid(gate_RBD) * jnp.tanh(out_RBD)
 
-  def _map(self, name, x_RBD, features, rows=None):
+  def _map(self, name, x_RBD, features):
     """A linear map of each RIM's own."""
     shape = (self.rims, x_RBD.shape[-1], features)
-    return _multiply(x_RBD, self.param(name, _kernel_init, shape), rows)
+    return _multiply(x_RBD, self.param(name, _kernel_init, shape))
 
 
 def check(cell: RIMCell) -> None:
@@ -307,11 +317,22 @@ def _init_recurrent(key, shape):
   return kernel_RGDD.swapaxes(1, 2).reshape(shape)
 
 
+def _init_both(key, shape):
+  """Rows for what is read, and for the state."""
+  rims, fan_in, gates = shape
+  size = gates // 4
+  read_RDD = _kernel_init(
+    rng.stream(key, "read"), (rims, fan_in - size, gates)
+  )
+  state_RDD = _init_recurrent(rng.stream(key, "state"), (rims, size, gates))
+  return jnp.concatenate([read_RDD, state_RDD], axis=1)
+
+
 class Rows(NamedTuple):
-  """Which rows of a batch each RIM multiplies.
+  """Rows of a batch in an order of each RIM's own, active ones first.
 
   Attributes:
-    order_RB: int32, rows with those of active RIMs first.
+    order_RB: int32, the rows in that order.
     place_RB: int32, where in that order a row stands.
     level_R: int32 in [0, _LEVELS], how many portions of a batch hold a RIM's
       active rows.
@@ -323,14 +344,17 @@ class Rows(NamedTuple):
 
   @classmethod
   def of(cls, active_RB: jax.Array) -> Rows:
-    """The rows of active RIMs."""
+    """The rows of active RIMs first."""
     count_R = active_RB.sum(axis=1)
     place_RB = jnp.where(
       active_RB,
       jnp.cumsum(active_RB, axis=1) - 1,
       count_R[:, None] + jnp.cumsum(~active_RB, axis=1) - 1,
     )
-    order_RB = jnp.argsort(place_RB, axis=1)
+    # The inverse, by comparisons: on CPU faster than a sort or a scatter.
+    index_B = jnp.arange(active_RB.shape[1])
+    is_at_RBB = place_RB[:, None, :] == index_B[None, :, None]
+    order_RB = jnp.sum(is_at_RBB * index_B[None, None, :], axis=2)
     portion = _portion(active_RB.shape[1])
     return cls(order_RB, place_RB, (count_R + portion - 1) // portion)
 
@@ -339,63 +363,98 @@ def _portion(num_rows: int) -> int:
   return -(-num_rows // _LEVELS)
 
 
-def _multiply(x_RBD, kernel_RDD, rows=None):
-  """Each RIM's rows by its own matrix: all, or only those that `rows` names.
-
-  Other rows of the result are not to be used.
-  """
+def _sort(x_RBD, rows):
+  """Rows in each RIM's order; None leaves them."""
   if rows is None:
-    return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
-  return _multiply_rows(x_RBD, kernel_RDD, rows)
+    return x_RBD
+  return _permute(x_RBD, rows.order_RB, rows.place_RB)
+
+
+def _unsort(x_RBD, rows):
+  """Undoes `_sort`."""
+  if rows is None:
+    return x_RBD
+  return _permute(x_RBD, rows.place_RB, rows.order_RB)
 
 
 @jax.custom_vjp
-def _multiply_rows(x_RBD, kernel_RDD, rows):
-  """As `_multiply`, of active RIMs' rows.
+def _permute(x_RBD, order_RB, place_RB):
+  """Rows in the given order, of which `place_RB` is the inverse.
 
-  Shapes must not depend on who is active. So there is a product of every number
-  of rows up to all, in portions, and for each RIM a switch between them.
+  Its gradient takes rows too; that of a plain indexing scatters them, which is
+  slow on CPU.
   """
-  out = []
-  for r, order_B in enumerate(rows.order_RB):
-
-    def product(n, r=r, order_B=order_B):
-      y = x_RBD[r, order_B[:n]] @ kernel_RDD[r]
-      return _pad(y, len(order_B))
-
-    y_BD = _switch(rows.level_R[r], product, len(order_B))
-    out.append(y_BD[rows.place_RB[r]])
-  return jnp.stack(out)
+  del place_RB
+  rims, num_rows, _ = x_RBD.shape
+  first_R = jnp.arange(rims, dtype=order_RB.dtype) * num_rows
+  flat = (order_RB + first_R[:, None]).ravel()
+  return x_RBD.reshape(rims * num_rows, -1)[flat].reshape(x_RBD.shape)
 
 
-def _multiply_rows_forward(x_RBD, kernel_RDD, rows):
-  return _multiply_rows(x_RBD, kernel_RDD, rows), (x_RBD, kernel_RDD, rows)
+_permute.defvjp(
+  lambda x, order, place: (_permute(x, order, place), (order, place)),
+  lambda residuals, dy: (_permute(dy, *residuals[::-1]), None, None),
+)
 
 
-def _multiply_rows_backward(residuals, dy_RBD):
-  x_RBD, kernel_RDD, rows = residuals
-  dx, dkernel = [], []
-  for r, order_B in enumerate(rows.order_RB):
+def _multiply(x_RBD, kernel_RDD, rows=None):
+  """Each RIM's rows by its own matrix: all, or, if sorted, active ones.
 
-    def product(n, r=r, order_B=order_B):
-      x_BD, dy_BD = x_RBD[r, order_B[:n]], dy_RBD[r, order_B[:n]]
-      return _pad(dy_BD @ kernel_RDD[r].T, len(order_B)), x_BD.T @ dy_BD
+  Rows of inactive RIMs are then not to be used.
+  """
+  if rows is None:
+    return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
+  return _multiply_first(x_RBD, kernel_RDD, rows.level_R)
 
-    dx_BD, dkernel_DD = _switch(rows.level_R[r], product, len(order_B))
-    dx.append(dx_BD[rows.place_RB[r]])
-    dkernel.append(dkernel_DD)
+
+@jax.custom_vjp
+def _multiply_first(x_RBD, kernel_RDD, level_R):
+  """As `_multiply`, of so many portions of each RIM's rows; others are zero.
+
+  Shapes must not depend on who is active. So there is a product for every
+  number of portions, and for each RIM a switch between them.
+  """
+  def product(n, x_BD, kernel_DD):
+    return _pad(x_BD[:n] @ kernel_DD, len(x_BD))
+
+  return jnp.stack(_by_level(product, level_R, x_RBD, kernel_RDD))
+
+
+def _multiply_first_backward(residuals, dy_RBD):
+  x_RBD, kernel_RDD, level_R = residuals
+
+  def product(n, x_BD, dy_BD, kernel_DD):
+    dx_BD = _pad(dy_BD[:n] @ kernel_DD.T, len(x_BD))
+    return dx_BD, x_BD[:n].T @ dy_BD[:n]
+
+  parts = _by_level(product, level_R, x_RBD, dy_RBD, kernel_RDD)
+  dx, dkernel = zip(*parts, strict=True)
   return jnp.stack(dx), jnp.stack(dkernel), None
 
 
-_multiply_rows.defvjp(_multiply_rows_forward, _multiply_rows_backward)
+_multiply_first.defvjp(
+  lambda *arguments: (_multiply_first(*arguments), arguments),
+  _multiply_first_backward,
+)
+
+
+def _by_level(function, level_R, x_RBD, *more_R):
+  """`function(n, x, *more)` for each RIM; n rows are what its level stands for.
+
+  Arrays are taken apart outside of the switches, where XLA does it but once in
+  a loop.
+  """
+  num_rows = x_RBD.shape[1]
+  portion = _portion(num_rows)
+  branches = [
+    functools.partial(function, min(level * portion, num_rows))
+    for level in range(_LEVELS + 1)
+  ]
+  each = zip(*map(jnp.unstack, (level_R, x_RBD, *more_R)), strict=True)
+  return [
+    jax.lax.switch(level, branches, *arrays) for level, *arrays in each
+  ]
 
 
 def _pad(x_BD, num_rows):
   return jnp.pad(x_BD, ((0, num_rows - len(x_BD)), (0, 0)))
-
-
-def _switch(level, function, num_rows):
-  """`function` of the number of rows that a level stands for."""
-  portion = _portion(num_rows)
-  sizes = [min(i * portion, num_rows) for i in range(_LEVELS + 1)]
-  return jax.lax.switch(level, [functools.partial(function, n) for n in sizes])
