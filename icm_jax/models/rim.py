@@ -321,9 +321,7 @@ def _init_both(key, shape):
   """Rows for what is read, and for the state."""
   rims, fan_in, gates = shape
   size = gates // 4
-  read_RDD = _kernel_init(
-    rng.stream(key, "read"), (rims, fan_in - size, gates)
-  )
+  read_RDD = _kernel_init(rng.stream(key, "read"), (rims, fan_in - size, gates))
   state_RDD = _init_recurrent(rng.stream(key, "state"), (rims, size, gates))
   return jnp.concatenate([read_RDD, state_RDD], axis=1)
 
@@ -414,6 +412,7 @@ def _multiply_first(x_RBD, kernel_RDD, level_R):
   Shapes must not depend on who is active. So there is a product for every
   number of portions, and for each RIM a switch between them.
   """
+
   def product(n, x_BD, kernel_DD):
     return _pad(x_BD[:n] @ kernel_DD, len(x_BD))
 
@@ -451,9 +450,7 @@ def _by_level(function, level_R, x_RBD, *more_R):
     for level in range(_LEVELS + 1)
   ]
   each = zip(*map(jnp.unstack, (level_R, x_RBD, *more_R)), strict=True)
-  return [
-    jax.lax.switch(level, branches, *arrays) for level, *arrays in each
-  ]
+  return [jax.lax.switch(level, branches, *arrays) for level, *arrays in each]
 
 
 def _pad(x_BD, num_rows):
