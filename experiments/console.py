@@ -97,7 +97,9 @@ class Bar:
 
 
 def describe(values: Mapping[str, np.ndarray]) -> str:
-  """Losses, and the share of wins of each expert in percent."""
+  """Losses, and the share of wins of each expert in percent, if any compete."""
+  if "competition/wins_E" not in values:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
   wins_E = values["competition/wins_E"]
   shares = " ".join(f"{s:.0f}" for s in 100 * wins_E / max(wins_E.sum(), 1))
   return (

@@ -4,14 +4,14 @@ python -m experiments.evaluate --workdir=runs/mnist
 """
 
 from experiments import console, launch
-from icm_jax.training import results
+from icm_jax.training import experiment
 from icm_jax.viz import report
 
 launch.define_workdir()
 
 
 def main() -> None:
-  result = results.evaluate_checkpoint(launch.workdir())
+  result = experiment.evaluate_checkpoint(launch.workdir())
   console.reporter().say(report.headline(result))
 
 

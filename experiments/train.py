@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import console, launch
-from icm_jax.training import loop
+from icm_jax.training import experiment
 from icm_jax.viz import report
 
 launch.define_workdir()
@@ -30,7 +30,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
   reporter = console.reporter()
-  result = loop.train(
+  result = experiment.train(
     _CONFIG.value,
     launch.workdir(),
     resume=_RESUME.value,

@@ -10,6 +10,9 @@ leaf has a leading expert axis ends in `_E`.
   K  classes of the evaluation classifier
   N  examples of a data set
   G, S  groups of winners and the slots of a group (`competition.winners`)
+  T  steps: of a sequence, or of a run that is drawn
+  F, O  features of a sequence's inputs and outputs
+  R, D, A  recurrent independent mechanisms, features of each, attention heads
 
 Images are float32 in [0, 1] unless a name or docstring says uint8. Keys are
 typed (`jax.random.key`); a function that takes a key consumes it.

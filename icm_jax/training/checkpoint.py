@@ -15,12 +15,12 @@ class Saved(NamedTuple):
   """What a checkpoint holds.
 
   Attributes:
-    state: of the competition.
-    classifier: parameters of the evaluation classifier.
+    state: of the competition, or of sequence models.
+    classifier: parameters of the evaluation classifier; empty without one.
     progress: JSON data: the config, and seconds spent so far.
   """
 
-  state: types.TrainState
+  state: types.PyTree
   classifier: types.PyTree
   progress: dict[str, Any]
 
@@ -56,7 +56,7 @@ class Checkpoints:
       ),
     )
 
-  def restore(self, state: types.TrainState, classifier: types.PyTree) -> Saved:
+  def restore(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
     """Reads the newest checkpoint that is not damaged.
 
     Args:

@@ -125,7 +125,7 @@ def train(
   )
   with (
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    _stop_requests() as stop_requested,
+    stop_requests() as stop_requested,
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
@@ -349,7 +349,7 @@ def _saved(config, session: _Session) -> checkpoint.Saved:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
   """Turns the first SIGINT or SIGTERM into a request; the second one kills.
 
   An exception in the middle of a step would leave its donated state unusable.

@@ -118,14 +118,22 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   run = setup_lib.build(config)
   saved = restore(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
-  # The times stay those of the run, if it came to its end.
+  return write(workdir, result, seconds_of(workdir, result, saved))
+
+
+def seconds_of(
+  workdir: pathlib.Path, result: Mapping[str, Any], saved: checkpoint.Saved
+) -> dict[str, float]:
+  """Seconds by stage of a run that is evaluated again.
+
+  They stay those of the run, if it came to its end; else they are those until
+  the checkpoint.
+  """
   path = workdir / files.RESULT
   old = files.read_json(path) if path.exists() else {"steps": None}
   if old["steps"] == result["steps"]:
-    seconds = {k.removesuffix("_s"): v for k, v in old["time"].items()}
-  else:
-    seconds = saved.progress["seconds"]
-  return write(workdir, result, seconds)
+    return {k.removesuffix("_s"): v for k, v in old["time"].items()}
+  return saved.progress["seconds"]
 
 
 def restore(

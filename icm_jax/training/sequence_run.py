@@ -1,0 +1,327 @@
+"""A sequence experiment from its config to its result.
+
+The models of a config are trained one after another, each on the same batches,
+so that a checkpoint holds them all, and a run that was cut off goes on in the
+middle of any of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import pathlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import optax
+
+from icm_jax import rng, types
+from icm_jax.training import checkpoint, files, loop, metrics, results
+from icm_jax.training import sequence_setup as setup_lib
+from icm_jax.training import workdir as workdir_lib
+
+if TYPE_CHECKING:
+  import ml_collections
+
+# Sequences whose RIMs the report draws.
+_WATCHED = 3
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  resume: bool = False,
+  reporter: loop.Reporter | None = None,
+  started: float | None = None,
+) -> dict[str, Any]:
+  """Trains all models, evaluates and writes everything but the report.
+
+  Args:
+    config: as `experiments/configs/rim_copying.py` documents it.
+    workdir: made if it does not exist; belongs to one run.
+    resume: go on from the newest checkpoint in `workdir`.
+    reporter: told how the run goes.
+    started: `time.perf_counter()` at the start of the process; None is now.
+
+  Returns:
+    What `result.json` holds.
+
+  Raises:
+    InputError: the user's input is at fault; nothing was trained yet.
+    FloatingPointError: a loss is not finite; names the step.
+    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+  """
+  started = time.perf_counter() if started is None else started
+  reporter = reporter or loop.Silent()
+  workdir_lib.claim(workdir, config, resume=resume)
+  run = setup_lib.build(config, progress=reporter.prepare)
+  workdir_lib.write_config(workdir, config)
+  reporter.say(
+    f"{run.task.name}: {', '.join(run.task.variants)}; "
+    f"{config.train.updates} updates of each of {', '.join(run.networks)}"
+  )
+  with (
+    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
+    loop.stop_requests() as stop_requested,
+  ):
+    saved = None
+    if checkpoints.steps():
+      saved = checkpoints.restore(setup_lib.abstract_state(config, run), {})
+      reporter.say(f"resuming at step {int(saved.state.step)}")
+      state = saved.state
+    else:
+      init = jax.jit(functools.partial(setup_lib.init_state, run=run))
+      state = init(jax.random.key(config.seed))
+    clock = loop.Clock(started, saved.progress["seconds"] if saved else {})
+    clock.lap("start")
+    writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
+    with contextlib.closing(writer):
+      state = _train_models(
+        config, run, state, clock, checkpoints, writer, reporter, stop_requested
+      )
+    reporter.say("evaluating")
+    result = measure(workdir, config, run, state)
+    clock.lap("evaluate")
+    checkpoints.save(_saved(config, state, clock))
+    return results.write(workdir, result, clock.seconds)
+
+
+def update(
+  state: setup_lib.SequenceState,
+  *,
+  name: str,
+  run: setup_lib.SequenceRun,
+  batch_size: int,
+  updates: int,
+) -> tuple[setup_lib.SequenceState, types.Metrics]:
+  """One update of one model on a batch of its own step; to be jitted.
+
+  Args:
+    state: whose step counts updates of all models.
+    name: of the model that learns.
+    run: the task, the models and their optimizer.
+    batch_size: sequences.
+    updates: of each model; every one sees the same batches in the same order.
+  """
+  network, task = run.networks[name], run.task
+  step = state.step % updates
+  batch = task.draw(
+    rng.stream(state.key, "batch", step), task.variants[0], batch_size, "train"
+  )
+  dropout = rng.stream(state.key, f"dropout/{name}", step)
+
+  def objective(params):
+    y_BTO = network.apply(params, batch.x_BTF, dropout)
+    return task.loss(y_BTO, batch).mean()
+
+  loss, grads = jax.value_and_grad(objective)(state.params[name])
+  updates_, opt = run.tx.update(grads, state.opt[name], state.params[name])
+  params = optax.apply_updates(state.params[name], updates_)
+  state = state.replace(
+    step=state.step + 1,
+    params={**state.params, name: params},
+    opt={**state.opt, name: opt},
+  )
+  return state, {f"loss/{name}": loss}
+
+
+class Tests:
+  """What models are measured on: the same sequences for all of them."""
+
+  def __init__(
+    self, run: setup_lib.SequenceRun, seed: int, examples: int, batch
+  ):
+    """Draws `examples` of each variant, or all that there are.
+
+    Args:
+      run: the task and the models.
+      seed: of the run; another one draws other sequences.
+      examples: of each variant.
+      batch: sequences that a model reads at a time.
+    """
+    task, self._batch = run.task, batch
+    examples = min(examples, task.test_examples or examples)
+    draw = jax.jit(task.draw, static_argnums=(1, 2, 3))
+    key = jax.random.key(seed)
+    self.sequences = {
+      variant: draw(
+        rng.stream(key, f"test/{variant}"), variant, examples, "test"
+      )
+      for variant in task.variants
+    }
+
+    def measure(params, sequences, network):
+      apply = functools.partial(network.apply, params)
+      return task.measure(apply, sequences)
+
+    self._measures = {
+      name: jax.jit(functools.partial(measure, network=network))
+      for name, network in run.networks.items()
+    }
+
+  def measure(self, name: str, params: types.PyTree) -> dict[str, float]:
+    """The mean measure of a model by variant."""
+    values = {}
+    for variant, sequences in self.sequences.items():
+      parts = [
+        self._measures[name](
+          params, jax.tree.map(lambda a, i=i: a[i : i + self._batch], sequences)
+        )
+        for i in range(0, len(sequences.x_BTF), self._batch)
+      ]
+      values[variant] = float(np.mean(np.concatenate(jax.device_get(parts))))
+    return values
+
+
+def _train_models(
+  config, run, state, clock, checkpoints, writer, reporter, stop_requested
+) -> setup_lib.SequenceState:
+  """Runs the remaining updates of all models."""
+  updates = config.train.updates
+  total = updates * len(run.networks)
+  tests = Tests(
+    run,
+    config.seed,
+    config.evaluation.curve_examples,
+    config.evaluation.batch_size,
+  )
+  for index, name in enumerate(run.networks):
+    last = (index + 1) * updates
+    if int(state.step) >= last:
+      continue
+    reporter.say(f"compiling {name}")
+    step_fn = jax.jit(
+      functools.partial(
+        update,
+        name=name,
+        run=run,
+        batch_size=config.train.batch_size,
+        updates=updates,
+      ),
+      donate_argnames=("state",),
+    )
+    step_fn = step_fn.lower(state).compile()
+    clock.lap("compile")
+    pending: list[types.Metrics] = []
+    for step in range(int(state.step) + 1, last + 1):
+      state, step_metrics = step_fn(state)
+      pending.append(step_metrics)
+      own = step - index * updates
+      stop = stop_requested.is_set()
+      save = loop.due(own, config.every.checkpoint, updates) or stop
+      evaluate = loop.due(own, config.every.evaluate, updates)
+      if loop.due(own, config.every.log, updates) or save or evaluate:
+        rows = jax.device_get(pending)
+        row = metrics.summarise(step - len(rows) + 1, rows)
+        pending = []
+        clock.lap("train")
+        writer.write(step, clock.seconds["train"], row)
+        reporter.progress(step, total, row)
+      if evaluate:
+        values = tests.measure(name, state.params[name])
+        clock.lap("evaluate")
+        writer.write(
+          step,
+          clock.seconds["train"],
+          {f"evaluation/{name}/{key}": value for key, value in values.items()},
+        )
+      if save:
+        checkpoints.save(_saved(config, state, clock))
+        clock.lap()
+      if stop and step < total:
+        raise loop.Interrupted(
+          f"Stopped after step {step}; go on with --resume."
+        )
+  return state
+
+
+def _saved(config, state, clock) -> checkpoint.Saved:
+  return checkpoint.Saved(
+    state,
+    {},
+    {
+      "config": workdir_lib.plain_config(config),
+      "seconds": dict(clock.seconds),
+    },
+  )
+
+
+def measure(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  run: setup_lib.SequenceRun,
+  state: setup_lib.SequenceState,
+) -> dict[str, Any]:
+  """Evaluates all models on all variants; writes what their RIMs do.
+
+  Returns:
+    `result.json` without its times: `test`, the measure of each model on the
+    hardest variant; `table`, the measures on all of them; how many
+    `parameters` each model has.
+  """
+  task = run.task
+  tests = Tests(
+    run, config.seed, config.evaluation.examples, config.evaluation.batch_size
+  )
+  table = {
+    name: tests.measure(name, state.params[name]) for name in run.networks
+  }
+  _write_activity(workdir, run, state, tests)
+  return {
+    "config": workdir_lib.plain_config(config),
+    "seed": config.seed,
+    "task": task.name,
+    "measure": task.measure_name,
+    "higher_is_better": task.higher_is_better,
+    "steps": int(state.step),
+    "examples": {
+      variant: len(s.x_BTF) for variant, s in tests.sequences.items()
+    },
+    "variants": list(task.variants),
+    "test": {name: line[task.variants[-1]] for name, line in table.items()},
+    "table": table,
+    "parameters": {
+      name: sum(leaf.size for leaf in jax.tree.leaves(state.params[name]))
+      for name in run.networks
+    },
+  }
+
+
+def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
+  """Measures the newest checkpoint of a run again.
+
+  Returns:
+    What `result.json` now holds.
+
+  Raises:
+    InputError: `workdir` holds no run, or no checkpoint that can be read.
+  """
+  config = workdir_lib.read_config(workdir)
+  run = setup_lib.build(config)
+  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+    saved = checkpoints.restore(setup_lib.abstract_state(config, run), {})
+  result = measure(workdir, config, run, saved.state)
+  return results.write(
+    workdir, result, results.seconds_of(workdir, result, saved)
+  )
+
+
+def _write_activity(workdir, run, state, tests) -> None:
+  """Which RIMs were active, and looked where, on a few sequences."""
+  arrays = {}
+  for name, network in run.networks.items():
+    if network.watch is not None:
+      for index, variant in enumerate(run.task.variants):
+        x_BTF = tests.sequences[variant].x_BTF[:_WATCHED]
+        watched = jax.device_get(
+          jax.jit(network.watch)(state.params[name], x_BTF)
+        )
+        arrays[f"{name}/active_BTR/{index}"] = watched.active_BTR
+        arrays[f"{name}/null_BTR/{index}"] = watched.null_BTR
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
