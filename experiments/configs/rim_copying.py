@@ -48,7 +48,7 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
     transformer=dict(width=64, layers=2, heads=4, dropout=0.0),
   )
   c.train = dict(
-    updates=6_000,  # Of each model.
+    updates=5_000,  # Of each model.
     batch_size=64,
     learning_rate=4e-3,
     decay_from=0.5,  # Share of the updates after which it falls to 0.
