@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
@@ -173,6 +173,50 @@ def accuracy_over_steps(
   axes.set_xlabel("steps")
   axes.set_ylabel("restored digits recognised, %")
   axes.set_ylim(0, 103)
+  _tidy(axes)
+  return figure
+
+
+def activity(active_TR: np.ndarray, null_TR: np.ndarray, title: str) -> Figure:
+  """Which RIM is active at which step, and its attention on the null row.
+
+  Args:
+    active_TR: bool.
+    null_TR: float in [0, 1].
+    title: of the figure.
+  """
+  num_steps, num_rims = active_TR.shape
+  figure = Figure(figsize=(9, 0.9 + 0.3 * num_rims), layout="constrained")
+  pair = figure.subplots(2, 1, sharex=True)
+  for axes, value_TR, colours, name in zip(
+    pair,
+    (active_TR, null_TR),
+    ("Greys", "Purples"),
+    ("active", "null row"),
+    strict=True,
+  ):
+    axes.imshow(
+      value_TR.T, cmap=colours, vmin=0, vmax=1, aspect="auto",
+      interpolation="nearest", extent=(0, num_steps, num_rims, 0),
+    )  # fmt: skip
+    axes.set_yticks(np.arange(num_rims) + 0.5, range(num_rims), fontsize=7)
+    axes.set_ylabel(name, fontsize=9)
+    axes.tick_params(length=0)
+  pair[0].set_title(title, fontsize=10)
+  pair[1].set_xlabel("step of the sequence", fontsize=9)
+  return figure
+
+
+def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+  """Losses of models by their own updates, (update, loss) each."""
+  figure = Figure(figsize=(6.2, 3.2), layout="constrained")
+  axes = figure.subplots()
+  for index, (name, points) in enumerate(curves.items()):
+    axes.plot(*zip(*points, strict=True), label=name, **_style(index))
+  axes.set_xlabel("updates")
+  axes.set_ylabel("loss")
+  axes.set_ylim(bottom=0)
+  axes.legend(fontsize=8)
   _tidy(axes)
   return figure
 

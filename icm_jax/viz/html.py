@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
@@ -54,6 +55,18 @@ def details(summary: str, content: str) -> str:
     f"<details><summary>{text(summary)}</summary><pre>{text(content)}</pre>"
     "</details>"
   )
+
+
+def flags(config: Mapping[str, Any], prefix: str = "") -> str:
+  """A config as flags of a command line, a line each; plain text."""
+  lines = []
+  for name, value in config.items():
+    path = f"{prefix}{name}"
+    if isinstance(value, Mapping):
+      lines.append(flags(value, f"{path}."))
+    else:
+      lines.append(f"--config.{path}={value}")
+  return "\n".join(lines)
 
 
 def image(data: bytes, kind: str, alternative: str) -> str:

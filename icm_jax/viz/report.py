@@ -11,7 +11,7 @@ import numpy as np
 from icm_jax import types
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
-from icm_jax.viz import charts, html
+from icm_jax.viz import charts, html, sequence_report
 
 PAGE = "report.html"
 GRID = "grid.png"
@@ -35,6 +35,8 @@ _PSNR = " PSNR: of the winner's output against the clean image."
 
 def headline(result: Mapping[str, Any]) -> str:
   """The result in a sentence."""
+  if "task" in result:
+    return sequence_report.headline(result)
   wins_EM = np.array(result["wins"])
   owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
@@ -52,7 +54,7 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
-  """Draws `report.html` and `grid.png`.
+  """Draws `report.html`, and `grid.png` of a run of images.
 
   Args:
     workdir: of a run that ended.
@@ -73,6 +75,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   with np.load(workdir / files.EXAMPLES) as archive:
     examples = dict(archive)
   rows = files.read_metrics(workdir)
+  if "task" in result:
+    page = sequence_report.page(result, rows, examples, _run_facts(result))
+    files.write_bytes(workdir / PAGE, page.encode())
+    return workdir / PAGE
   grid = charts.png(
     charts.example_grid(
       examples.get("clean_MHWC"),
@@ -120,8 +126,20 @@ def _page(
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
     "<h2>The run</h2>",
-    _run_table(result),
-    html.details("Config", _flat(result["config"])),
+    html.table(
+      (),
+      (
+        *_run_facts(result),
+        (
+          "images",
+          "{transformed} transformed, {canonical} canonical, {test} test "
+          "({evaluated} transformed test images evaluated)".format(
+            **result["data"]
+          ),
+        ),
+      ),
+    ),
+    html.details("Config", html.flags(result["config"])),
   ]
   return html.page(result["data"]["name"], sections)
 
@@ -229,40 +247,21 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
   return html.table(head, [*lines, mean])
 
 
-def _run_table(result: Mapping[str, Any]) -> str:
-  data, time = result["data"], result["time"]
+def _run_facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+  """Facts about any kind of run, with their names."""
+  time = result["time"]
   stages = ", ".join(
     f"{name.removesuffix('_s')} {seconds:.1f}"
     for name, seconds in time.items()
     if name != "total_s"
   )
   versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-  return html.table(
-    (),
-    (
-      ("seed", str(result["seed"])),
-      ("steps", str(result["steps"])),
-      (
-        "images",
-        f"{data['transformed']} transformed, {data['canonical']} "
-        f"canonical, {data['test']} test ({data['evaluated']} "
-        "transformed test images evaluated)",
-      ),
-      ("seconds", f"{time['total_s']:.1f} ({stages})"),
-      ("versions", versions),
-    ),
+  return (
+    ("seed", str(result["seed"])),
+    ("steps", str(result["steps"])),
+    ("seconds", f"{time['total_s']:.1f} ({stages})"),
+    ("versions", versions),
   )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> str:
-  lines = []
-  for name, value in config.items():
-    path = f"{prefix}{name}"
-    if isinstance(value, Mapping):
-      lines.append(_flat(value, f"{path}."))
-    else:
-      lines.append(f"--config.{path}={value}")
-  return "\n".join(lines)
 
 
 def _figure(figure: charts.Figure, alternative: str) -> str:
