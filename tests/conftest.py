@@ -34,6 +34,23 @@ def _no_network(monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def draw_params():
+  """A function that draws any numbers as parameters, from `init(key)`.
+
+  To compile what they really start from takes longer than most tests.
+  """
+
+  def draw(init):
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(abstract)
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(0, 0.5, a.shape).astype(a.dtype) for a in leaves]
+    return jax.tree.unflatten(structure, drawn)
+
+  return draw
+
+
+@pytest.fixture(scope="session")
 def make_setup():
   """A function that makes small networks for images of any shape."""
 

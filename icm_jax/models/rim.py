@@ -64,8 +64,9 @@ class RIMCell(nn.RNNCellBase):
       as it is, as the authors' program for sequential MNIST does; then zeros
       are read as the null row is.
     input_keys: features of a key.
-    input_values: features of a value; None is 4 * size.
-    input_heads: heads of the input attention. What they read is averaged.
+    input_values: features of the values of all heads together; None is 4 *
+      size.
+    input_heads: heads of the input attention.
     input_dropout: rate in [0, 1).
     communication_keys: features of a key.
     communication_values: features of a value.
@@ -77,7 +78,8 @@ class RIMCell(nn.RNNCellBase):
       all RIMs; "active", of the authors' programs, only the active ones.
     computation: "masked" steps all RIMs and keeps k_A of the results;
       "gathered" gives the same, and multiplies only rows of active RIMs by the
-      parameters of a step. Its gradient is for reverse mode only.
+      parameters of a step. It has no forward-mode gradient, and under vmap it
+      is correct, but not faster.
     deterministic: no dropout.
 
   Raises:
@@ -157,10 +159,10 @@ class RIMCell(nn.RNNCellBase):
     read.
     """
     heads, keys = self.input_heads, self.input_keys
-    values = (self.input_values or 4 * self.size) // heads
+    values = 4 * self.size if self.input_values is None else self.input_values
     dense = functools.partial(nn.DenseGeneral, axis=-1, use_bias=False)
     key_BAD = dense((heads, keys), name="input_key")(x_BF)
-    value_BAD = dense((heads, values), name="input_value")(x_BF)
+    value_BAD = dense((heads, values // heads), name="input_value")(x_BF)
     query_RBD = self._map("input_query", h_RBD, heads * keys)
     query_RBAD = query_RBD.reshape(*h_RBD.shape[:2], heads, keys)
     logit_RBA = (query_RBAD * key_BAD[None]).sum(axis=-1)
@@ -253,10 +255,11 @@ def check(cell: RIMCell) -> None:
         f"A RIM cell's {name} must be at least {bound}; got "
         f"{getattr(cell, name)}."
       )
-  if cell.input_values is not None and cell.input_values < 1:
+  values = 4 * cell.size if cell.input_values is None else cell.input_values
+  if values < 1 or values % cell.input_heads:
     raise types.InputError(
-      "A RIM cell's input_values must be at least 1, or None for 4 * size; "
-      f"got {cell.input_values}."
+      "A RIM cell's input_values must be a multiple of its input_heads, "
+      f"{cell.input_heads}; got {values}."
     )
   for name in ("input_dropout", "communication_dropout"):
     if not 0 <= getattr(cell, name) < 1:
