@@ -2,7 +2,7 @@
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
-#              bench-startup, bench-parts, bench-data do one of these)
+#              bench-startup, bench-parts, bench-data, bench-rim do one of these)
 # make bench-result  how long it takes until all mechanisms are undone; hours
 
 PYTHON ?= python3.11
@@ -18,7 +18,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test lint format mnist data-check clean \
-	bench bench-step bench-startup bench-parts bench-data bench-result
+	bench bench-step bench-startup bench-parts bench-data bench-rim \
+	bench-result
 
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(PYTHON) -m venv .venv
@@ -59,7 +60,7 @@ $(TORCH): benchmarks/requirements.txt
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench: bench-step bench-startup bench-parts bench-data
+bench: bench-step bench-startup bench-parts bench-data bench-rim
 
 bench-step: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.step --torch=.venv-torch/bin/python $(STEP)
@@ -72,6 +73,9 @@ bench-parts: $(INSTALLED)
 
 bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data
+
+bench-rim: $(INSTALLED) $(TORCH)
+	$(BIN)/python -m benchmarks.rim --torch=.venv-torch/bin/python $(RIM)
 
 # Long: hours, most of them PyTorch's.
 bench-result: $(INSTALLED) $(TORCH)
