@@ -7,7 +7,7 @@ Trained with 50 numbers, tested with 200 (Goyal et al., 2021, Sec. 4.1); one
 that says 1 every time has a squared error of 0.167. The paper's other pair:
 --config.task.lengths=500,1000.
 
-MEASURED
+Not measured yet at any size but `smoke`, nor how long it takes.
 
 Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
 were not run; `smoke`, a few steps of tiny models, for tests.

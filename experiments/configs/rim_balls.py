@@ -8,7 +8,7 @@ one from another after 15 that are seen, of 4 balls, of 6 to 8 and of 4 behind a
 curtain (Goyal et al., 2021, Sec. 4.3; frames here are smaller, and the physics
 is our own).
 
-MEASURED
+Not measured yet at any size but `smoke`, nor how long it takes.
 
 Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
 were not run; `smoke`, a few steps of tiny models, for tests.

@@ -12,7 +12,7 @@ Trained with 14x14 pixels, tested with 16x16, 19x19 and 24x24 (Goyal et al.,
   after users embedded the input, lr 1e-4         88 / 70 / 44
   and with 510 units, RIMs(5, 3), lr 1e-3         88 / 72 / 39
 
-MEASURED
+Not measured yet at any size but `smoke`, nor how long it takes.
 
 Modes, after a colon: none, 5,000 embedded digits, for two CPU cores; `full`,
 the paper's sizes on all of MNIST, which were not run (see benchmarks/README.md
