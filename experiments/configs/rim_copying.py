@@ -6,7 +6,14 @@
 Trained with 50 blanks, tested with 200 (Goyal et al., 2021, Sec. 4.1, where
 cross entropies are 0.00 for RIMs and 3.56 to 4.32 for LSTMs).
 
-MEASURED
+Measured so far, seed 0, one core of a busy machine, and none to its end; cross
+entropies with 50 and with 200 blanks, of which chance is 2.08:
+
+  --config.models.names=rim,lstm        RIMs after 2,500 updates  1.09, 1.10
+  --config.models.names=lstm
+      --config.train.updates=1000       LSTM after 500 updates    2.08, 2.08
+
+How long the whole takes on two free cores was not measured.
 
 Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
 were not run; `smoke`, a few steps of tiny models, for tests.
