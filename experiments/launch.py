@@ -16,6 +16,10 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+class Failed(Exception):
+  """What was asked for could not all be done; the message says what."""
+
+
 def define_workdir() -> None:
   """Gives a program the flag `--workdir`."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -43,7 +47,7 @@ def run(main: Callable[[], None]) -> None:
       main()
     except types.InputError as error:
       return _fail(error, BAD_INPUT)
-    except FloatingPointError as error:
+    except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
     except loop.Interrupted as error:
       return _fail(error, INTERRUPTED)
@@ -63,10 +67,11 @@ def _parse(argv: list[str]) -> list[str]:
     return rest
   # A config file may raise anything while it is loaded.
   except Exception as error:
-    sys.exit(_fail(_one_line(error), BAD_INPUT))
+    sys.exit(_fail(one_line(error), BAD_INPUT))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+  """What an error of absl or ml_collections says, as one line."""
   if isinstance(error, KeyError):  # Of ml_collections, with a suggestion.
     return "unknown config value " + " ".join(str(error.args[0]).split())
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]

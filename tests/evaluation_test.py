@@ -52,6 +52,30 @@ def test_a_mechanism_needs_nine_tenths():
   assert specialisation.one_to_one(np.array([[90, 0], [10, 100]]))
 
 
+@pytest.mark.parametrize(
+  ("wins_EM", "active_E"),
+  [
+    (DOUBLE, [1, 0, 1]),
+    (np.array([[89, 0], [11, 100], [0, 0]]), [1, 1, 0]),
+    (np.array([[95, 3], [5, 97], [0, 0]]), [1, 1, 0]),
+    (np.full((12, 1), 1) + np.eye(12, 1, dtype=int), [1] + [0] * 11),
+  ],
+)
+def test_idle_experts_are_recognised(wins_EM, active_E):
+  np.testing.assert_array_equal(specialisation.active(wins_EM), active_E)
+
+
+def test_a_mechanism_is_found_when_its_expert_keeps_it():
+  other = np.array([[9, 0], [1, 10]])
+  lost = np.array([[5, 0], [5, 10]])
+  found = specialisation.found_steps(
+    [0, 50, 100, 150], np.stack([other, lost, other, other])
+  )
+  assert found == [100, 0]
+  shared = np.array([[10, 10], [0, 0]])
+  assert specialisation.found_steps([0], shared[None]) == [None, None]
+
+
 def test_examples_have_every_mechanism_equally_often(drawn_problem):
   examples = restoration.make_examples(
     drawn_problem, MECHANISMS, seed=0, num_examples=100

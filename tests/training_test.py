@@ -157,6 +157,8 @@ def test_the_result_holds_what_it_promises(six):
   assert np.sum(result["wins"]) == 20
   assert 0 <= result["matched"] <= result["coverage"] <= 1
   assert isinstance(result["one_to_one"], bool)
+  assert 1 <= result["active_experts"] <= 3
+  assert result["found_steps"].keys() == set(result["mechanisms"])
   views = {"clean", "transformed", "restored"}
   assert result["classifier"].keys() == views | {"per_mechanism"}
   assert result["classifier"]["per_mechanism"].keys() == set(
@@ -207,7 +209,8 @@ def test_a_run_leaves_its_files(six):
 def test_evaluating_again_gives_the_same(six):
   folder, result = six
   again = results.evaluate_checkpoint(folder)
-  for name in ("wins", "classifier", "psnr_db", "steps", "time"):
+  names = ("wins", "classifier", "psnr_db", "steps", "found_steps", "time")
+  for name in names:
     assert again[name] == result[name]
 
 

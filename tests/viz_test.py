@@ -37,6 +37,8 @@ def finished(tmp_path):
     "coverage": 1.0,
     "matched": 1.0,
     "one_to_one": True,
+    "active_experts": 2,
+    "found_steps": dict(zip(NAMES, (2, None), strict=True)),
     "classifier": {
       **accuracy,
       "per_mechanism": {name: accuracy for name in NAMES},
@@ -85,6 +87,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "expert 1 by step 2" in page
   assert "--config.train.steps=4" in page
   assert "<b>down" not in page
+  assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4
   for kind, text in images:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.optimize
 
@@ -65,3 +67,37 @@ def owned(wins_EM: np.ndarray) -> np.ndarray:
 def one_to_one(wins_EM: np.ndarray) -> bool:
   """True if every mechanism was learned by an expert of its own."""
   return bool(owned(wins_EM).all())
+
+
+def active(wins_EM: np.ndarray) -> np.ndarray:
+  """Which experts are at work, [E] bool; the others are idle.
+
+  An expert is at work if it is the main expert of a mechanism, or wins so much
+  of one (more than 1 - `LEARNED_SHARE`) that no other expert could learn it.
+  """
+  share_EM = wins_EM / np.maximum(wins_EM.sum(axis=0), 1)
+  active_E = (share_EM > 1.0 - LEARNED_SHARE).any(axis=1)
+  active_E[wins_EM.argmax(axis=0)] = True
+  return active_E
+
+
+def found_steps(steps: Sequence[int], wins_TEM: np.ndarray) -> list[int | None]:
+  """After how many steps each mechanism had the expert that it kept.
+
+  Args:
+    steps: T numbers of completed updates, in their order; at least one.
+    wins_TEM: counts after each of them.
+
+  Returns:
+    M numbers: the first step from which the mechanism's main expert of the last
+    step wins at least `LEARNED_SHARE` of it; None where at the last step it has
+    no expert of its own, see `owned`.
+  """
+  share_TEM = wins_TEM / np.maximum(wins_TEM.sum(axis=1, keepdims=True), 1)
+  main_M = wins_TEM[-1].argmax(axis=0)
+  found = []
+  for m, own in enumerate(owned(wins_TEM[-1])):
+    lost_T = share_TEM[:, main_M[m], m] < LEARNED_SHARE
+    first = int(np.flatnonzero(lost_T)[-1]) + 1 if lost_T.any() else 0
+    found.append(int(steps[first]) if own else None)
+  return found

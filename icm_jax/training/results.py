@@ -38,6 +38,8 @@ def measure(
   Returns:
     `result.json` without its times; `psnr_db` is None where images came
     transformed, and `classifier` also where they have no classes.
+    `found_steps` are as exact as evaluations along the course were frequent;
+    None for a mechanism without an expert of its own.
   """
   values = run.final.evaluate(state, classifier)
   _write_examples(workdir, run, state)
@@ -60,11 +62,29 @@ def measure(
     "coverage": values["coverage"],
     "matched": values["matched"],
     "one_to_one": specialisation.one_to_one(wins_EM),
+    "active_experts": int(specialisation.active(wins_EM).sum()),
+    "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
+
+
+def _found_steps(workdir, names, last_step) -> dict[str, int | None]:
+  """From the course of training; None everywhere if it was not recorded."""
+  rows = [
+    row
+    for row in files.read_metrics(workdir)
+    if "evaluation/wins_EM" in row and row["step"] <= last_step
+  ]
+  if not rows:
+    return dict.fromkeys(names)
+  found = specialisation.found_steps(
+    [row["step"] for row in rows],
+    np.array([row["evaluation/wins_EM"] for row in rows]),
+  )
+  return dict(zip(names, found, strict=True))
 
 
 def _recognised(names, values) -> dict[str, Any] | None:

@@ -221,6 +221,80 @@ def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
   return figure
 
 
+def accuracy_by_variant(
+  names: Sequence[str],
+  curves: Sequence[Sequence[tuple[Sequence[int], Sequence[float]]]],
+) -> Figure:
+  """Accuracy on restored images over steps, a panel a variant, a line a seed.
+
+  Args:
+    names: of the variants.
+    curves: for each of them, steps and accuracies of every seed.
+  """
+  figure, panels = _panels(len(names), width=3.2, height=2.4)
+  for axes, name, seeds in zip(panels, names, curves, strict=True):
+    for index, (steps, accuracy_T) in enumerate(seeds):
+      axes.plot(
+        steps, 100 * np.asarray(accuracy_T), linewidth=1.2, **_style(index)
+      )
+    axes.set_title(name, fontsize=9)
+    axes.set_ylim(0, 103)
+    _tidy(axes)
+  figure.supxlabel("steps", fontsize=9)
+  figure.supylabel("recognised, %", fontsize=9)
+  return figure
+
+
+def found_by_variant(
+  names: Sequence[str],
+  found: Sequence[Sequence[Mapping[str, int | None]]],
+  last_step: int,
+) -> Figure:
+  """Steps until each mechanism has its expert, a panel a variant, a dot a seed.
+
+  Args:
+    names: of the variants.
+    found: for each of them, every seed's step by mechanism; None is never.
+    last_step: of all runs; "never" is drawn beyond it.
+  """
+  figure, panels = _panels(len(names), width=3.2, height=2.8)
+  never = 1.08 * max(last_step, 1)
+  for axes, name, seeds in zip(panels, names, found, strict=True):
+    mechanisms = list(seeds[0])
+    for index, steps in enumerate(seeds):
+      colour = _style(index)["color"]
+      for row, mechanism in enumerate(mechanisms):
+        step = steps[mechanism]
+        height = row + 0.5 * ((index + 0.5) / len(seeds) - 0.5)
+        axes.plot(
+          never if step is None else step,
+          height,
+          marker="x" if step is None else "o",
+          color=colour,
+          markersize=4,
+        )
+    axes.set_yticks(range(len(mechanisms)), mechanisms)
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02 * never, 1.03 * never)
+    axes.set_title(name, fontsize=9)
+    _tidy(axes)
+  figure.supxlabel("steps", fontsize=9)
+  return figure
+
+
+def _panels(count: int, *, width: float, height: float):
+  """A figure and `count` axes of it, three a row."""
+  columns = min(3, count)
+  rows = -(-count // columns)
+  figure = Figure(
+    figsize=(width * columns, 0.4 + height * rows), layout="constrained"
+  )
+  axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+  for unused in axes[count:]:
+    unused.set_visible(False)
+  return figure, axes[:count]
+
+
 def example_grid(
   clean_MHWC: np.ndarray | None,
   transformed_MHWC: np.ndarray,

@@ -121,7 +121,10 @@ def _page(
     *_course(result, rows),
     "<h2>Mechanism by mechanism</h2>",
     _mechanism_table(result),
-    "<p>Main expert: the one that won most of the mechanism's test images."
+    "<p>Main expert: the one that won most of the mechanism's test images. "
+    "Found: when it was first seen to win nine tenths of them, and kept them; "
+    "empty where the mechanism has no expert of its own. "
+    f"{result['active_experts']} of {result['experts']} experts are at work."
     + (_RECOGNISED if result["classifier"] else "")
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
@@ -232,14 +235,16 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
   views = ("transformed", "restored", "clean") if recognised else ()
   lines = []
   for m, name in enumerate(result["mechanisms"]):
+    found = result["found_steps"][name]
     line = [name, f"{wins_EM[:, m].argmax()}", f"{share_M[m]:.1%}"]
+    line.append("" if found is None else f"{found}")
     line += [f"{recognised['per_mechanism'][name][v]:.1%}" for v in views]
     if psnr_db:
       line.append(f"{psnr_db[name]:.1f}")
     lines.append(line)
-  mean = ["all", "", f"{result['coverage']:.1%}"]
+  mean = ["all", "", f"{result['coverage']:.1%}", ""]
   mean += [f"{recognised[view]:.1%}" for view in views]
-  head = ["mechanism", "main expert", "won by it"]
+  head = ["mechanism", "main expert", "won by it", "found, steps"]
   head += [f"{view}, recognised" for view in views]
   if psnr_db:
     mean.append("")

@@ -1,0 +1,153 @@
+"""A sweep: what it plans, runs, skips and gathers."""
+
+import csv
+import json
+import math
+import re
+
+import pytest
+
+from experiments import sweep
+from icm_jax import types
+from icm_jax.training import files
+from icm_jax.viz import sweep as page_lib
+
+# ml_collections loads config files by a deprecated function.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
+
+CONFIG = "experiments/configs/mnist.py:smoke"
+
+
+def plan(root, overrides=("",), seeds=(0,), shared=()):
+  return sweep.plan(root, CONFIG, shared, overrides, seeds)
+
+
+@pytest.mark.parametrize(
+  ("text", "seeds"),
+  [
+    ("4", [4]),
+    ("0-3", [0, 1, 2, 3]),
+    ("0,3,5", [0, 3, 5]),
+    ("7,0-1", [7, 0, 1]),
+  ],
+)
+def test_seeds_are_read(text, seeds):
+  assert sweep.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1;2"])
+def test_bad_seeds_are_told(text):
+  with pytest.raises(types.InputError, match="--seeds"):
+    sweep.parse_seeds(text)
+
+
+def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
+  plans = plan(
+    tmp_path,
+    ["", "experts.count=5  relocation.every=0"],
+    [0, 2],
+    ["train.steps=7"],
+  )
+  runs = [planned.run for planned in plans]
+  assert [(run.variant, run.seed) for run in runs] == [
+    ("as it is", 0),
+    ("as it is", 2),
+    ("experts.count=5 relocation.every=0", 0),
+    ("experts.count=5 relocation.every=0", 2),
+  ]
+  assert len({run.workdir for run in runs}) == 4
+  assert [p.config.experts.count for p in plans] == [3, 3, 5, 5]
+  assert [p.config.seed for p in plans] == [0, 2, 0, 2]
+  assert {p.config.train.steps for p in plans} == {7}
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (["experts.cuont=5"], "Did you mean"),
+    (["experts.count=many"], "cannot be: .*many"),
+    (["experts.count"], "must be name=value pairs"),
+    (["seed=1", "seed=1"], "comes twice"),
+  ],
+)
+def test_bad_overrides_are_told_before_anything_runs(
+  overrides, message, tmp_path
+):
+  with pytest.raises(types.InputError, match=message):
+    plan(tmp_path, overrides)
+
+
+def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
+  """With a stand-in for the runs, which have tests of their own."""
+  commands = []
+
+  class Done:
+    returncode = 0
+
+  def run(command, stdout, **options):
+    commands.append(command)
+    done = Done()
+    if "--config.experts.norm=layer" in command:
+      stdout.write("a line\nerror: no such norm\n")
+      done.returncode = 2
+    else:
+      (folder,) = [a for a in command if a.startswith("--workdir=")]
+      finish(by_folder[folder.removeprefix("--workdir=")])
+    return done
+
+  def finish(planned):
+    made = planned.run.workdir
+    made.mkdir(parents=True, exist_ok=True)
+    files.write_json(made / files.RESULT, result_of(planned))
+
+  monkeypatch.setattr(sweep.subprocess, "run", run)
+  root = tmp_path / "sweep"
+  plans = plan(root, ["", "experts.norm=layer"], [0, 1, 2])
+  by_folder = {str(planned.run.workdir): planned for planned in plans}
+  finish(plans[0])
+  plans[1].run.workdir.mkdir(parents=True)
+  (plans[1].run.workdir / files.CONFIG).write_text("{}")  # As if cut off.
+  said = []
+  assert sweep.run_all(plans, 2, said.append) == 3
+  assert "1 of 6 runs are finished already" in said[0]
+  assert sum("no such norm (see" in text for text in said) == 3
+  assert len(commands) == 5
+  assert sum("--resume" in command for command in commands) == 1
+  page = page_lib.write(root, [planned.run for planned in plans]).read_text()
+  assert "Without a result: experts.norm=layer, seed 0" in page
+  assert not re.search(r'(src|href)="(?!data:)', page)
+  with (root / page_lib.RESULTS).open() as file:
+    lines = list(csv.DictReader(file))
+  assert [line["seed"] for line in lines] == ["0", "1", "2"]
+  assert [line["steps_until_all"] for line in lines] == ["50", "50", ""]
+  assert lines[0]["found/right"] == "50"
+  # The same command again has nothing to do but what failed.
+  assert sweep.run_all(plans, 2, said.append) == 3
+  assert len(commands) == 8
+
+
+def result_of(planned):
+  """A made-up result; with seed 2, one mechanism is not found."""
+  found = None if planned.run.seed == 2 else 50
+  return {
+    "config": json.loads(planned.config.to_json()),
+    "steps": 100,
+    "mechanisms": ["right", "down"],
+    "experts": 3,
+    "active_experts": 2,
+    "wins": [[0, 10], [10, 0], [0, 0]] if found else [[10, 10], [0, 0], [0, 0]],
+    "one_to_one": bool(found),
+    "coverage": 1.0,
+    "matched": 1.0,
+    "classifier": {"restored": 0.9, "clean": 1.0, "transformed": 0.2},
+    "found_steps": {"right": found, "down": 0},
+    "time": {"train_s": 1.0, "total_s": 2.0},
+  }
+
+
+def test_steps_until_all_is_the_last_mechanisms():
+  until = lambda *found: page_lib.steps_until_all(
+    {"found_steps": dict(enumerate(found))}
+  )
+  assert until(0, 100, 50) == 100
+  assert math.isinf(until(0, None))
