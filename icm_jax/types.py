@@ -96,6 +96,8 @@ class Setup(NamedTuple):
       plain argmax.
     winner_weight: share of the discriminator's weight on outputs that goes to
       the winners' alone, in [0, 1]; 0 is the paper's equal weight.
+    losers_learn: whether every expert learns from every image, so that there is
+      no competition; an ablation.
     average_steps: memory, in steps, of the averages of the parameters by which
       images are restored outside training; 0 restores by the parameters as they
       are.
@@ -109,6 +111,7 @@ class Setup(NamedTuple):
   discriminator_tx: optax.GradientTransformation
   balance: float = 0.0
   winner_weight: float = 0.0
+  losers_learn: bool = False
   average_steps: float = 0.0
   relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
   expert_map: str = "auto"

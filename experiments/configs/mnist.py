@@ -65,10 +65,12 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     mse=0.002,  # An expert below this error copies well enough.
     batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
     learning_rate=1e-3,
+    by_construction=False,  # Kernels that copy before any training; norm none.
   )
   c.competition = dict(
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
+    losers_learn=False,  # True: no competition, all learn from all images.
     average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
   )
   c.relocation = dict(

@@ -24,8 +24,15 @@ def init_state(
     num_experts: E, at least 1.
 
   Raises:
-    InputError: E < 1, or a discriminator with running statistics.
+    InputError: E < 1, a discriminator with running statistics, or losers that
+      learn where outputs of winners weigh more.
   """
+  if setup.losers_learn and setup.winner_weight:
+    raise types.InputError(
+      "Where losers learn, no output may weigh more than another in the "
+      f"discriminator's loss; set winner_weight to 0, not "
+      f"{setup.winner_weight}."
+    )
   if num_experts < 1:
     raise types.InputError(
       f"The number of experts must be at least 1; got {num_experts}."
@@ -109,20 +116,28 @@ def competition_step(
   # Each winner learns, from the images it won, to look more canonical. What the
   # two losses ask of an output differs by a factor only, so that there is no
   # need to go through the discriminator again.
+  slope = functools.partial(
+    losses.expert_to_discriminator_slope,
+    num_experts=score_EB.shape[0],
+    winner_weight=setup.winner_weight,
+  )
   won_BE = (won.winner_B, jnp.arange(x_BHWC.shape[0]))
-  score_B = score_EB[won_BE]
-  factor_B = losses.expert_to_discriminator_slope(
-    score_B, score_EB.shape[0], winner_weight=setup.winner_weight
-  )
-  grads_E = winners.winners_gradient(
-    setup.expert,
-    state.experts_E,
-    state.expert_stats_E,
-    x_BHWC,
-    factor_B[:, None, None, None] * slope_EBHWC[won_BE],
-    *won,
-    mode=setup.expert_map,
-  )
+  parts = (setup.expert, state.experts_E, state.expert_stats_E, x_BHWC)
+  if setup.losers_learn:
+    learning_E = jnp.ones_like(won.wins_E, bool)
+    grads_E = winners.everyones_gradient(
+      *parts,
+      slope(score_EB)[:, :, None, None, None] * slope_EBHWC,
+      mode=setup.expert_map,
+    )
+  else:
+    learning_E = won.wins_E > 0
+    grads_E = winners.winners_gradient(
+      *parts,
+      slope(score_EB[won_BE])[:, None, None, None] * slope_EBHWC[won_BE],
+      *won,
+      mode=setup.expert_map,
+    )
 
   # Winners and the discriminator move; losers stay as they are.
   experts_E, expert_opt_E = _apply_gradients(
@@ -137,7 +152,7 @@ def competition_step(
     state.discriminator_opt,
     state.discriminator,
   )
-  keep = functools.partial(expert_axis.select, won.wins_E > 0)
+  keep = functools.partial(expert_axis.select, learning_E)
   state = state.replace(
     step=state.step + 1,
     experts_E=keep(experts_E, state.experts_E),
@@ -152,7 +167,7 @@ def competition_step(
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
   state = average.update(state, moved_E, setup.average_steps)
   return state, {
-    "loss/expert": losses.expert_loss(score_B).mean(),
+    "loss/expert": losses.expert_loss(score_EB[won_BE]).mean(),
     "loss/discriminator": discriminator_loss,
     "competition/wins_E": won.wins_E,
     "competition/moved_E": moved_E,

@@ -1,4 +1,4 @@
-"""The winners' gradient: a backward pass over won images only."""
+"""The experts' gradient: a backward pass over won images only, or over all."""
 
 from __future__ import annotations
 
@@ -60,6 +60,38 @@ def group_by_winner(
   return Groups(expert_G, image_GS.reshape(num_groups, size))
 
 
+def everyones_gradient(
+  expert: types.Network,
+  experts_E: types.PyTree,
+  stats_E: types.PyTree,
+  x_BHWC: jax.Array,
+  cotangent_EBHWC: jax.Array,
+  *,
+  mode: str,
+) -> types.PyTree:
+  """Gradient of the experts through all of their outputs.
+
+  Args:
+    expert: the network of all experts.
+    experts_E: their parameters.
+    stats_E: their running statistics.
+    x_BHWC: transformed images.
+    cotangent_EBHWC: gradient of the loss in every output.
+    mode: see `expert_axis.map_leading`.
+
+  Returns:
+    Gradients with the structure of `experts_E`.
+  """
+  restore = functools.partial(expert.apply, train=True)
+
+  def whole_batch(experts_E):
+    return expert_axis.map_leading(restore, (0, 0, None), mode=mode)(
+      experts_E, stats_E, x_BHWC
+    )[0]
+
+  return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
+
+
 def winners_gradient(
   expert: types.Network,
   experts_E: types.PyTree,
@@ -95,12 +127,9 @@ def winners_gradient(
       won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0
     )
 
-    def whole_batch(experts_E):
-      return expert_axis.map_leading(restore, (0, 0, None), mode=mode)(
-        experts_E, stats_E, x_BHWC
-      )[0]
-
-    return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
+    return everyones_gradient(
+      expert, experts_E, stats_E, x_BHWC, cotangent_EBHWC, mode=mode
+    )
 
   mode = expert_axis.resolve(
     mode, restore, (0, 0, None), experts_E, stats_E, x_BHWC

@@ -46,15 +46,20 @@ class Parameters(NamedTuple):
 
 
 class Stack(nn.Module):
-  """Layers one after the other, [B, H, W, C] -> [B, H', W', features]."""
+  """Layers one after the other, [B, H, W, C] -> [B, H', W', features].
+
+  Attributes:
+    layers: at least one.
+    copies: whether it starts as a copy of its input, see `init_copying`.
+  """
 
   layers: tuple[Layer, ...]
+  copies: bool = False
 
   @nn.compact
   def __call__(self, x_BHWC):
-    parameters = self.param(
-      "layers", init_parameters, x_BHWC.shape[-1], self.layers
-    )
+    init = init_copying if self.copies else init_parameters
+    parameters = self.param("layers", init, x_BHWC.shape[-1], self.layers)
     return stack(x_BHWC, parameters, self.layers)
 
 
@@ -80,6 +85,42 @@ def init_parameters(
     )
     for part, shape in zip(parts, shapes, strict=True)
   )
+
+
+# What is random in a kernel that copies, relative to one that does not: little
+# enough that a copy stays one, and enough that no two stacks start alike.
+COPY_NOISE = 0.05
+
+
+def init_copying(
+  key: jax.Array, channels: int, layers: Sequence[Layer]
+) -> tuple[Parameters, ...]:
+  """Kernels that carry images through all layers, nearly unchanged.
+
+  The first features of every layer are the image's channels, plus little that
+  is random; ELU leaves images in [0, 1] alone. All other features are random as
+  in `init_parameters`, so that there is something to learn from.
+
+  Args:
+    key: consumed.
+    channels: C of the image.
+    layers: none halves, and each has at least C features.
+
+  Raises:
+    InputError: a layer cannot carry the image.
+  """
+  if any(layer.halve or layer.features < channels for layer in layers):
+    raise types.InputError(
+      f"A stack that copies {channels} channels needs as many features in "
+      "every layer, and none that halves."
+    )
+  carry = jnp.eye(channels).reshape(1, 1, channels, channels)
+  copying = []
+  for kernel, bias in init_parameters(key, channels, layers):
+    kernel = kernel.at[..., :channels].multiply(COPY_NOISE)
+    kernel = kernel.at[1:2, 1:2, :channels, :channels].add(carry)
+    copying.append(Parameters(kernel, bias))
+  return tuple(copying)
 
 
 def stack(

@@ -90,15 +90,22 @@ class ConvStack(nn.Module):
   Attributes:
     layers: of the stack.
     norm: see `Norm`; a layer without ELU has none.
+    copies: whether it starts as a copy of its input; only without norm.
   """
 
   layers: tuple[convolution.Layer, ...]
   norm: str
+  copies: bool = False
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
     if self.norm == "none":
-      return convolution.Stack(self.layers)(x_BHWC)
+      return convolution.Stack(self.layers, self.copies)(x_BHWC)
+    if self.copies:
+      raise types.InputError(
+        "Networks that copy by construction have no normalisation, which "
+        f"would undo it; got {self.norm!r}, expected 'none'."
+      )
     for layer in self.layers:
       alone = layer._replace(elu=False, halve=False)
       x_BHWC = convolution.Stack((alone,))(x_BHWC)

@@ -252,7 +252,9 @@ def make_setup(
         f"got {config[name].norm!r}."
       )
   expert = models.ConvExpert(
-    features=config.experts.features, norm=config.experts.norm
+    features=config.experts.features,
+    norm=config.experts.norm,
+    copies=config.identity.by_construction,
   )
   discriminator = models.ConvDiscriminator(
     features=config.discriminator.features,

@@ -1,0 +1,26 @@
+"""Three experts, the digit six only, shifted by 5 pixels or inverted.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/digit_six.py:full --seeds=0-2 \
+      --workdir=runs/digit_six
+
+Right, down and inversion. With one digit the classifier has one class, so that
+its accuracy says nothing; see the wins and the PSNR.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+from icm_jax import mechanisms
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """The digit six; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.mechanisms = mechanisms.PRESETS["three"]
+  c.experts.count = 3
+  # Tests have few digits.
+  c.data.canonical = "label=1" if mode == "smoke" else "label=6"
+  return c

@@ -1,0 +1,21 @@
+"""The paper's algorithm, but every expert learns from every image.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/no_competition.py:full --seeds=0-2 \
+      --workdir=runs/no_competition
+
+An ablation: winners are told for the table of wins only.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_paper
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """No competition; mode is embedded, full or smoke."""
+  c = mnist_paper.get_config(mode)
+  c.competition.losers_learn = True
+  return c

@@ -1,0 +1,21 @@
+"""The default experiment from random experts, without the identity start.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/random_start.py:full --seeds=0-2 \
+      --workdir=runs/random_start
+
+To be compared with mnist.py and copying_start.py.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """A random start; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.identity.max_steps = 0
+  return c

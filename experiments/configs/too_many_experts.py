@@ -1,0 +1,22 @@
+"""Sixteen experts for ten mechanisms: are the surplus ones idle?
+
+  python -m experiments.sweep \
+      --config=experiments/configs/too_many_experts.py:full --seeds=0-2 \
+      --workdir=runs/too_many_experts
+
+The paper's algorithm. `active_experts` in result.json says how many are at
+work. With --override="relocation.every=50" idle experts are moved as well.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_paper
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """More experts than mechanisms; mode is embedded, full or smoke."""
+  c = mnist_paper.get_config(mode)
+  c.experts.count = 4 if mode == "smoke" else 16
+  return c

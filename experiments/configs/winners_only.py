@@ -1,0 +1,21 @@
+"""The paper's algorithm, but the discriminator sees winners' outputs only.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/winners_only.py:full --seeds=0-2 \
+      --workdir=runs/winners_only
+
+An ablation: losers' outputs have no part in the discriminator's loss.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_paper
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """No losers in D's loss; mode is embedded, full or smoke."""
+  c = mnist_paper.get_config(mode)
+  c.competition.winner_weight = 1.0
+  return c

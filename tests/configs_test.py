@@ -1,0 +1,125 @@
+"""Every experiment of the paper builds, and trains a little."""
+
+import functools
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import competition, models, types
+from icm_jax.competition import losses
+from icm_jax.data import problem as problem_lib
+from icm_jax.training import loop
+from icm_jax.training import setup as setup_lib
+
+pytestmark = pytest.mark.usefixtures("drawn_data")
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "experiments" / "configs"
+# Those that have tests of their own are left out.
+NAMES = sorted(
+  {path.stem for path in CONFIGS.glob("*.py")}
+  - {"__init__", "mnist", "mnist_paper"}
+)
+
+
+def config_of(name, mode):
+  return importlib.import_module(f"experiments.configs.{name}").get_config(mode)
+
+
+def jit(fn, *arguments):
+  """Compiled in a hurry: nothing here runs for long."""
+  lowered = jax.jit(fn).lower(*arguments)
+  return lowered.compile({"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_modes_train(name):
+  config = config_of(name, "smoke")
+  run = setup_lib.build(config)
+  init = functools.partial(setup_lib.init_state, config=config, setup=run.setup)
+  state = jit(init, jax.random.key(0))(jax.random.key(0))
+  step, update = None, functools.partial(loop.raw_step, run=run)
+  for raw in problem_lib.batches(
+    run.problem, seed=0, steps=range(2), batch_size=config.train.batch_size
+  ):
+    step = step or jit(update, state, raw)
+    state, metrics = step(state, raw)
+    assert np.isfinite(metrics["loss/expert"])
+    assert metrics["competition/wins_E"].shape == (config.experts.count,)
+  assert int(state.step) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", ["embedded", "full"])
+def test_numbers_of_other_modes_are_in_range(name, mode):
+  setup_lib.check_numbers(config_of(name, mode))
+
+
+def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):
+  setup, batch = make_setup(losers_learn=True), make_batch()
+  state = make_state(setup)
+  step = functools.partial(competition.competition_step, setup=setup)
+  new, metrics = jit(step, state, batch)(state, batch)
+  assert (metrics["competition/wins_E"] == 0).any()
+
+  def objective(experts_E):
+    y_EBHWC, _ = jax.vmap(
+      functools.partial(setup.expert.apply, train=True), (0, 0, None)
+    )(experts_E, state.expert_stats_E, batch.transformed_BHWC)
+    score_EB = jax.vmap(
+      lambda y: setup.discriminator.apply(
+        state.discriminator, {}, y, train=True
+      )[0]
+    )(y_EBHWC)
+    return jnp.sum(losses.expert_loss(score_EB).mean(axis=1))
+
+  gradients_E = jit(jax.grad(objective), state.experts_E)(state.experts_E)
+  # Adam's first moment is a tenth of the first gradient.
+  for moment_E, gradient_E in zip(
+    jax.tree.leaves(new.expert_opt_E[0].mu),
+    jax.tree.leaves(gradients_E),
+    strict=True,
+  ):
+    np.testing.assert_allclose(moment_E, 0.1 * gradient_E, atol=1e-6)
+
+
+def test_where_losers_learn_outputs_weigh_the_same(make_setup):
+  setup = make_setup(losers_learn=True, winner_weight=0.5)
+  with pytest.raises(types.InputError, match="winner_weight to 0, not 0.5"):
+    competition.init_state(jax.random.key(0), setup, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_experts_copy_by_construction(channels):
+  network = models.from_linen(
+    models.ConvExpert(features=32, norm="none", copies=True), (12, 12, channels)
+  )
+  key_E = jax.random.split(jax.random.key(0), 2)
+  params_E, _ = jit(jax.vmap(network.init), key_E)(key_E)
+  x_BHWC = jax.random.uniform(jax.random.key(1), (4, 12, 12, channels))
+  copy = jax.vmap(
+    lambda params: network.apply(params, {}, x_BHWC, train=True)[0]
+  )
+  y_EBHWC = jit(copy, params_E)(params_E)
+  assert (
+    jnp.mean((y_EBHWC - x_BHWC[None]) ** 2, axis=(1, 2, 3, 4)) < 0.02
+  ).all()
+  assert not np.array_equal(*y_EBHWC)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"norm": "group"}, "expected 'none'"),
+    ({"features": 2, "norm": "none"}, "3 channels needs as many features"),
+  ],
+)
+def test_networks_that_cannot_copy_are_refused(fields, message):
+  network = models.from_linen(
+    models.ConvExpert(copies=True, **fields), (12, 12, 3)
+  )
+  with pytest.raises(types.InputError, match=message):
+    network.init(jax.random.key(0))
