@@ -43,6 +43,12 @@ def finished(tmp_path):
       **accuracy,
       "per_mechanism": {name: accuracy for name in NAMES},
     },
+    "chains": {
+      "by_length": {
+        "2": dict(before=0.1, greedy=0.2, beam=0.7, clean=0.9, experts=1.5)
+      },
+      "pairs": {"right, <b>down</b>": 0.7},
+    },
     "psnr_db": dict.fromkeys(NAMES, 17.5),
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
@@ -87,6 +93,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "expert 1 by step 2" in page
   assert "--config.train.steps=4" in page
   assert "<b>down" not in page
+  assert "<td>70.0%</td><td>90.0%</td><td>1.50</td>" in page
   assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4

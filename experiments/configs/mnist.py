@@ -91,6 +91,12 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     curve_examples=300,  # The same for every point of the curves.
     batch_size=50,
   )
+  c.chains = dict(
+    examples=0,  # Test images for each length of rows of mechanisms; 0: none.
+    max_length=3,  # Of rows of mechanisms and of chains of experts.
+    width=3,  # Of the beam search.
+    margin=1.0,  # Logits that a further expert must gain.
+  )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":
     c.data.name = "mnist"

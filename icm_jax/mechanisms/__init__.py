@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icm_jax import types
 from icm_jax.mechanisms import digits
-from icm_jax.mechanisms.mixture import Mechanism, apply_mixture
+from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
 
 __all__ = (
   "MECHANISMS",
   "PRESETS",
   "Mechanism",
+  "apply_each",
   "apply_mixture",
   "by_names",
+  "displacement",
 )
 
 MECHANISMS: dict[str, Mechanism] = {
@@ -81,6 +84,20 @@ def by_names(
     )
     for name in names
   )
+
+
+def displacement(mechanism: Mechanism) -> tuple[int, int]:
+  """By how many pixels it moves an image up and to the right.
+
+  Args:
+    mechanism: of `by_names`, with the parameters that were set.
+  """
+  if _family(mechanism) != "shift":
+    return 0, 0
+  default = inspect.signature(digits.shift).parameters["pixels"].default
+  pixels = mechanism.keywords.get("pixels", default)
+  up, right = (mechanism.keywords.get(axis, 0) for axis in ("up", "right"))
+  return up * pixels, right * pixels
 
 
 def _family(mechanism: Mechanism) -> str:

@@ -28,9 +28,29 @@ def apply_mixture(
   id_B = jax.random.randint(
     id_key, x_BHWC.shape[:1], 0, len(mechanisms), dtype="int32"
   )
-  key_B = jax.random.split(image_key, x_BHWC.shape[0])
+  return apply_each(image_key, x_BHWC, id_B, mechanisms), id_B
+
+
+def apply_each(
+  key: jax.Array,
+  x_BHWC: jax.Array,
+  id_B: jax.Array,
+  mechanisms: Sequence[Mechanism],
+) -> jax.Array:
+  """Transforms each image by the mechanism of its number.
+
+  Args:
+    key: consumed.
+    x_BHWC: float32 in [0, 1].
+    id_B: int32 in [0, M).
+    mechanisms: M of them.
+
+  Returns:
+    float32 in [0, 1], same shape.
+  """
+  key_B = jax.random.split(key, x_BHWC.shape[0])
 
   def one(mechanism_id, key, x_HWC):
     return jax.lax.switch(mechanism_id, mechanisms, key, x_HWC)
 
-  return jax.vmap(one)(id_B, key_B, x_BHWC), id_B
+  return jax.vmap(one)(id_B, key_B, x_BHWC)

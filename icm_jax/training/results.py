@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.evaluation import restoration, specialisation
+from icm_jax.evaluation import chains, restoration, specialisation
 from icm_jax.training import checkpoint, files
 from icm_jax.training import setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
@@ -65,10 +65,29 @@ def measure(
     "active_experts": int(specialisation.active(wins_EM).sum()),
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
+    "chains": _chains(config, run, state, classifier),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
+
+
+def _chains(config, run, state, classifier) -> dict[str, Any] | None:
+  """Mechanisms in a row; None unless asked for, and images have classes."""
+  if not config.chains.examples or run.classifier is None:
+    return None
+  return chains.evaluate(
+    state,
+    classifier,
+    run.problem,
+    run.mechanisms,
+    run.mechanism_names,
+    setup=run.setup,
+    classifier=run.classifier,
+    seed=config.seed,
+    batch_size=config.evaluation.batch_size,
+    **config.chains,
+  )
 
 
 def _found_steps(workdir, names, last_step) -> dict[str, int | None]:

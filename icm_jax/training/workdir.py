@@ -19,6 +19,7 @@ _MAY_CHANGE = (
   "train.steps",
   "every.",
   "evaluation.",
+  "chains.",
   "data.dir",
   "data.manual_dir",
   "data.download",

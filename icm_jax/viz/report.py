@@ -128,6 +128,7 @@ def _page(
     + (_RECOGNISED if result["classifier"] else "")
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
+    *_chains(result["chains"]),
     "<h2>The run</h2>",
     html.table(
       (),
@@ -250,6 +251,35 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
     mean.append("")
     head.append("PSNR, dB")
   return html.table(head, [*lines, mean])
+
+
+def _chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
+  """Mechanisms in a row, if they were measured."""
+  if chains is None:
+    return
+  views = ("before", "greedy", "beam", "clean")
+  yield (
+    "<h2>Mechanisms in a row</h2><p>Test images after several different "
+    "mechanisms, or none, and after chains of experts that the discriminator "
+    "chose and ended; images recognised.</p>"
+  )
+  yield html.table(
+    ("mechanisms", "before", "greedy", "beam search", "clean", "experts used"),
+    [
+      (
+        length,
+        *(f"{values[view]:.1%}" for view in views),
+        f"{values['experts']:.2f}",
+      )
+      for length, values in chains["by_length"].items()
+    ],
+  )
+  if chains["pairs"]:
+    pairs = sorted(chains["pairs"].items(), key=lambda pair: pair[1])
+    yield html.details(
+      "Pair by pair, after beam search, the worst first",
+      "\n".join(f"{right:6.1%}  {names}" for names, right in pairs),
+    )
 
 
 def _run_facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

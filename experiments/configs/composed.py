@@ -1,0 +1,23 @@
+"""The default experiment, and its experts on two and three mechanisms in a row.
+
+  python -m experiments.sweep \\
+      --config=experiments/configs/composed.py:full --seeds=0-2 \\
+      --workdir=runs/composed
+
+Trained on single mechanisms only. `chains` in result.json, and a table on the
+page: accuracy before, after greedy and after beam search, by the number of
+mechanisms; 0 are clean images, which the experts should leave alone.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """Mechanisms in a row; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.chains.examples = 12 if mode == "smoke" else 2_000
+  return c
