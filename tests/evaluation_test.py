@@ -8,7 +8,7 @@ import pytest
 from icm_jax import mechanisms, models, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles
-from icm_jax.evaluation import classifier, restoration, specialisation
+from icm_jax.evaluation import classifier, restoration, specialisation, transfer
 
 MECHANISMS = mechanisms.by_names(["right", "invert", "noise"], {})
 
@@ -217,3 +217,27 @@ def test_groups_are_judged_without_clean_images(
   values = evaluator.evaluate(state, {})
   assert values["wins_EM"].sum() == 12
   assert set(values) == {"wins_EM", "score_EM", "coverage", "matched"}
+
+
+def test_experts_are_measured_on_another_data_set(
+  perfect_setup, drawn_problem, make_setup, make_state
+):
+  setup, experts_E = perfect_setup
+  state = make_state(make_setup()).replace(
+    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
+  )
+  names = ["right", "invert"]
+  measured = transfer.evaluate(
+    state,
+    restoration.make_examples(
+      drawn_problem, mechanisms.by_names(names, {}), seed=0, num_examples=30
+    ),
+    np.array([[9, 0], [0, 9], [1, 1]]),
+    names,
+    setup=setup,
+    batch_size=8,
+  )
+  assert measured["invert"]["win_share"] == 1.0
+  assert measured["invert"]["psnr_db"] == pytest.approx(100.0)
+  for values in measured.values():
+    assert values["psnr_db"] > values["best_other_psnr_db"]

@@ -195,6 +195,27 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   assert report.headline(result).endswith("expert of their own")
 
 
+def test_chains_and_transfer_are_measured_if_asked_for(six):
+  folder, result = six
+  assert result["chains"] is None
+  assert result["transfer"] is None
+  config = workdir.read_config(folder)
+  config.chains.update(examples=5, max_length=1)
+  config.transfer.update(name="drawn", examples=6)
+  workdir.write_config(folder, config)
+  try:
+    again = results.evaluate_checkpoint(folder)
+    assert set(again["chains"]["by_length"]) == {"0", "1"}
+    assert again["transfer"]["data"] == "drawn"
+    assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
+    page = report.write(folder).read_text()
+    assert "On drawn" in page
+    assert "Mechanisms in a row" in page
+  finally:
+    files.write_json(folder / files.CONFIG, result["config"])
+    files.write_json(folder / files.RESULT, result)
+
+
 def test_a_run_leaves_its_files(six):
   folder, _ = six
   assert json.loads((folder / files.CONFIG).read_text())["seed"] == 0
@@ -267,6 +288,10 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
+    (
+      {"transfer.name": "other", "data.groups": "label=1,label=2"},
+      "needs mechanisms that are functions",
+    ),
   ],
 )
 def test_bad_input_is_told_before_anything_is_written(

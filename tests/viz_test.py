@@ -49,6 +49,13 @@ def finished(tmp_path):
       },
       "pairs": {"right, <b>down</b>": 0.7},
     },
+    "transfer": {
+      "data": "letters",
+      "by_mechanism": {
+        name: dict(win_share=0.5, psnr_db=20.0, best_other_psnr_db=other)
+        for name, other in zip(NAMES, (11.5, None), strict=True)
+      },
+    },
     "psnr_db": dict.fromkeys(NAMES, 17.5),
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
@@ -94,6 +101,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "--config.train.steps=4" in page
   assert "<b>down" not in page
   assert "<td>70.0%</td><td>90.0%</td><td>1.50</td>" in page
+  assert "<td>50.0%</td><td>20.0</td><td>11.5</td>" in page
   assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4

@@ -97,6 +97,11 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     width=3,  # Of the beam search.
     margin=1.0,  # Logits that a further expert must gain.
   )
+  c.transfer = dict(
+    name="",  # Another data set to try the experts on; "" is none.
+    manual_dir="",  # Its original files, as for data.manual_dir.
+    examples=2_000,  # Transformed test images of it.
+  )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":
     c.data.name = "mnist"

@@ -167,6 +167,11 @@ class Judgement(NamedTuple):
   correct_N: dict[str, np.ndarray]
 
 
+def psnr_db(error: np.ndarray) -> np.ndarray:
+  """Peak signal to noise ratio, from mean squared errors; 100 dB at most."""
+  return -10.0 * np.log10(np.maximum(error, 1e-10))
+
+
 class Evaluator:
   """Evaluates states on fixed examples; compiles once.
 
@@ -262,9 +267,7 @@ class Evaluator:
     probability_EN = np.exp(-np.logaddexp(0.0, -judged.score_EN))
     psnr = {}
     if judged.error_N is not None:
-      # The floor stands for a perfect copy, 100 dB.
-      error_M = np.maximum(judged.error_N @ weight_NM, 1e-10)
-      psnr["psnr_db_M"] = -10.0 * np.log10(error_M)
+      psnr["psnr_db_M"] = psnr_db(judged.error_N @ weight_NM)
     return {
       "wins_EM": wins_EM,
       "score_EM": probability_EN @ weight_NM,

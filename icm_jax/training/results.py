@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.evaluation import chains, restoration, specialisation
+from icm_jax.evaluation import chains, restoration, specialisation, transfer
 from icm_jax.training import checkpoint, files
 from icm_jax.training import setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
@@ -65,6 +65,19 @@ def measure(
     "active_experts": int(specialisation.active(wins_EM).sum()),
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
+    "transfer": None
+    if run.transfer is None
+    else {
+      "data": config.transfer.name,
+      "by_mechanism": transfer.evaluate(
+        state,
+        run.transfer,
+        wins_EM,
+        names,
+        setup=run.setup,
+        batch_size=config.evaluation.batch_size,
+      ),
+    },
     "chains": _chains(config, run, state, classifier),
     "psnr_db": None
     if "psnr_db_M" not in values

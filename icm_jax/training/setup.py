@@ -34,6 +34,7 @@ class Run(NamedTuple):
       classes, or no clean counterparts of its test images.
     curve: evaluator on few examples, for the course of training.
     final: evaluator on many examples, for the result.
+    transfer: examples of another data set; None if there is none.
   """
 
   problem: problem_lib.Problem
@@ -44,6 +45,7 @@ class Run(NamedTuple):
   classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
+  transfer: restoration.Examples | None
 
 
 def build(
@@ -104,6 +106,7 @@ def build(
     classifier=classifier,
     curve=make_evaluator(config.evaluation.curve_examples),
     final=make_evaluator(config.evaluation.examples),
+    transfer=make_transfer(config, problem, mechanisms, progress=progress),
   )
 
 
@@ -146,6 +149,7 @@ _AT_LEAST = {
   "classifier.steps": 1,
   "classifier.batch_size": 1,
   "evaluation.batch_size": 1,
+  "transfer.examples": 1,
   "chains.examples": 0,
   "chains.max_length": 1,
   "chains.width": 1,
@@ -238,6 +242,45 @@ def make_problem(
         f"{available} images of {config.data.name} that it draws from."
       )
   return problem
+
+
+def make_transfer(
+  config: ml_collections.ConfigDict,
+  problem: problem_lib.Problem,
+  mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+  *,
+  progress: Callable[[str, int, int], None] | None = None,
+) -> restoration.Examples | None:
+  """Examples of the data set that experts are tried on; None without one.
+
+  Raises:
+    InputError: the run's own mechanisms cannot act on that data set.
+  """
+  c = config.transfer
+  if not c.name:
+    return None
+  if problem.group_names:
+    raise types.InputError(
+      "--config.transfer.name needs mechanisms that are functions; those of "
+      "groups cannot be applied to other images."
+    )
+  data = sources.load(
+    c.name,
+    image_size=config.data.image_size,
+    view={"channels": problem.shape_HWC[-1]},
+    data_dir=config.data.dir,
+    manual_dir=c.manual_dir,
+    download=config.data.download,
+    max_images=config.data.max_images,
+    progress=progress,
+  )
+  roles = roles_lib.choose(data.roles, ())
+  return restoration.make_examples(
+    problem_lib.make_problem(data._replace(roles=roles), seed=config.seed),
+    mechanisms,
+    seed=config.seed,
+    num_examples=c.examples,
+  )
 
 
 def _is_classified(problem: problem_lib.Problem) -> bool:

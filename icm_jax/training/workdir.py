@@ -20,6 +20,7 @@ _MAY_CHANGE = (
   "every.",
   "evaluation.",
   "chains.",
+  "transfer.",
   "data.dir",
   "data.manual_dir",
   "data.download",

@@ -129,6 +129,7 @@ def _page(
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
     *_chains(result["chains"]),
+    *_transfer(result["transfer"]),
     "<h2>The run</h2>",
     html.table(
       (),
@@ -280,6 +281,30 @@ def _chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
       "Pair by pair, after beam search, the worst first",
       "\n".join(f"{right:6.1%}  {names}" for names, right in pairs),
     )
+
+
+def _transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:
+  """The experts on another data set, if they were tried on one."""
+  if transfer is None:
+    return
+  yield (
+    f"<h2>On {html.text(transfer['data'])}</h2><p>Images of a data set that "
+    "nothing was trained on. Each mechanism's expert is the main one on "
+    "the run's own test images; PSNR of outputs against the clean images.</p>"
+  )
+  lines = []
+  for name, values in transfer["by_mechanism"].items():
+    other = values["best_other_psnr_db"]
+    lines.append(
+      (
+        name,
+        f"{values['win_share']:.1%}",
+        f"{values['psnr_db']:.1f}",
+        "" if other is None else f"{other:.1f}",
+      )
+    )
+  head = ("mechanism", "won by its expert", "PSNR, dB", "best other, dB")
+  yield html.table(head, lines)
 
 
 def _run_facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,26 @@
+"""Experts trained on digits only, applied to transformed letters of Omniglot.
+
+  python -m experiments.sweep \\
+      --config=experiments/configs/omniglot_transfer.py:full --seeds=0-2 \\
+      --config.transfer.manual_dir=DIR --workdir=runs/omniglot_transfer
+
+DIR holds any of Omniglot's zips, see the README. `transfer` in result.json, and
+a table on the page: how many letters a mechanism's expert wins, and the PSNR of
+its output and of the best other expert's.
+
+Measured: see experiments/README.md. Modes as in mnist.py; `smoke` takes the
+digits again.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """Transfer to Omniglot; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.transfer.name = c.data.name if mode == "smoke" else "omniglot"
+  if mode == "smoke":
+    c.transfer.examples = 20
+  return c
