@@ -1,5 +1,6 @@
 # make test    the gate: environment, lint, tests
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
+# make paper   every experiment of the paper, hours; SCALE=small, half an hour
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
 #              bench-startup, bench-parts, bench-data, bench-rim do one of these)
@@ -7,6 +8,7 @@
 
 PYTHON ?= python3.11
 SEED ?= 0
+SCALE ?= full
 SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -17,7 +19,7 @@ TORCH := .venv-torch/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test lint format mnist data-check clean \
+.PHONY: test lint format mnist paper data-check clean \
 	bench bench-step bench-startup bench-parts bench-data bench-rim \
 	bench-result
 
@@ -46,6 +48,11 @@ mnist: $(INSTALLED)
 	    --config=experiments/configs/mnist.py --workdir=runs/mnist \
 	    --config.seed=$(SEED) \
 	    $(if $(wildcard runs/mnist/config.json),--resume)
+
+# The same command goes on where it was cut off.
+paper: $(INSTALLED)
+	$(BIN)/python -m experiments.paper --scale=$(SCALE) \
+	    --workdir=runs/paper-$(SCALE)
 
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \

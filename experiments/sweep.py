@@ -17,22 +17,10 @@ results.csv, a line a run, and sweep.html.
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
-import pathlib
-import re
-import subprocess
-import sys
-from collections.abc import Sequence
-from typing import NamedTuple
-
-import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import console, launch
-from icm_jax import types
-from icm_jax.training import files, loop, workdir
+from experiments import console, launch, runs
 from icm_jax.viz import sweep
 
 launch.define_workdir()
@@ -43,176 +31,29 @@ _OVERRIDES = flags.DEFINE_multi_string(
 )
 _JOBS = flags.DEFINE_integer(
   "jobs",
-  max(1, (os.cpu_count() or 1) // 2),
-  "Runs side by side; an update alone can use two cores and more.",
+  runs.DEFAULT_JOBS,
+  "Runs side by side; half as many as cores by default.",
   lower_bound=1,
 )
 _GATHER = flags.DEFINE_bool("gather", False, "Gather only; run nothing.")
 flags.mark_flag_as_required("config")
 
 
-class Planned(NamedTuple):
-  """A run of the sweep.
-
-  Attributes:
-    run: its variant, seed and folder.
-    arguments: of `experiments.train`, without the folder.
-    config: what these make of the config.
-  """
-
-  run: sweep.SweepRun
-  arguments: tuple[str, ...]
-  config: ml_collections.ConfigDict
-
-
-def parse_seeds(text: str) -> list[int]:
-  """Reads `0-9`, `4`, `0,3,5` or `0-2,7`.
-
-  Raises:
-    InputError: it is none of these, or names no seed.
-  """
-  seeds = []
-  for part in text.split(","):
-    match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-    if not match:
-      raise types.InputError(f"--seeds must be as 0-9 or 0,3,5; got {text!r}.")
-    first, last = int(match[1]), int(match[2] or match[1])
-    seeds += range(first, last + 1)
-  if not seeds:
-    raise types.InputError(f"--seeds={text} names no seed.")
-  return list(dict.fromkeys(seeds))
-
-
-def plan(
-  root: pathlib.Path,
-  config: str,
-  shared: Sequence[str],
-  overrides: Sequence[str],
-  seeds: Sequence[int],
-) -> list[Planned]:
-  """All runs of a sweep; reads every variant's config before any starts.
-
-  Args:
-    root: folder of the sweep.
-    config: file and mode.
-    shared: `name=value` of all variants.
-    overrides: variants.
-    seeds: of every variant.
-
-  Raises:
-    InputError: an override is no `name=value`, or two variants are the same.
-  """
-  variants = {}
-  for text in overrides:
-    pairs = text.split()
-    for pair in pairs:
-      if not re.fullmatch(r"[\w.]+=.*", pair):
-        raise types.InputError(
-          f"--override={text!r} must be name=value pairs; got {pair!r}."
-        )
-    name = " ".join(pairs) or sweep.PLAIN
-    folder = re.sub(r"[^\w.=-]+", "_", name)
-    if folder in variants:
-      raise types.InputError(f"--override={text!r} comes twice.")
-    variants[folder] = (name, pairs)
-  return [
-    _plan_run(
-      sweep.SweepRun(name, seed, root / folder / f"seed_{seed}"),
-      config,
-      (*shared, *pairs, f"seed={seed}"),
-    )
-    for folder, (name, pairs) in variants.items()
-    for seed in seeds
-  ]
-
-
-def _plan_run(run, config, pairs) -> Planned:
-  arguments = (f"--config={config}", *(f"--config.{pair}" for pair in pairs))
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    "config", lock_config=True, flag_values=values, sys_argv=["", *arguments]
-  )
-  try:
-    values(["", *arguments])
-    return Planned(run, arguments, values["config"].value)
-  # ml_collections raises almost anything for a name or value that is not one.
-  except Exception as error:
-    raise types.InputError(
-      f"The variant {run.variant!r} cannot be: {launch.one_line(error)}"
-    ) from error
-
-
-def is_finished(planned: Planned) -> bool:
-  """Whether the run's folder holds the result of this very config."""
-  path = planned.run.workdir / files.RESULT
-  return path.exists() and files.read_json(path)[
-    "config"
-  ] == workdir.plain_config(planned.config)
-
-
-def start(planned: Planned) -> str:
-  """Runs one run to its end, or goes on with it.
-
-  Returns:
-    "" if it ended well, else the last line that it wrote.
-  """
-  folder = planned.run.workdir
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  log = folder.with_suffix(".log")
-  command = [sys.executable, "-m", "experiments.train", *planned.arguments]
-  command.append(f"--workdir={folder}")
-  if (folder / files.CONFIG).exists():
-    command.append("--resume")
-  with log.open("a") as file:
-    code = subprocess.run(
-      command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
-    ).returncode
-  if code == 0:
-    return ""
-  lines = log.read_text().strip().splitlines()
-  return f"{lines[-1] if lines else f'exit code {code}'} (see {log})"
-
-
-def run_all(plans: Sequence[Planned], jobs: int, say) -> int:
-  """Runs what is not finished; returns how many runs failed."""
-  todo = [planned for planned in plans if not is_finished(planned)]
-  say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")
-  failed = 0
-  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    futures = {pool.submit(start, planned): planned.run for planned in todo}
-    try:
-      done = concurrent.futures.as_completed(futures)
-      for count, future in enumerate(done, start=1):
-        run, problem = futures[future], future.result()
-        failed += bool(problem)
-        say(
-          f"{count}/{len(todo)} {run.variant}, seed {run.seed}: "
-          f"{problem or 'done'}"
-        )
-    except KeyboardInterrupt:
-      # The processes got the signal too, and save before they end.
-      pool.shutdown(wait=True, cancel_futures=True)
-      raise loop.Interrupted(
-        "Stopped; the same command goes on with what was cut off."
-      ) from None
-  return failed
-
-
 def main() -> None:
   root = launch.workdir()
   holder = flags.FLAGS["config"]
   shared = config_flags.get_override_values(holder)
-  plans = plan(
+  plans = runs.plan(
     root,
     config_flags.get_config_filename(holder),
     [f"{name}={value}" for name, value in shared.items()],
     _OVERRIDES.value,
-    parse_seeds(_SEEDS.value),
+    runs.parse_seeds(_SEEDS.value),
   )
   say = console.reporter().say
   failed = 0
   if not _GATHER.value:
-    failed = run_all(plans, _JOBS.value, say)
+    failed = runs.run_all(plans, _JOBS.value, say)
   page = sweep.write(root, [planned.run for planned in plans])
   say(f"open {page}")
   if failed:

@@ -476,9 +476,9 @@ def test_identity_start_copies_and_leaves_the_finished_alone(
   x_BHWC = make_batch().transformed_BHWC
   learning_E = jnp.array([True, False, True])
   step = jax.jit(functools.partial(competition.identity_step, setup=setup))
-  _, first_E = step(state, x_BHWC, learning_E)
+  _, first_E = step(state, x_BHWC, x_BHWC, learning_E)
   for _ in range(60):
-    state, mse_E = step(state, x_BHWC, learning_E)
+    state, mse_E = step(state, x_BHWC, x_BHWC, learning_E)
   assert (mse_E[learning_E] < 0.6 * first_E[learning_E]).all()
   assert mse_E[1] == first_E[1]
   chex.assert_trees_all_equal(

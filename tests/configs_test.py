@@ -41,6 +41,12 @@ def test_smoke_modes_train(name):
   run = setup_lib.build(config)
   init = functools.partial(setup_lib.init_state, config=config, setup=run.setup)
   state = jit(init, jax.random.key(0))(jax.random.key(0))
+  if config.identity.paired:
+    before = jax.tree.leaves(jax.device_get(state.experts_E))
+    state = loop.identity_start(config, run, state, loop.Silent())
+    after = jax.tree.leaves(jax.device_get(state.experts_E))
+    assert not all(map(np.array_equal, before, after))
+    return
   step, update = None, functools.partial(loop.raw_step, run=run)
   for raw in problem_lib.batches(
     run.problem, seed=0, steps=range(2), batch_size=config.train.batch_size

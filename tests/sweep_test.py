@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from experiments import sweep
+from experiments import paper, runs
 from icm_jax import types
 from icm_jax.training import files
 from icm_jax.viz import sweep as page_lib
@@ -19,7 +19,7 @@ CONFIG = "experiments/configs/mnist.py:smoke"
 
 
 def plan(root, overrides=("",), seeds=(0,), shared=()):
-  return sweep.plan(root, CONFIG, shared, overrides, seeds)
+  return runs.plan(root, CONFIG, shared, overrides, seeds)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def plan(root, overrides=("",), seeds=(0,), shared=()):
   ],
 )
 def test_seeds_are_read(text, seeds):
-  assert sweep.parse_seeds(text) == seeds
+  assert runs.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1;2"])
 def test_bad_seeds_are_told(text):
   with pytest.raises(types.InputError, match="--seeds"):
-    sweep.parse_seeds(text)
+    runs.parse_seeds(text)
 
 
 def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
@@ -48,14 +48,14 @@ def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
     [0, 2],
     ["train.steps=7"],
   )
-  runs = [planned.run for planned in plans]
-  assert [(run.variant, run.seed) for run in runs] == [
+  made = [planned.run for planned in plans]
+  assert [(run.variant, run.seed) for run in made] == [
     ("as it is", 0),
     ("as it is", 2),
     ("experts.count=5 relocation.every=0", 0),
     ("experts.count=5 relocation.every=0", 2),
   ]
-  assert len({run.workdir for run in runs}) == 4
+  assert len({run.workdir for run in made}) == 4
   assert [p.config.experts.count for p in plans] == [3, 3, 5, 5]
   assert [p.config.seed for p in plans] == [0, 2, 0, 2]
   assert {p.config.train.steps for p in plans} == {7}
@@ -100,7 +100,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
     made.mkdir(parents=True, exist_ok=True)
     files.write_json(made / files.RESULT, result_of(planned))
 
-  monkeypatch.setattr(sweep.subprocess, "run", run)
+  monkeypatch.setattr(runs.subprocess, "run", run)
   root = tmp_path / "sweep"
   plans = plan(root, ["", "experts.norm=layer"], [0, 1, 2])
   by_folder = {str(planned.run.workdir): planned for planned in plans}
@@ -108,7 +108,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   plans[1].run.workdir.mkdir(parents=True)
   (plans[1].run.workdir / files.CONFIG).write_text("{}")  # As if cut off.
   said = []
-  assert sweep.run_all(plans, 2, said.append) == 3
+  assert runs.run_all(plans, 2, said.append) == 3
   assert "1 of 6 runs are finished already" in said[0]
   assert sum("no such norm (see" in text for text in said) == 3
   assert len(commands) == 5
@@ -122,7 +122,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   assert [line["steps_until_all"] for line in lines] == ["50", "50", ""]
   assert lines[0]["found/right"] == "50"
   # The same command again has nothing to do but what failed.
-  assert sweep.run_all(plans, 2, said.append) == 3
+  assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
 
 
@@ -151,3 +151,15 @@ def test_steps_until_all_is_the_last_mechanisms():
   )
   assert until(0, 100, 50) == 100
   assert math.isinf(until(0, None))
+
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+def test_the_papers_experiments_can_be_planned(scale, tmp_path):
+  plans = paper.plan(tmp_path, scale)
+  assert len({planned.run.workdir for planned in plans}) == len(plans)
+  assert len({planned.run.variant for planned in plans}) >= 12
+  seeds = [p.run.seed for p in plans if p.run.variant == "mnist"]
+  assert seeds == list(range(10 if scale == "full" else 1))
+  assert {p.config.data.name for p in plans} == {
+    "mnist" if scale == "full" else "mnist_5k"
+  }

@@ -289,6 +289,10 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
     (
+      {"identity.paired": True, "data.groups": "label=1,label=2"},
+      "come without their originals",
+    ),
+    (
       {"transfer.name": "other", "data.groups": "label=1,label=2"},
       "needs mechanisms that are functions",
     ),

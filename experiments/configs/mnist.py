@@ -65,6 +65,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     mse=0.002,  # An expert below this error copies well enough.
     batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
     learning_rate=1e-3,
+    paired=False,  # True: learn the clean image of each; a check of capacity.
     by_construction=False,  # Kernels that copy before any training; norm none.
   )
   c.competition = dict(

@@ -14,15 +14,18 @@ from icm_jax.competition import expert_axis, losses
 def identity_step(
   state: types.TrainState,
   x_BHWC: jax.Array,
+  target_BHWC: jax.Array,
   learning_E: jax.Array,
   *,
   setup: types.Setup,
 ) -> tuple[types.TrainState, jax.Array]:
-  """Trains experts, each alone, to return their input (Sec. 4 of the paper).
+  """Trains experts, each alone, towards a target (Sec. 4 of the paper).
 
   Args:
     state: of the run.
     x_BHWC: transformed images, float32 in [0, 1].
+    target_BHWC: the same images for the identity start; their originals to see
+      what a network can learn from pairs, which the method itself never gets.
     learning_E: bool; the other experts stay bit-identical.
     setup: bound before jitting.
 
@@ -31,16 +34,16 @@ def identity_step(
     error of each expert before this update.
   """
 
-  def copy_gradient(params, stats, x_BHWC):
+  def gradient(params, stats, x_BHWC, target_BHWC):
     def objective(params):
       y_BHWC, new_stats = setup.expert.apply(params, stats, x_BHWC, train=True)
-      return losses.reconstruction_loss(y_BHWC, x_BHWC).mean(), new_stats
+      return losses.reconstruction_loss(y_BHWC, target_BHWC).mean(), new_stats
 
     return jax.value_and_grad(objective, has_aux=True)(params)
 
   (mse_E, stats_E), grads_E = expert_axis.map_leading(
-    copy_gradient, (0, 0, None), mode=setup.expert_map
-  )(state.experts_E, state.expert_stats_E, x_BHWC)
+    gradient, (0, 0, None, None), mode=setup.expert_map
+  )(state.experts_E, state.expert_stats_E, x_BHWC, target_BHWC)
   updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
     grads_E, state.expert_opt_E, state.experts_E
   )

@@ -235,6 +235,8 @@ def identity_start(
 ) -> types.TrainState:
   """Trains every expert to copy its input, until its error is in bounds.
 
+  If `identity.paired` is set, they learn the originals of their inputs instead.
+
   An expert whose error on a batch is below `identity.mse` learns no further;
   the start ends when all are there, or after `identity.max_steps`.
 
@@ -251,8 +253,11 @@ def identity_start(
     raw = problem_lib.Raw(source_BHWC, source_BHWC)
     key = rng.stream(state.key, "identity")
     batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
+    x_BHWC = batch.transformed_BHWC
+    # Both halves of the raw batch are the sources.
+    target_BHWC = batch.canonical_BHWC if config.identity.paired else x_BHWC
     state, mse_E = competition.identity_step(
-      state, batch.transformed_BHWC, learning_E, setup=setup
+      state, x_BHWC, target_BHWC, learning_E, setup=setup
     )
     return state, learning_E & (mse_E >= config.identity.mse), mse_E
 
@@ -271,7 +276,7 @@ def identity_start(
     )
     if not learning_E.any():
       reporter.say(
-        f"all experts copy after {step + 1} steps, "
+        f"all experts are within bounds after {step + 1} steps, "
         f"error {float(mse_E.max()):.4f}"
       )
       break

@@ -67,6 +67,11 @@ def build(
   problem = make_problem(config, progress=progress)
   if problem.group_names:
     mechanism_names, mechanisms = problem.group_names, ()
+    if config.identity.paired:
+      raise types.InputError(
+        "--config.identity.paired needs mechanisms that are functions: images "
+        "of groups come without their originals."
+      )
   setup = make_setup(config, problem.shape_HWC)
   # Networks that cannot work together fail here, not after minutes.
   jax.eval_shape(

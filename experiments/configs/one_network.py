@@ -1,0 +1,23 @@
+"""One network for all ten mechanisms, trained adversarially.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/one_network.py:full --seeds=0-2 \
+      --override="" --override="experts.features=64" \
+      --workdir=runs/one_network
+
+The paper's algorithm, which with one expert is a plain GAN.
+With 64 features it has four times the parameters.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_paper
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """One network; mode is embedded, full or smoke."""
+  c = mnist_paper.get_config(mode)
+  c.experts.count = 1
+  return c

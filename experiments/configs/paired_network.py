@@ -1,0 +1,27 @@
+"""One network for all ten mechanisms, trained on pairs: can it do it at all?
+
+  python -m experiments.sweep \
+      --config=experiments/configs/paired_network.py:full --seeds=0-2 \
+      --override="" --override="experts.features=64" \
+      --workdir=runs/paired_network
+
+No competition, and mean squared error against the originals, which the method
+itself never sees: the check of capacity of one_network.py.
+With 64 features it has four times the parameters.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_paper
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """One network and paired L2; mode is embedded, full or smoke."""
+  c = mnist_paper.get_config(mode)
+  c.experts.count = 1
+  # All of the training is that of the start, towards the originals.
+  c.identity.update(paired=True, max_steps=c.train.steps, mse=0.0)
+  c.train.steps = 0
+  return c

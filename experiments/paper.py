@@ -1,0 +1,122 @@
+"""Runs every experiment of the paper, one after the other.
+
+  make paper
+  make paper SCALE=small
+
+`full` takes all of MNIST and the seeds below, and many hours. `small` takes
+the 5,000 digits that come with a package, and is scaled as `SMALL` says, to
+take half an hour. Both go on where they were cut off. WORKDIR gets results.csv
+and sweep.html of all runs; what was measured stands in experiments/README.md.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+from absl import flags
+
+from experiments import console, launch, runs
+from icm_jax.viz import sweep
+
+SCALES = ("full", "small")
+# What is overridden in every experiment of the small scale.
+SMALL = (
+  "mechanisms.names=right,down,invert",
+  "train.steps=250",
+  "classifier.steps=500",
+  "evaluation.examples=900",
+  "evaluation.curve_examples=150",
+)
+# Experts of three mechanisms, where an experiment has not its own number.
+_SMALL_COUNT = "experts.count=3"
+
+launch.define_workdir()
+_SCALE = flags.DEFINE_enum("scale", "full", SCALES, "How much of it.")
+_JOBS = flags.DEFINE_integer(
+  "jobs", runs.DEFAULT_JOBS, "Runs side by side.", lower_bound=1
+)
+
+
+class Experiment(NamedTuple):
+  """An experiment of the paper.
+
+  Attributes:
+    config: name of its file.
+    seeds: how many, from 0.
+    override: of the config, as a sweep has it.
+    small: more of it at the small scale.
+  """
+
+  config: str
+  seeds: int = 3
+  override: str = ""
+  small: str = _SMALL_COUNT
+
+
+EXPERIMENTS = (
+  Experiment("mnist_paper", seeds=10),
+  Experiment("mnist", seeds=10),
+  Experiment("too_many_experts", small="experts.count=5"),
+  Experiment(
+    "too_many_experts", override="relocation.every=50", small="experts.count=5"
+  ),
+  Experiment("too_few_experts", small="experts.count=2"),
+  Experiment("random_start"),
+  Experiment("copying_start"),
+  Experiment("one_network", small=""),
+  Experiment("one_network", override="experts.features=64", small=""),
+  Experiment("paired_network", small="identity.max_steps=250 train.steps=0"),
+  Experiment(
+    "paired_network",
+    override="experts.features=64",
+    small="identity.max_steps=250 train.steps=0",
+  ),
+  Experiment("composed", small=f"{_SMALL_COUNT} chains.examples=600"),
+  Experiment("no_competition"),
+  Experiment("winners_only"),
+  Experiment("digit_six", small=""),
+)
+
+
+def plan(root: pathlib.Path, scale: str) -> list[runs.Planned]:
+  """All runs of a scale, each named after its experiment.
+
+  Args:
+    root: folder of all.
+    scale: one of `SCALES`.
+
+  Raises:
+    InputError: a config cannot be what is asked for.
+  """
+  is_small = scale == "small"
+  plans = []
+  for one in EXPERIMENTS:
+    shared = (*SMALL, *one.small.split()) if is_small else ()
+    planned = runs.plan(
+      root / one.config,
+      f"experiments/configs/{one.config}.py" + ("" if is_small else ":full"),
+      shared,
+      [one.override],
+      range(1 if is_small else one.seeds),
+    )
+    name = f"{one.config} {one.override}".strip()
+    plans += [p._replace(run=p.run._replace(variant=name)) for p in planned]
+  return plans
+
+
+def main() -> None:
+  root, say = launch.workdir(), console.reporter().say
+  plans = plan(root, _SCALE.value)
+  if _SCALE.value == "small":
+    say(f"scaled: 5,000 digits, one seed, {', '.join(SMALL)}")
+  failed = runs.run_all(plans, _JOBS.value, say)
+  page = sweep.write(root, [planned.run for planned in plans])
+  say((root / sweep.RESULTS).read_text())
+  say(f"open {page}")
+  if failed:
+    raise launch.Failed(f"{failed} of {len(plans)} runs failed; see above.")
+
+
+if __name__ == "__main__":
+  launch.run(main)
