@@ -4,8 +4,8 @@
   make paper SCALE=small
 
 `full` takes all of MNIST and the seeds below, and many hours. `small` takes
-the 5,000 digits that come with a package, and is scaled as `SMALL` says, to
-take half an hour. Both go on where they were cut off. WORKDIR gets results.csv
+the 5,000 digits that come with a package, and is scaled as `SMALL` says, for
+half an hour. Both go on where they were cut off. WORKDIR gets results.csv
 and sweep.html of all runs; what was measured stands in experiments/README.md.
 """
 
@@ -23,7 +23,7 @@ SCALES = ("full", "small")
 # What is overridden in every experiment of the small scale.
 SMALL = (
   "mechanisms.names=right,down,invert",
-  "train.steps=250",
+  "train.steps=500",
   "classifier.steps=500",
   "evaluation.examples=900",
   "evaluation.curve_examples=150",
@@ -66,11 +66,11 @@ EXPERIMENTS = (
   Experiment("copying_start"),
   Experiment("one_network", small=""),
   Experiment("one_network", override="experts.features=64", small=""),
-  Experiment("paired_network", small="identity.max_steps=250 train.steps=0"),
+  Experiment("paired_network", small="identity.max_steps=500 train.steps=0"),
   Experiment(
     "paired_network",
     override="experts.features=64",
-    small="identity.max_steps=250 train.steps=0",
+    small="identity.max_steps=500 train.steps=0",
   ),
   Experiment("composed", small=f"{_SMALL_COUNT} chains.examples=600"),
   Experiment("no_competition"),
