@@ -121,6 +121,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   assert [line["seed"] for line in lines] == ["0", "1", "2"]
   assert [line["steps_until_all"] for line in lines] == ["50", "50", ""]
   assert lines[0]["found/right"] == "50"
+  assert [line["row_of_2/beam"] for line in lines] == ["", "", "0.3"]
   # The same command again has nothing to do but what failed.
   assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
@@ -140,6 +141,9 @@ def result_of(planned):
     "coverage": 1.0,
     "matched": 1.0,
     "classifier": {"restored": 0.9, "clean": 1.0, "transformed": 0.2},
+    "chains": None
+    if found
+    else {"by_length": {"2": dict(before=0.1, greedy=0.2, beam=0.3, clean=1)}},
     "found_steps": {"right": found, "down": 0},
     "time": {"train_s": 1.0, "total_s": 2.0},
   }

@@ -79,6 +79,7 @@ def steps_until_all(result: dict[str, Any]) -> float:
 def _line(one: Finished) -> dict[str, Any]:
   result, until = one.result, steps_until_all(one.result)
   accuracy = result["classifier"] or {}
+  chains = result["chains"]["by_length"] if result["chains"] else {}
   return {
     "variant": one.run.variant,
     "seed": one.run.seed,
@@ -94,6 +95,11 @@ def _line(one: Finished) -> dict[str, Any]:
       view: accuracy.get(view) for view in ("restored", "clean", "transformed")
     },
     "steps_until_all": None if math.isinf(until) else until,
+    **{
+      f"row_of_{length}/{view}": values[view]
+      for length, values in chains.items()
+      for view in ("before", "greedy", "beam", "clean")
+    },
     "train_s": result["time"]["train_s"],
     "total_s": result["time"]["total_s"],
     **{f"found/{name}": step for name, step in result["found_steps"].items()},
