@@ -32,7 +32,7 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 
 # Compiling keeps one core busy, so that two tests at a time take less.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

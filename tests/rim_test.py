@@ -252,7 +252,7 @@ def test_gathered_gives_the_same_as_masked(kind, draw_params):
   x_BTF = draw(5, BATCH, STEPS, INPUTS)
   results = []
   for computation in rim.COMPUTATIONS:
-    cell = make(kind=kind, computation=computation, active=1, rims=3)
+    cell = make(kind=kind, computation=computation, active=1, rims=2)
     layer = nn.RNN(cell)
     params = draw_params(lambda key, layer=layer: layer.init(key, x_BTF))
 

@@ -351,13 +351,6 @@ def test_configs_build(module, mode):
   assert len(run.mechanisms) == (3 if mode == "smoke" else 10)
 
 
-def test_the_papers_config_trains(tmp_path):
-  config = mnist_paper.get_config("smoke")
-  config.train.steps = 2
-  result = loop.train(config, tmp_path / "run")
-  assert result["steps"] == 2
-
-
 def test_unknown_modes_are_refused():
   with pytest.raises(ValueError, match="embedded, full or smoke; got 'fast'"):
     mnist.get_config("fast")

@@ -95,8 +95,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.chains = dict(
     examples=0,  # Test images for each length of rows of mechanisms; 0: none.
     max_length=3,  # Of rows of mechanisms and of chains of experts.
-    width=3,  # Of the beam search.
-    margin=1.0,  # Logits that a further expert must gain.
+    width=8,  # Of the beam search.
+    margin=0.5,  # Logits that a further expert must gain.
   )
   c.transfer = dict(
     name="",  # Another data set to try the experts on; "" is none.

@@ -111,5 +111,5 @@ def tiny(c: ml_collections.ConfigDict) -> None:
   c.models.gru.size = 4
   c.models.transformer.update(width=4, layers=1, heads=2)
   c.train.update(updates=2, batch_size=2)
-  c.evaluation.update(examples=4, curve_examples=2, batch_size=2)
+  c.evaluation.update(examples=4, curve_examples=4, batch_size=2)
   c.every.update(log=1, evaluate=2, checkpoint=1)

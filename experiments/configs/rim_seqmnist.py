@@ -15,8 +15,8 @@ Trained with 14x14 pixels, tested with 16x16, 19x19 and 24x24 (Goyal et al.,
 Not measured yet at any size but `smoke`, nor how long it takes.
 
 Modes, after a colon: none, 5,000 embedded digits, for two CPU cores; `full`,
-the paper's sizes on all of MNIST, which were not run (see benchmarks/README.md
-for what an update takes); `smoke`, a few steps of tiny models, for tests.
+the paper's sizes on all of MNIST, which were not run; `smoke`, a few steps of
+tiny models, for tests.
 """
 
 import ml_collections
