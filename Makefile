@@ -30,7 +30,9 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	    --no-build-isolation --editable .
 	touch $@
 
-# Compiling keeps one core busy, so that two tests at a time take less.
+# Compiling takes most of the time and keeps one core busy: two tests at a time,
+# of code that is not optimised much.
+test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
