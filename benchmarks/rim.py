@@ -12,15 +12,14 @@ it. The cell has its default fields, LSTMs, without dropout.
 
 import contextlib
 import json
-import pathlib
 import statistics
-import subprocess
 import time
 
 import jax
 from absl import app, flags
 from flax import linen as nn
 
+from benchmarks import torch_process
 from icm_jax import models
 from icm_jax.models import rim
 
@@ -32,30 +31,6 @@ _INPUTS = flags.DEFINE_integer("inputs", 100, "Features of the input.", 1)
 _STEPS = flags.DEFINE_integer("steps", 20, "Of a sequence.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Runs of each.", 1)
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
-
-REFERENCE = pathlib.Path(__file__).with_name("torch_rim.py")
-
-
-class Torch(contextlib.AbstractContextManager):
-  """The PyTorch cell, in a process of its own."""
-
-  def __init__(self, python: str):
-    self._process = subprocess.Popen(
-      [python, str(REFERENCE)],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def __exit__(self, *exception):
-    self._process.stdin.close()
-    self._process.wait()
-
-  def ask(self, **request):
-    """Sends a request; see `torch_rim`."""
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
-    return json.loads(self._process.stdout.readline())
 
 
 def make_run(computation: str, gradient: bool):
@@ -88,7 +63,7 @@ def make_run(computation: str, gradient: bool):
   return run
 
 
-def measure(gradient: bool, reference: Torch | None):
+def measure(gradient: bool, reference: torch_process.TorchProcess | None):
   """One line of the table."""
   runs = {name: make_run(name, gradient) for name in rim.COMPUTATIONS}
   fields = {
@@ -122,7 +97,9 @@ def main(_) -> None:
   with contextlib.ExitStack() as stack:
     reference = None
     if _TORCH.value:
-      reference = stack.enter_context(Torch(_TORCH.value))
+      reference = stack.enter_context(
+        torch_process.TorchProcess(_TORCH.value, "torch_rim.py")
+      )
     for gradient in (False, True):
       print(json.dumps(measure(gradient, reference)), flush=True)
 

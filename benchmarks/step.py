@@ -20,7 +20,6 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import time
 
 import jax
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import optax
 from absl import app, flags
 
+from benchmarks import torch_process
 from icm_jax import competition, models
 from icm_jax.models import convolution
 
@@ -40,33 +40,10 @@ _PLAIN_LIMIT_S = flags.DEFINE_float(
   "plain_limit_s", 60.0, "For updates of the plain form in one line."
 )
 
-REFERENCE = pathlib.Path(__file__).with_name("torch_reference.py")
 MATRIX = 2_048
 # Of the plain form, on two CPU cores, for one image of 32x32 pixels and one
 # expert; only to leave out what would take minutes.
 PLAIN_S = 0.17
-
-
-class Torch(contextlib.AbstractContextManager):
-  """The PyTorch reference, in a process of its own."""
-
-  def __init__(self, python: str):
-    self._process = subprocess.Popen(
-      [python, str(REFERENCE)],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def __exit__(self, *exception):
-    self._process.stdin.close()
-    self._process.wait()
-
-  def ask(self, **request):
-    """Sends a request; see `torch_reference`."""
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
-    return json.loads(self._process.stdout.readline())
 
 
 def make_setup(image) -> competition.Setup:
@@ -274,7 +251,9 @@ def main(_) -> None:
   with contextlib.ExitStack() as stack:
     reference = None
     if _TORCH.value:
-      reference = stack.enter_context(Torch(_TORCH.value))
+      reference = stack.enter_context(
+        torch_process.TorchProcess(_TORCH.value, "torch_reference.py")
+      )
     grid = itertools.product(images, _BATCH.value, _EXPERTS.value)
     for image, batch, experts in grid:
       row = measure(int(experts), int(batch), image, reference)

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import step as step_lib
+from benchmarks import torch_process
 from experiments.configs import mnist
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
@@ -44,6 +44,7 @@ from icm_jax.training import files
 from icm_jax.training import setup as setup_lib
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
+_TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
 _STEPS = flags.DEFINE_integer("torch_steps", 2_000, "At most, of PyTorch.")
 
 EVERY, POINTS = 50, 0.02
@@ -120,7 +121,7 @@ def theirs(seed: int, python: str) -> dict[str, float]:
   seconds = 0.0
   with (
     tempfile.TemporaryDirectory() as folder,
-    step_lib.Torch(python) as reference,
+    torch_process.TorchProcess(python, "torch_reference.py") as reference,
   ):
     x, y, canonical = (os.path.join(folder, f"{n}.npy") for n in "xyc")
 
@@ -158,7 +159,7 @@ def theirs(seed: int, python: str) -> dict[str, float]:
 
 def main(_) -> None:
   rows = []
-  python = flags.FLAGS.torch
+  python = _TORCH.value
   for seed in map(int, _SEEDS.value):
     row = {"seed": seed}
     for name, result in (

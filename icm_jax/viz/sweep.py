@@ -116,7 +116,7 @@ def _page(finished: Sequence[Finished], unfinished: Sequence[SweepRun]) -> str:
     variants.setdefault(one.run.variant, []).append(one)
   names = list(variants)
   sections = [
-    f"<h1>A sweep of {len(finished)} runs</h1>",
+    f"<h1>A sweep, {len(finished)} finished</h1>",
     "<p>Found: the first step from which a mechanism's main expert wins at "
     f"least {specialisation.LEARNED_SHARE:.0%} of its images, as exact as "
     "evaluations were frequent. Medians over seeds; a mechanism that has no "

@@ -1,0 +1,34 @@
+"""PyTorch, in a process and an environment of its own."""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+
+
+class TorchProcess(contextlib.AbstractContextManager):
+  """Answers requests, JSON objects a line each, by a file that stands here."""
+
+  def __init__(self, python: str, file: str):
+    """Starts it.
+
+    Args:
+      python: a Python that has PyTorch.
+      file: name of the program, which says what it can be asked.
+    """
+    self._process = subprocess.Popen(
+      [python, str(pathlib.Path(__file__).with_name(file))],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def __exit__(self, *exception):
+    self._process.stdin.close()
+    self._process.wait()
+
+  def ask(self, **request):
+    """Sends a request and waits for its answer."""
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    return json.loads(self._process.stdout.readline())
