@@ -1,6 +1,6 @@
 # make test    the gate: environment, lint, tests
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
-# make paper   every experiment of the paper, hours; SCALE=small, half an hour
+# make paper   every experiment of the paper, many hours; SCALE=small, fewer
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
 #              bench-startup, bench-parts, bench-data, bench-rim do one of these)

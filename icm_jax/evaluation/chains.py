@@ -2,7 +2,7 @@
 
 The discriminator chooses at every step, and decides when to stop; the empty
 chain is a gate that leaves clean images alone. The paper names this as an
-extension (Sec. 5) and has no numbers of it.
+extension and has no numbers of it.
 """
 
 from __future__ import annotations
