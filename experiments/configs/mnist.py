@@ -75,9 +75,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
   )
   c.relocation = dict(
-    every=50,  # Steps; 0 turns relocation off.
+    every=25,  # Steps; 0 turns relocation off.
     min_share=0.5,  # Of an equal share of wins; below it, idle.
-    max_share=1.4,  # Of an equal share; above it, worth copying.
+    max_share=1.2,  # Of an equal share; above it, worth copying.
     perturbation=0.05,  # Relative to the size of the parameters.
   )
   c.train = dict(
