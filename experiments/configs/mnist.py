@@ -43,6 +43,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
     count=10,
+    network="conv",  # icm_jax.models.EXPERTS: conv, dilated or unet
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
@@ -52,6 +53,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
+    network="conv",  # icm_jax.models.DISCRIMINATORS
     features=16,
     hidden=1024,
     norm="none",  # group or none
@@ -72,6 +74,11 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
     losers_learn=False,  # True: no competition, all learn from all images.
+    loss="bce",  # bce, lsgan, hinge or wgan-gp
+    r1=0.0,  # Weight of D's squared slope at canonical images.
+    identity=0.0,  # Weight of winners' error on canonical images,
+    criterion_identity=0.0,  # and of it when winners are chosen, in logits.
+    criterion_cycle=0.0,  # The same for what an expert makes of its output.
     average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
   )
   c.relocation = dict(

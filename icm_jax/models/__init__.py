@@ -5,6 +5,7 @@ from icm_jax.models.convolution import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import NORMS, from_linen
+from icm_jax.models.residual import DilatedExpert, UNetExpert
 from icm_jax.models.rim import RIMCell
 from icm_jax.models.sequence import (
   SEQUENCE_MODELS,
@@ -13,15 +14,27 @@ from icm_jax.models.sequence import (
   make_sequence_model,
 )
 
+# Networks by the name that a config gives them.
+EXPERTS = {
+  "conv": ConvExpert,
+  "dilated": DilatedExpert,
+  "unet": UNetExpert,
+}
+DISCRIMINATORS = {"conv": ConvDiscriminator}
+
 __all__ = (
+  "DISCRIMINATORS",
+  "EXPERTS",
   "NORMS",
   "SEQUENCE_MODELS",
   "Activity",
   "ConvClassifier",
   "ConvDiscriminator",
   "ConvExpert",
+  "DilatedExpert",
   "RIMCell",
   "SequenceNetwork",
+  "UNetExpert",
   "from_linen",
   "is_compiled",
   "make_sequence_model",

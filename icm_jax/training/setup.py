@@ -147,6 +147,10 @@ _AT_LEAST = {
   "discriminator.half_life": 0,
   "competition.balance": 0,
   "competition.winner_weight": 0,
+  "competition.r1": 0,
+  "competition.identity": 0,
+  "competition.criterion_identity": 0,
+  "competition.criterion_cycle": 0,
   "competition.average_steps": 0,
   "train.steps": 0,
   "train.batch_size": 1,
@@ -303,12 +307,14 @@ def make_setup(
         f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
         f"got {config[name].norm!r}."
       )
-  expert = models.ConvExpert(
+  expert = _by_name(models.EXPERTS, "experts.network", config.experts.network)(
     features=config.experts.features,
     norm=config.experts.norm,
     copies=config.identity.by_construction,
   )
-  discriminator = models.ConvDiscriminator(
+  discriminator = _by_name(
+    models.DISCRIMINATORS, "discriminator.network", config.discriminator.network
+  )(
     features=config.discriminator.features,
     hidden=config.discriminator.hidden,
     norm=config.discriminator.norm,
@@ -326,6 +332,14 @@ def make_setup(
     relocation=types.Relocation(**config.relocation),
     expert_map=config.experts.map,
   )
+
+
+def _by_name(known, path, name):
+  if name not in known:
+    raise types.InputError(
+      f"--config.{path} must be one of {', '.join(known)}; got {name!r}."
+    )
+  return known[name]
 
 
 def make_optimizer(
