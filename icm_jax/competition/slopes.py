@@ -11,45 +11,54 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-# Length of the step to either side, over all pixels of an image: of 1,024
-# pixels each moves by 0.003, and in float32 a score loses few digits.
-_STEP = 0.1
+from icm_jax import types
+
+# Length of the step to either side, over all pixels of an image: short enough
+# that a score is straight there, and of the digits of float32 it leaves four.
+_STEP = 0.02
+
+Score = Callable[[types.PyTree, jax.Array], jax.Array]
 
 
-def slope_B(
-  score: Callable[[jax.Array], jax.Array], x_BHWC: jax.Array
+def slope(
+  score: Score, discriminator: types.PyTree, x_BHWC: jax.Array
 ) -> jax.Array:
   """Length of a score's gradient in the pixels of each image, [B].
 
-  It can be differentiated in what `score` closes over without second
-  derivatives, which compiled convolutions do not have: with its direction held
-  fixed, the length is a difference of two scores. That it turns as well changes
+  It can be differentiated in the parameters without second derivatives, which
+  compiled convolutions do not have: with its direction held fixed, the length
+  is a difference of two scores. That the direction turns as well changes
   nothing to first order, for it is the steepest.
 
   Args:
-    score: images to scores, [B]; each depends on its own image only.
+    score: parameters and images to scores, [B]; each depends on its own image
+      only.
+    discriminator: parameters.
     x_BHWC: images; no gradient flows into them.
   """
-  x_BHWC = jax.lax.stop_gradient(x_BHWC)
-  gradient_BHWC = jax.grad(lambda x: score(x).sum())(x_BHWC)
-  gradient_BHWC = jax.lax.stop_gradient(gradient_BHWC)
+  fixed, x_BHWC = jax.lax.stop_gradient((discriminator, x_BHWC))
+  gradient_BHWC = jax.grad(lambda x_BHWC: score(fixed, x_BHWC).sum())(x_BHWC)
   length_B111 = jnp.sqrt(
     jnp.sum(gradient_BHWC**2, axis=(1, 2, 3), keepdims=True)
   )
   step_BHWC = _STEP * gradient_BHWC / jnp.maximum(length_B111, 1e-12)
-  return (score(x_BHWC + step_BHWC) - score(x_BHWC - step_BHWC)) / (2 * _STEP)
+  rise_B = score(discriminator, x_BHWC + step_BHWC) - score(
+    discriminator, x_BHWC - step_BHWC
+  )
+  return rise_B / (2 * _STEP)
 
 
 def r1(
-  score: Callable[[jax.Array], jax.Array], canonical_BHWC: jax.Array
+  score: Score, discriminator: types.PyTree, canonical_BHWC: jax.Array
 ) -> jax.Array:
   """Half of the squared slope at canonical images, [B] (Mescheder 2018)."""
-  return 0.5 * slope_B(score, canonical_BHWC) ** 2
+  return 0.5 * slope(score, discriminator, canonical_BHWC) ** 2
 
 
 def interpolated(
   key: jax.Array,
-  score: Callable[[jax.Array], jax.Array],
+  score: Score,
+  discriminator: types.PyTree,
   canonical_BHWC: jax.Array,
   output_BHWC: jax.Array,
 ) -> jax.Array:
@@ -59,10 +68,11 @@ def interpolated(
 
   Args:
     key: consumed.
-    score: as for `slope_B`.
+    score: as for `slope`.
+    discriminator: parameters.
     canonical_BHWC: one end.
     output_BHWC: the other end.
   """
   part_B111 = jax.random.uniform(key, (canonical_BHWC.shape[0], 1, 1, 1))
   between_BHWC = output_BHWC + part_B111 * (canonical_BHWC - output_BHWC)
-  return (slope_B(score, between_BHWC) - 1.0) ** 2
+  return (slope(score, discriminator, between_BHWC) - 1.0) ** 2

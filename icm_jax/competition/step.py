@@ -124,13 +124,13 @@ def competition_step(
       winner_weight=setup.winner_weight,
       loss=loss,
     )
-    score_of = functools.partial(score, discriminator)
     if setup.r1:
-      loss_B += setup.r1 * slopes.r1(score_of, canonical_BHWC)
+      loss_B += setup.r1 * slopes.r1(score, discriminator, canonical_BHWC)
     if loss.interpolated:
       loss_B += loss.interpolated * slopes.interpolated(
         rng.stream(state.key, "interpolated", state.step),
-        score_of,
+        score,
+        discriminator,
         canonical_BHWC,
         y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])],
       )

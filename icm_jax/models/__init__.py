@@ -2,7 +2,7 @@
 
 from icm_jax.models.classifier import ConvClassifier
 from icm_jax.models.convolution import is_compiled
-from icm_jax.models.discriminator import ConvDiscriminator
+from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import NORMS, from_linen
 from icm_jax.models.residual import DilatedExpert, UNetExpert
@@ -13,14 +13,16 @@ from icm_jax.models.sequence import (
   SequenceNetwork,
   make_sequence_model,
 )
+from icm_jax.models.vae import VAEExpert
 
 # Networks by the name that a config gives them.
 EXPERTS = {
   "conv": ConvExpert,
   "dilated": DilatedExpert,
   "unet": UNetExpert,
+  "vae": VAEExpert,
 }
-DISCRIMINATORS = {"conv": ConvDiscriminator}
+DISCRIMINATORS = {"conv": ConvDiscriminator, "patch": PatchDiscriminator}
 
 __all__ = (
   "DISCRIMINATORS",
@@ -32,9 +34,11 @@ __all__ = (
   "ConvDiscriminator",
   "ConvExpert",
   "DilatedExpert",
+  "PatchDiscriminator",
   "RIMCell",
   "SequenceNetwork",
   "UNetExpert",
+  "VAEExpert",
   "from_linen",
   "is_compiled",
   "make_sequence_model",
