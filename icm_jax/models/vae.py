@@ -62,8 +62,7 @@ class VAEExpert(nn.Module):
     count = self.variable("noise", "count", jnp.zeros, (), jnp.uint32)
     if train:
       key = jax.random.fold_in(jax.random.key(seed.value), count.value)
-      noise_BF = jax.random.normal(key, mean_BF.shape)
-      latent_BF += jnp.exp(0.5 * log_variance_BF) * noise_BF
+      latent_BF = draw(key, mean_BF, log_variance_BF)
       count.value += 1
     shape = (batch, height // unit, width // unit, 2 * self.features)
     small = shape[1] * shape[2] * shape[3]
@@ -83,12 +82,24 @@ class VAEExpert(nn.Module):
     return jnp.split(moments_BF, 2, axis=-1)
 
   def penalty(self, x_BHWC):
-    """beta times the divergence from a standard normal distribution, [B]."""
+    """beta times the divergence of the latent numbers, [B]."""
     mean_BF, log_variance_BF = self.encode(x_BHWC, train=False)
-    divergence_BF = 0.5 * (
-      mean_BF**2 + jnp.exp(log_variance_BF) - log_variance_BF - 1.0
-    )
-    return self.beta * divergence_BF.sum(axis=1)
+    return self.beta * divergence(mean_BF, log_variance_BF)
 
   def _draw_seed(self):
     return jax.random.bits(self.make_rng("params"))
+
+
+def draw(
+  key: jax.Array, mean_BF: jax.Array, log_variance_BF: jax.Array
+) -> jax.Array:
+  """Normal numbers of these moments, which a gradient can pass."""
+  noise_BF = jax.random.normal(key, mean_BF.shape)
+  return mean_BF + jnp.exp(0.5 * log_variance_BF) * noise_BF
+
+
+def divergence(mean_BF: jax.Array, log_variance_BF: jax.Array) -> jax.Array:
+  """Kullback-Leibler divergence from a standard normal distribution, [B]."""
+  return 0.5 * jnp.sum(
+    mean_BF**2 + jnp.exp(log_variance_BF) - log_variance_BF - 1.0, axis=1
+  )
