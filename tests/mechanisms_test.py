@@ -85,6 +85,8 @@ def test_presets(preset):
     == {
       "paper": 10,
       "three": 3,
+      "faces": 8,
+      "faces_grey": 7,
     }[preset]
   )
 
@@ -105,7 +107,7 @@ def test_defaults_are_the_papers():
     (["up", "nope"], {}, "up_right, right.*'nope'"),
     ([], {}, "none"),
     (["up", "up"], {}, "different"),
-    (["up"], {"blur": {}}, "'blur'; known: invert, noise, shift"),
+    (["up"], {"blur": {}}, "'blur'; known: .*, invert, .*, noise, .*, shift"),
   ],
 )
 def test_bad_names_are_told_the_known_ones(names, parameters, message):

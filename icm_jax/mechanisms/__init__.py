@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from icm_jax import types
-from icm_jax.mechanisms import digits
+from icm_jax.mechanisms import digits, faces
 from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
 
 __all__ = (
@@ -18,10 +20,13 @@ __all__ = (
   "apply_each",
   "apply_mixture",
   "by_names",
+  "covered",
   "displacement",
+  "family",
+  "parameters_of",
 )
 
-MECHANISMS: dict[str, Mechanism] = {
+_DIGITS: dict[str, Mechanism] = {
   "up": functools.partial(digits.shift, up=1),
   "up_right": functools.partial(digits.shift, up=1, right=1),
   "right": functools.partial(digits.shift, right=1),
@@ -33,11 +38,24 @@ MECHANISMS: dict[str, Mechanism] = {
   "noise": digits.noise,
   "invert": digits.invert,
 }
+MECHANISMS: dict[str, Mechanism] = {
+  **_DIGITS,
+  "low_light": faces.low_light,
+  "backlight": faces.backlight,
+  "colour_cast": faces.colour_cast,
+  "defocus": faces.defocus,
+  "motion_blur": faces.motion_blur,
+  "pixelate": faces.pixelate,
+  "dark_glasses": faces.dark_glasses,
+  "face_mask": faces.face_mask,
+  "hat_band": faces.hat_band,
+  "hand": faces.hand,
+}
 
 # Problems by name: which mechanisms, and the parameters of each family.
 PRESETS: dict[str, dict[str, Any]] = {
   "paper": dict(
-    names=tuple(MECHANISMS),
+    names=tuple(_DIGITS),
     shift=dict(pixels=4, background=0.0),
     noise=dict(stddev=0.5),
   ),
@@ -45,6 +63,44 @@ PRESETS: dict[str, dict[str, Any]] = {
     names=("right", "down", "invert"),
     shift=dict(pixels=5, background=0.0),
     noise=dict(stddev=0.5),
+  ),
+  # Aligned RGB faces, at strengths at which a face detector fails.
+  "faces": dict(
+    names=(
+      "noise",
+      "invert",
+      "low_light",
+      "backlight",
+      "defocus",
+      "motion_blur",
+      "pixelate",
+      "hand",
+    ),
+    noise=dict(stddev=0.25),
+    low_light=dict(light=0.06, stddev=0.02),
+    backlight=dict(shade=0.01, glare=0.5, stddev=0.02),
+    defocus=dict(sigma=0.08),
+    motion_blur=dict(path=0.35),
+    pixelate=dict(blocks=20),
+    hand=dict(geometry="celeb_a", level=0.6),
+  ),
+  # Grey faces of 32 to 48 pixels: what experts can tell apart and undo.
+  "faces_grey": dict(
+    names=(
+      "noise",
+      "invert",
+      "low_light",
+      "backlight",
+      "defocus",
+      "dark_glasses",
+      "face_mask",
+    ),
+    noise=dict(stddev=0.25),
+    low_light=dict(light=0.2, stddev=0.02),
+    backlight=dict(shade=0.05, glare=1.0, stddev=0.02),
+    defocus=dict(sigma=0.06),
+    dark_glasses=dict(geometry="orl_faces", level=0.05),
+    face_mask=dict(geometry="orl_faces", level=0.95),
   ),
 }
 
@@ -71,16 +127,16 @@ def by_names(
       f"Mechanisms must be one or more different names out of "
       f"{', '.join(MECHANISMS)}; got {', '.join(map(repr, names)) or 'none'}."
     )
-  families = {_family(mechanism) for mechanism in MECHANISMS.values()}
-  for family in parameters:
-    if family not in families:
+  families = {family(mechanism) for mechanism in MECHANISMS.values()}
+  for name in parameters:
+    if name not in families:
       raise types.InputError(
-        f"Unknown mechanism family {family!r}; known: "
+        f"Unknown mechanism family {name!r}; known: "
         f"{', '.join(sorted(families))}."
       )
   return tuple(
     functools.partial(
-      MECHANISMS[name], **parameters.get(_family(MECHANISMS[name]), {})
+      MECHANISMS[name], **parameters.get(family(MECHANISMS[name]), {})
     )
     for name in names
   )
@@ -92,13 +148,36 @@ def displacement(mechanism: Mechanism) -> tuple[int, int]:
   Args:
     mechanism: of `by_names`, with the parameters that were set.
   """
-  if _family(mechanism) != "shift":
+  if family(mechanism) != "shift":
     return 0, 0
-  default = inspect.signature(digits.shift).parameters["pixels"].default
-  pixels = mechanism.keywords.get("pixels", default)
-  up, right = (mechanism.keywords.get(axis, 0) for axis in ("up", "right"))
-  return up * pixels, right * pixels
+  chosen = parameters_of(mechanism)
+  return tuple(chosen[axis] * chosen["pixels"] for axis in ("up", "right"))
 
 
-def _family(mechanism: Mechanism) -> str:
+def covered(
+  mechanism: Mechanism, shape_HW: tuple[int, int]
+) -> np.ndarray | None:
+  """Which pixels it hides behind something else.
+
+  Args:
+    mechanism: of `by_names`, with the parameters that were set.
+    shape_HW: of the image.
+
+  Returns:
+    [H, W] bool; None if it hides nothing.
+  """
+  chosen = parameters_of(mechanism)
+  if "geometry" not in chosen:
+    return None
+  return faces.covered(family(mechanism), shape_HW, geometry=chosen["geometry"])
+
+
+def family(mechanism: Mechanism) -> str:
+  """The name of the function behind a mechanism."""
   return getattr(mechanism, "func", mechanism).__name__
+
+
+def parameters_of(mechanism: Mechanism) -> dict[str, Any]:
+  """All parameters of a mechanism by name, those that were not set too."""
+  signature = inspect.signature(mechanism).parameters.values()
+  return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}

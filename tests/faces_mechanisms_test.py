@@ -1,0 +1,171 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import mechanisms, types
+from icm_jax.mechanisms import faces
+
+KEY = jax.random.key(0)
+COVERINGS = ("dark_glasses", "face_mask", "hat_band", "hand")
+BLURS = ("defocus", "motion_blur", "pixelate")
+
+
+@functools.cache
+def picture(size=32, channels=3):
+  """Smooth shapes, of the same look at any size."""
+  y_H, x_W = ((np.arange(n) + 0.5) / n for n in (size, size))
+  phase_C = np.arange(channels)
+  x_HWC = 0.5 + 0.4 * np.sin(
+    7 * y_H[:, None, None] + 5 * x_W[None, :, None] + phase_C[None, None]
+  )
+  return jnp.asarray(x_HWC, jnp.float32)
+
+
+def of(name, **parameters):
+  family = mechanisms.family(mechanisms.MECHANISMS[name])
+  (mechanism,) = mechanisms.by_names([name], {family: parameters})
+  return mechanism
+
+
+def apply(name, x_HWC, **parameters):
+  return np.asarray(of(name, **parameters)(KEY, x_HWC))
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    n
+    for n in mechanisms.MECHANISMS
+    if n not in mechanisms.PRESETS["paper"]["names"]
+  ],
+)
+def test_size_does_not_matter(name):
+  """A small picture of a result is the result of a small picture."""
+  parameters = {"stddev": 0.0} if name in ("low_light", "backlight") else {}
+  small_HWC = apply(name, picture(32), **parameters)
+  large_HWC = apply(name, picture(64), **parameters)
+  reduced_HWC = large_HWC.reshape(32, 2, 32, 2, 3).mean((1, 3))
+  assert np.abs(reduced_HWC - small_HWC).mean() < 0.03
+  assert np.abs(small_HWC - picture(32)).mean() > 0.02
+
+
+def test_light_and_noise():
+  x_HWC = jnp.full((64, 64, 1), 0.5)
+  dark_HWC = apply("low_light", x_HWC, light=0.4, stddev=0.02)
+  assert dark_HWC.mean() == pytest.approx(0.2, abs=2e-3)
+  assert dark_HWC.std() == pytest.approx(0.02, abs=2e-3)
+
+
+def test_backlight_has_equal_ratios_from_left_to_right():
+  x_HWC = jnp.full((2, 3, 1), 0.5)
+  y_HWC = apply("backlight", x_HWC, shade=0.01, glare=1.0, stddev=0.0)
+  np.testing.assert_allclose(y_HWC[:, :, 0], [[0.005, 0.05, 0.5]] * 2, 1e-5)
+
+
+def test_colours_are_cast_on_rgb_only():
+  y_HWC = apply("colour_cast", jnp.full((1, 1, 3), 0.4), gains=(0.5, 1, 4))
+  np.testing.assert_allclose(y_HWC[0, 0], [0.2, 0.4, 1.0], rtol=1e-6)
+  with pytest.raises(types.InputError, match="channels=3"):
+    jax.eval_shape(of("colour_cast"), KEY, picture(8, channels=1))
+
+
+@pytest.mark.parametrize("name", BLURS)
+def test_blurs_keep_what_is_even(name):
+  x_HWC = jnp.full((10, 14, 1), 0.3)
+  np.testing.assert_allclose(apply(name, x_HWC), x_HWC, atol=1e-6)
+
+
+def test_defocus_spreads_a_point_as_a_gaussian():
+  point_HWC = jnp.zeros((41, 61, 1)).at[20, 30].set(1.0)
+  spread_HW = apply("defocus", point_HWC, sigma=0.05)[..., 0]
+  for axis, length in enumerate((41, 61)):
+    weight = spread_HW.sum(axis=1 - axis)
+    position = np.arange(length) - (length - 1) / 2
+    stddev = np.sqrt((weight * position**2).sum() / weight.sum())
+    assert stddev == pytest.approx(0.05 * length, rel=0.01)
+
+
+def test_motion_blurs_along_rows():
+  point_HWC = jnp.zeros((5, 20, 1)).at[2, 10].set(1.0)
+  row_W = apply("motion_blur", point_HWC, path=0.2)[2, :, 0]
+  # A path of four pixels, half of each of the last.
+  np.testing.assert_allclose(
+    row_W[7:14], [0, 0.125, 0.25, 0.25, 0.25, 0.125, 0], atol=1e-6
+  )
+  assert apply("motion_blur", point_HWC).sum(axis=(1, 2)).nonzero()[0] == [2]
+
+
+def test_blocks_have_their_mean():
+  x_HWC = jax.random.uniform(KEY, (6, 4, 1))
+  y_HWC = apply("pixelate", x_HWC, blocks=2)
+  np.testing.assert_allclose(
+    y_HWC[::3, ::2], x_HWC.reshape(2, 3, 2, 2, 1).mean((1, 3)), rtol=1e-5
+  )
+  assert np.unique(y_HWC.round(4)).size == 4
+  # More blocks than pixels leave the image as it is.
+  np.testing.assert_allclose(apply("pixelate", x_HWC, blocks=9), x_HWC)
+
+
+@pytest.mark.parametrize("geometry", faces.GEOMETRIES)
+@pytest.mark.parametrize("name", COVERINGS)
+def test_coverings_hide_their_place_and_nothing_else(name, geometry):
+  face = faces.GEOMETRIES[geometry]
+  x_HWC = picture(96)
+  mechanism = of(name, geometry=geometry, level=0.25)
+  hidden_HW = mechanisms.covered(mechanism, (96, 96))
+  y_HWC = np.asarray(mechanism(KEY, x_HWC))
+  assert (y_HWC[hidden_HW] == 0.25).all()
+  np.testing.assert_array_equal(y_HWC[~hidden_HW], x_HWC[~hidden_HW])
+
+  def hides(x, y):
+    return hidden_HW[int(y * 96), int(x * 96)]
+
+  left, right = (face.middle + s * face.eye_distance / 2 for s in (-1, 1))
+  assert hides(left, face.eyes) == (name == "dark_glasses")
+  assert hides(right, face.eyes) == (name in ("dark_glasses", "hand"))
+  assert hides(face.middle, face.mouth) == (name in ("face_mask", "hand"))
+  assert hides(face.middle, 0.05) == (name == "hat_band")
+  assert 0.05 < hidden_HW.mean() < 0.5
+
+
+def test_only_coverings_hide_anything():
+  names = [
+    name
+    for name in mechanisms.MECHANISMS
+    if mechanisms.covered(of(name), (32, 32)) is not None
+  ]
+  assert names == list(COVERINGS)
+
+
+def test_only_shifts_move_an_image():
+  for name in mechanisms.MECHANISMS:
+    moved = mechanisms.displacement(of(name)) != (0, 0)
+    assert moved == (mechanisms.family(of(name)) == "shift")
+
+
+def test_an_unknown_geometry_is_told_the_known_ones():
+  with pytest.raises(types.InputError, match="'cat'.*celeb_a, orl_faces"):
+    jax.eval_shape(of("hand", geometry="cat"), KEY, picture(8))
+
+
+@pytest.mark.parametrize(
+  ("preset", "channels"), [("faces", 3), ("faces_grey", 1)]
+)
+def test_presets_act_in_one_mixture(preset, channels):
+  parameters = dict(mechanisms.PRESETS[preset])
+  functions = mechanisms.by_names(parameters.pop("names"), parameters)
+  x_BHWC = jnp.stack([picture(16, channels)] * len(functions))
+  y_BHWC = jax.jit(
+    lambda x: mechanisms.apply_each(
+      KEY, x, jnp.arange(len(functions)), functions
+    )
+  )(x_BHWC)
+  assert float(y_BHWC.min()) >= 0
+  assert float(y_BHWC.max()) <= 1
+  # Every mechanism does something of its own.
+  flat_BN = np.asarray(y_BHWC).reshape(len(functions), -1)
+  apart_BB = np.abs(flat_BN[:, None] - flat_BN[None]).mean(-1)
+  assert apart_BB[~np.eye(len(functions), dtype=bool)].min() > 0.01
