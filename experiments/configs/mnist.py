@@ -43,17 +43,18 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
     count=10,
-    network="conv",  # icm_jax.models.EXPERTS: conv, dilated or unet
+    network="conv",  # conv, unet, dilated or vae
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
     decay_begin=300,  # Steps after which the learning rate starts to fall,
     half_life=200,  # and in how many it halves; 0 keeps it.
+    vae=dict(latent=64, beta=1e-4),  # Numbers, weight of their divergence.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
-    network="conv",  # icm_jax.models.DISCRIMINATORS
+    network="conv",  # conv or patch
     features=16,
     hidden=1024,
     norm="none",  # group or none

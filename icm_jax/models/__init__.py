@@ -1,5 +1,11 @@
 """Networks behind the seam `Network(init, apply)`; only here is flax used."""
 
+from icm_jax.models.by_name import (
+  DISCRIMINATORS,
+  EXPERTS,
+  make_discriminator,
+  make_expert,
+)
 from icm_jax.models.classifier import ConvClassifier
 from icm_jax.models.convolution import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
@@ -14,15 +20,6 @@ from icm_jax.models.sequence import (
   make_sequence_model,
 )
 from icm_jax.models.vae import VAEExpert
-
-# Networks by the name that a config gives them.
-EXPERTS = {
-  "conv": ConvExpert,
-  "dilated": DilatedExpert,
-  "unet": UNetExpert,
-  "vae": VAEExpert,
-}
-DISCRIMINATORS = {"conv": ConvDiscriminator, "patch": PatchDiscriminator}
 
 __all__ = (
   "DISCRIMINATORS",
@@ -41,5 +38,7 @@ __all__ = (
   "VAEExpert",
   "from_linen",
   "is_compiled",
+  "make_discriminator",
+  "make_expert",
   "make_sequence_model",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -138,6 +137,8 @@ _AT_LEAST = {
   "seed": 0,
   "experts.count": 1,
   "experts.features": 1,
+  "experts.vae.latent": 1,
+  "experts.vae.beta": 0,
   "discriminator.features": 1,
   "discriminator.hidden": 1,
   "identity.max_steps": 0,
@@ -307,39 +308,33 @@ def make_setup(
         f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
         f"got {config[name].norm!r}."
       )
-  expert = _by_name(models.EXPERTS, "experts.network", config.experts.network)(
-    features=config.experts.features,
-    norm=config.experts.norm,
-    copies=config.identity.by_construction,
-  )
-  discriminator = _by_name(
-    models.DISCRIMINATORS, "discriminator.network", config.discriminator.network
-  )(
-    features=config.discriminator.features,
-    hidden=config.discriminator.hidden,
-    norm=config.discriminator.norm,
-  )
   expert_axis.check(config.experts.map)
-  make_network = functools.partial(
-    models.from_linen, compute_dtype=config.train.compute_dtype
-  )
+  dtype = config.train.compute_dtype
+  vae = config.experts.vae if config.experts.network == "vae" else {}
   return types.Setup(
-    expert=make_network(expert, shape_HWC),
-    discriminator=make_network(discriminator, shape_HWC),
+    expert=models.make_expert(
+      config.experts.network,
+      shape_HWC,
+      compute_dtype=dtype,
+      features=config.experts.features,
+      norm=config.experts.norm,
+      copies=config.identity.by_construction,
+      **vae,
+    ),
+    discriminator=models.make_discriminator(
+      config.discriminator.network,
+      shape_HWC,
+      compute_dtype=dtype,
+      features=config.discriminator.features,
+      hidden=config.discriminator.hidden,
+      norm=config.discriminator.norm,
+    ),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
     **config.competition,
     relocation=types.Relocation(**config.relocation),
     expert_map=config.experts.map,
   )
-
-
-def _by_name(known, path, name):
-  if name not in known:
-    raise types.InputError(
-      f"--config.{path} must be one of {', '.join(known)}; got {name!r}."
-    )
-  return known[name]
 
 
 def make_optimizer(
