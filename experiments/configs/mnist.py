@@ -50,11 +50,12 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     b1=0.9,  # Adam's momentum.
     decay_begin=300,  # Steps after which the learning rate starts to fall,
     half_life=200,  # and in how many it halves; 0 keeps it.
+    unet=dict(levels=3),  # How often sides are halved.
     vae=dict(latent=64, beta=1e-4),  # Numbers, weight of their divergence.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
-    network="conv",  # conv or patch
+    network="conv",  # conv, conv_centred (for photographs) or patch
     features=16,
     hidden=1024,
     norm="none",  # group or none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,11 @@ EXPERTS = {
   "unet": UNetExpert,
   "vae": VAEExpert,
 }
-DISCRIMINATORS = {"conv": ConvDiscriminator, "patch": PatchDiscriminator}
+DISCRIMINATORS = {
+  "conv": ConvDiscriminator,
+  "conv_centred": functools.partial(ConvDiscriminator, centred=True),
+  "patch": PatchDiscriminator,
+}
 
 
 def make_expert(

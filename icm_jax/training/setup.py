@@ -137,6 +137,7 @@ _AT_LEAST = {
   "seed": 0,
   "experts.count": 1,
   "experts.features": 1,
+  "experts.unet.levels": 1,
   "experts.vae.latent": 1,
   "experts.vae.beta": 0,
   "discriminator.features": 1,
@@ -310,7 +311,8 @@ def make_setup(
       )
   expert_axis.check(config.experts.map)
   dtype = config.train.compute_dtype
-  vae = config.experts.vae if config.experts.network == "vae" else {}
+  # Fields of one kind of expert only are in a section of its name.
+  own = config.experts.get(config.experts.network, {})
   return types.Setup(
     expert=models.make_expert(
       config.experts.network,
@@ -319,7 +321,7 @@ def make_setup(
       features=config.experts.features,
       norm=config.experts.norm,
       copies=config.identity.by_construction,
-      **vae,
+      **own,
     ),
     discriminator=models.make_discriminator(
       config.discriminator.network,
