@@ -1,11 +1,13 @@
 """Experts and discriminators for photographs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import models, types
+from icm_jax import competition, models, types
 from icm_jax.models import residual, vae
 
 KEY = jax.random.key(0)
@@ -153,3 +155,51 @@ def test_the_score_of_patches_is_their_mean(draw_params):
 def test_a_vae_does_not_copy_by_construction():
   with pytest.raises(types.InputError, match="by_construction=False"):
     small(models.VAEExpert(2, "none", copies=True)).init(KEY)
+
+
+@pytest.mark.parametrize(
+  ("make", "known"),
+  [
+    (models.make_expert, "conv, dilated, unet, vae"),
+    (models.make_discriminator, "conv, conv_centred, patch"),
+  ],
+)
+def test_unknown_names_list_the_known_ones(make, known):
+  with pytest.raises(types.InputError, match=f"'gan'; known: {known}"):
+    make("gan", (8, 8, 1))
+
+
+def test_a_centred_discriminator_sees_differences_from_grey(draw_params):
+  plain, centred = (
+    models.make_discriminator(name, (8, 8, 1), features=2, hidden=4)
+    for name in ("conv", "conv_centred")
+  )
+  params, stats = draw_params(plain.init)
+  x_BHWC = jax.random.uniform(KEY, (2, 8, 8, 1))
+  np.testing.assert_allclose(
+    centred.apply(params, stats, x_BHWC, train=True)[0],
+    plain.apply(params, stats, 4.0 * (x_BHWC - 0.5), train=True)[0],
+    rtol=1e-5,
+  )
+
+
+def test_variational_experts_compete(make_setup, make_state, make_batch):
+  expert = models.make_expert(
+    "vae", (8, 8, 1), features=2, norm="none", latent=2
+  )
+  state = make_state(setup := make_setup()._replace(expert=expert))
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  new, metrics = step(state, make_batch())
+  won_E = np.asarray(metrics["competition/wins_E"]) > 0
+  assert won_E.any()
+  # Only winners go on to other noise.
+  np.testing.assert_array_equal(new.expert_stats_E["noise"]["count"], won_E)
+  for old_E, new_E in zip(
+    jax.tree.leaves(state.experts_E),
+    jax.tree.leaves(new.experts_E),
+    strict=True,
+  ):
+    moved_E = [
+      not np.array_equal(*pair) for pair in zip(old_E, new_E, strict=True)
+    ]
+    np.testing.assert_array_equal(moved_E, won_E)
