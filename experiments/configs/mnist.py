@@ -107,6 +107,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     width=8,  # Of the beam search.
     margin=0.5,  # Logits that a further expert must gain.
   )
+  c.detection = dict(
+    examples=0,  # Test images on which a detector looks for faces; 0: none.
+    single_network="",  # Folder of a run with one expert, to compare with.
+  )
   c.transfer = dict(
     name="",  # Another data set to try the experts on; "" is none.
     manual_dir="",  # Its original files, as for data.manual_dir.

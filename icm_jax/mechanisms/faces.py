@@ -306,11 +306,11 @@ def _hat_band_area(u_HW, v_HW, face):
 
 
 def _hand_area(u_HW, v_HW, face):
-  """A slanted ellipse over an eye, the nose and a cheek."""
+  """A slanted ellipse over the eyes, the nose and a cheek."""
   del face
-  along_HW = (u_HW - 0.35 + v_HW - 0.4) / math.sqrt(2)
-  across_HW = (u_HW - 0.35 - v_HW + 0.4) / math.sqrt(2)
-  return (along_HW / 0.75) ** 2 + (across_HW / 1.1) ** 2 <= 1
+  across_HW = (u_HW - 0.2 + v_HW - 0.4) / math.sqrt(2)
+  along_HW = (u_HW - 0.2 - v_HW + 0.4) / math.sqrt(2)
+  return (across_HW / 0.95) ** 2 + (along_HW / 1.35) ** 2 <= 1
 
 
 _AREAS = {

@@ -8,14 +8,20 @@ import importlib.metadata
 import io
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.evaluation import chains, restoration, specialisation, transfer
+from icm_jax.evaluation import (
+  chains,
+  detection_table,
+  restoration,
+  specialisation,
+  transfer,
+)
 from icm_jax.training import checkpoint, files
 from icm_jax.training import setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
@@ -79,6 +85,7 @@ def measure(
       ),
     },
     "chains": _chains(config, run, state, classifier),
+    "detection": _detection(config, run, state, wins_EM),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
@@ -101,6 +108,41 @@ def _chains(config, run, state, classifier) -> dict[str, Any] | None:
     batch_size=config.evaluation.batch_size,
     **config.chains,
   )
+
+
+def _detection(config, run, state, wins_EM) -> dict[str, Any] | None:
+  """What a face detector finds; None unless asked for."""
+  if run.detect is None:
+    return None
+  single_network = None
+  if config.detection.single_network:
+    single_network = _single_network(
+      pathlib.Path(config.detection.single_network)
+    )
+  return detection_table.evaluate(
+    state,
+    run.problem,
+    run.mechanisms,
+    wins_EM,
+    run.mechanism_names,
+    setup=run.setup,
+    detect=run.detect,
+    single_network=single_network,
+    seed=config.seed,
+    examples=config.detection.examples,
+    batch_size=config.evaluation.batch_size,
+  )
+
+
+def _single_network(
+  workdir: pathlib.Path,
+) -> Callable[[jax.Array], jax.Array]:
+  """The only expert of a run, as a function of images."""
+  config = workdir_lib.read_config(workdir)
+  run = setup_lib.build(config)
+  state = restore(workdir, config, run).state
+  apply = functools.partial(restoration.restore, state, setup=run.setup)
+  return lambda x_BHWC: apply(x_BHWC).restored_BHWC
 
 
 def _found_steps(workdir, names, last_step) -> dict[str, int | None]:

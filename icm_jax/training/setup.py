@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,8 @@ from icm_jax.competition import expert_axis
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.data import sources
-from icm_jax.evaluation import restoration
+from icm_jax.evaluation import classical, detection, restoration
+from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
   import ml_collections
@@ -34,6 +36,7 @@ class Run(NamedTuple):
     curve: evaluator on few examples, for the course of training.
     final: evaluator on many examples, for the result.
     transfer: examples of another data set; None if there is none.
+    detect: finds faces; None if that is not asked for.
   """
 
   problem: problem_lib.Problem
@@ -45,6 +48,7 @@ class Run(NamedTuple):
   curve: restoration.Evaluator
   final: restoration.Evaluator
   transfer: restoration.Examples | None
+  detect: detection.Detector | None
 
 
 def build(
@@ -62,6 +66,7 @@ def build(
     InputError: what was expected, what came, and how to fix it.
   """
   check_numbers(config)
+  detect = make_detector(config)
   mechanism_names, mechanisms = make_mechanisms(config)
   problem = make_problem(config, progress=progress)
   if problem.group_names:
@@ -70,6 +75,11 @@ def build(
       raise types.InputError(
         "--config.identity.paired needs mechanisms that are functions: images "
         "of groups come without their originals."
+      )
+    if detect:
+      raise types.InputError(
+        "--config.detection.examples needs mechanisms that are functions: "
+        "images of groups come without their originals."
       )
   setup = make_setup(config, problem.shape_HWC)
   # Networks that cannot work together fail here, not after minutes.
@@ -111,6 +121,7 @@ def build(
     curve=make_evaluator(config.evaluation.curve_examples),
     final=make_evaluator(config.evaluation.examples),
     transfer=make_transfer(config, problem, mechanisms, progress=progress),
+    detect=detect,
   )
 
 
@@ -161,6 +172,7 @@ _AT_LEAST = {
   "classifier.batch_size": 1,
   "evaluation.batch_size": 1,
   "transfer.examples": 1,
+  "detection.examples": 0,
   "chains.examples": 0,
   "chains.max_length": 1,
   "chains.width": 1,
@@ -292,6 +304,28 @@ def make_transfer(
     seed=config.seed,
     num_examples=c.examples,
   )
+
+
+def make_detector(
+  config: ml_collections.ConfigDict,
+) -> detection.Detector | None:
+  """What finds faces; None if that is not asked for.
+
+  Raises:
+    InputError: packages are missing, or the run of the single network is.
+  """
+  c = config.detection
+  if not c.examples:
+    return None
+  classical.check_installed()
+  if c.single_network:
+    other = workdir_lib.read_config(pathlib.Path(c.single_network))
+    if other.experts.count != 1:
+      raise types.InputError(
+        "--config.detection.single_network must be the folder of a run with "
+        f"one expert; {c.single_network} has {other.experts.count}."
+      )
+  return detection.centerface()
 
 
 def _is_classified(problem: problem_lib.Problem) -> bool:

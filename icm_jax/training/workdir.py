@@ -20,6 +20,7 @@ _MAY_CHANGE = (
   "every.",
   "evaluation.",
   "chains.",
+  "detection.",
   "transfer.",
   "data.dir",
   "data.manual_dir",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from icm_jax import types
-from icm_jax.evaluation import specialisation
+from icm_jax.evaluation import detection_table, specialisation
 from icm_jax.training import files
 from icm_jax.viz import charts, html, sequence_report
 
@@ -129,6 +129,7 @@ def _page(
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
     *_chains(result["chains"]),
+    *_detection(result["detection"]),
     *_transfer(result["transfer"]),
     "<h2>The run</h2>",
     html.table(
@@ -281,6 +282,44 @@ def _chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
       "Pair by pair, after beam search, the worst first",
       "\n".join(f"{right:6.1%}  {names}" for names, right in pairs),
     )
+
+
+def _detection(
+  detection: Mapping[str, Mapping[str, Any]] | None,
+) -> Iterable[str]:
+  """What a face detector finds, if it was asked."""
+  if detection is None:
+    return
+  faces = next(iter(detection.values()))["faces"]
+  yield (
+    "<h2>Faces, detected</h2><p>Share of the faces that CenterFace finds in "
+    f"clean test images, {faces} of them, which it also finds in other "
+    "versions of the same images, at an overlap of one half or more. "
+    "Restored: by the winner. Oracle: by the mechanism's main expert. "
+    "Classical: by a tool of image processing that is told the mechanism. "
+    "Clean, gated: clean images after the winner, where the discriminator "
+    "prefers its output. In brackets: other faces found, per image.</p>"
+  )
+  views = (*detection_table.VERSIONS, "clean_gated")
+
+  def cell(recall, false_detections):
+    if recall is None:
+      return ""
+    return f"{recall:.1%} ({false_detections:.2f})"
+
+  lines = [
+    (name, *(cell(row[v], row["false_detections"][v]) for v in views))
+    for name, row in detection.items()
+  ]
+  means = ["mean"]
+  for view in views:
+    pairs = [
+      (row[view], row["false_detections"][view]) for row in detection.values()
+    ]
+    known = pairs[0][0] is not None
+    means.append(cell(*np.mean(pairs, axis=0)) if known else "")
+  head = ("mechanism", *(view.replace("_", " ") for view in views))
+  yield html.table(head, [*lines, means])
 
 
 def _transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:

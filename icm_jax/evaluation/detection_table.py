@@ -1,0 +1,154 @@
+"""What a face detector sees before and after experts, by mechanism."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from icm_jax import mechanisms as mechanisms_lib
+from icm_jax import rng, types
+from icm_jax.data import problem as problem_lib
+from icm_jax.evaluation import chains, classical, detection, restoration
+
+# Versions of transformed images, in the order of the page's columns.
+VERSIONS = ("transformed", "restored", "oracle", "single_network", "classical")
+
+
+def table(
+  detect: detection.Detector,
+  clean_NHWC: np.ndarray,
+  clean_gated_NHWC: np.ndarray,
+  versions: Mapping[str, Mapping[str, np.ndarray | None]],
+) -> dict[str, dict[str, Any]]:
+  """Measures detection on versions of the same images.
+
+  Args:
+    detect: the detector.
+    clean_NHWC: float32 in [0, 1]; what is found here is expected elsewhere.
+    clean_gated_NHWC: the same after experts that may leave them alone.
+    versions: by mechanism, by version, the same images again; None where a
+      version was not made.
+
+  Returns:
+    By mechanism: recall by version, None where that is; recall of `clean`,
+    which is 1 where any face is found at all, and of `clean_gated`, both the
+    same for all mechanisms; `faces`, how many are expected; and, by version,
+    as `false_detections` how many others were found, per image.
+  """
+  expected = detect(clean_NHWC)
+  same_for_all = {
+    "clean": detection.match(expected, expected),
+    "clean_gated": detection.match(expected, detect(clean_gated_NHWC)),
+  }
+  rows = {}
+  for name, images in versions.items():
+    matches = {
+      version: None
+      if x_NHWC is None
+      else detection.match(expected, detect(x_NHWC))
+      for version, x_NHWC in images.items()
+    } | same_for_all
+    rows[name] = {
+      **{
+        version: None if match is None else match.recall
+        for version, match in matches.items()
+      },
+      "faces": sum(len(faces.score_N) for faces in expected),
+      "false_detections": {
+        version: None if match is None else match.false_detections
+        for version, match in matches.items()
+      },
+    }
+  return rows
+
+
+def evaluate(
+  state: types.TrainState,
+  problem: problem_lib.Problem,
+  mechanisms: Sequence[mechanisms_lib.Mechanism],
+  wins_EM: np.ndarray,
+  names: Sequence[str],
+  *,
+  setup: types.Setup,
+  detect: detection.Detector,
+  single_network: Callable[[jax.Array], jax.Array] | None,
+  seed: int,
+  examples: int,
+  batch_size: int,
+) -> dict[str, dict[str, Any]]:
+  """Measures a state's experts by what a detector finds.
+
+  Args:
+    state: of a run.
+    problem: gives test images.
+    mechanisms: M functions.
+    wins_EM: counts on the run's test images; they say which expert is a
+      mechanism's own.
+    names: M names.
+    setup: of the run.
+    detect: the detector.
+    single_network: one network for all mechanisms, pure, of a run of its own;
+      None if there is none.
+    seed: of the order of images and of random mechanisms.
+    examples: the same test images for every mechanism; at most this many.
+    batch_size: images at a time for experts.
+
+  Returns:
+    As `table`: `restored` by the winner, `oracle` by the mechanism's own
+    expert, `classical` by `classical.restore`. `clean_gated` is the best output
+    where the discriminator likes that better than the clean image.
+  """
+  order = np.random.default_rng(seed).permutation(len(problem.test_ids))
+  ids = problem.test_ids[order[:examples]]
+  clean_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids]))
+
+  @jax.jit
+  def gate(state, x_BHWC):
+    return chains.search(
+      state, x_BHWC, setup=setup, max_length=1, width=1, margin=0.0
+    ).restored_BHWC
+
+  @jax.jit
+  def restore(state, x_BHWC):
+    restored = restoration.restore(state, x_BHWC, setup=setup)
+    # The expert axis goes last, so that batches join along the first.
+    output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
+    single_BHWC = single_network(x_BHWC) if single_network else None
+    return restored.restored_BHWC, output_BHWCE, single_BHWC
+
+  by_batches = functools.partial(_by_batches, state, batch_size=batch_size)
+  versions = {}
+  for m, (name, mechanism) in enumerate(zip(names, mechanisms, strict=True)):
+    key = rng.stream(jax.random.key(seed), "detection", m)
+    x_NHWC = np.asarray(
+      jax.jit(jax.vmap(mechanism))(
+        jax.random.split(key, len(clean_NHWC)), clean_NHWC
+      )
+    )
+    restored_NHWC, output_NHWCE, single_NHWC = by_batches(restore, x_NHWC)
+    images = (
+      x_NHWC,
+      restored_NHWC,
+      output_NHWCE[..., wins_EM[:, m].argmax()],
+      single_NHWC,
+      classical.restore(mechanism, x_NHWC),
+    )
+    versions[name] = dict(zip(VERSIONS, images, strict=True))
+  gated_NHWC = by_batches(gate, clean_NHWC)
+  return table(detect, clean_NHWC, gated_NHWC, versions)
+
+
+def _by_batches(state, function, x_NHWC, *, batch_size):
+  """`function(state, x_BHWC)` of all images, on the host."""
+  parts = []
+  for start in range(0, len(x_NHWC), batch_size):
+    # The last batch is filled up from the front, and cut again below.
+    ids = np.arange(start, start + batch_size) % len(x_NHWC)
+    parts.append(jax.device_get(function(state, x_NHWC[ids])))
+  return jax.tree.map(
+    lambda *leaves: np.concatenate(leaves)[: len(x_NHWC)], *parts
+  )

