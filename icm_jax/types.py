@@ -44,11 +44,15 @@ class Network(NamedTuple):
       without running statistics returns the empty `stats` it was given, and
       must treat every image on its own: an output may depend on its own image
       only. One with statistics (batch normalisation) may mix a batch's images
-      when `train` is True.
+      when `train` is True. One whose outputs are random in training keeps what
+      it draws from among them.
+    penalty: `penalty(params, stats, x_BHWC) -> [B]`, a loss of the network's
+      own, on which it is trained beside others; None if it has none.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
   apply: Callable[..., tuple[jax.Array, PyTree]]
+  penalty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None
 
 
 class Batch(NamedTuple):
@@ -98,6 +102,13 @@ class Setup(NamedTuple):
       the winners' alone, in [0, 1]; 0 is the paper's equal weight.
     losers_learn: whether every expert learns from every image, so that there is
       no competition; an ablation.
+    loss: adversarial loss by name, a key of `competition.losses.LOSSES`.
+    r1: weight of the squared slope of the discriminator at canonical images.
+    identity: weight of the winners' mean squared error on canonical images,
+      which an expert should leave alone.
+    criterion_identity: what this error of an expert counts against it when
+      winners are chosen, in units of the score.
+    criterion_cycle: the same for how much an expert changes its own output.
     average_steps: memory, in steps, of the averages of the parameters by which
       images are restored outside training; 0 restores by the parameters as they
       are.
@@ -112,6 +123,11 @@ class Setup(NamedTuple):
   balance: float = 0.0
   winner_weight: float = 0.0
   losers_learn: bool = False
+  loss: str = "bce"
+  r1: float = 0.0
+  identity: float = 0.0
+  criterion_identity: float = 0.0
+  criterion_cycle: float = 0.0
   average_steps: float = 0.0
   relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
   expert_map: str = "auto"

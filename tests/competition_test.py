@@ -330,7 +330,7 @@ def test_the_slopes_of_both_losses_differ_by_a_factor(winner_weight):
   )
   np.testing.assert_allclose(
     factor_B * jax.grad(discriminator)(score_EB)[winner_B, images_B],
-    jax.grad(lambda s: losses.expert_loss(s).mean())(score_B),
+    jax.grad(lambda s: losses.LOSSES["bce"].winner(s).mean())(score_B),
     rtol=1e-5,
   )
   lowest = losses.expert_to_discriminator_slope(jnp.array([-1e4]), 2)
@@ -388,7 +388,9 @@ def test_handicap_by_hand():
 
 def test_losses_by_hand():
   half = jnp.log(2.0)
-  np.testing.assert_allclose(losses.expert_loss(jnp.zeros(2)), [half, half])
+  np.testing.assert_allclose(
+    losses.LOSSES["bce"].winner(jnp.zeros(2)), [half, half]
+  )
   by_weight = lambda weight: losses.discriminator_loss(
     jnp.array([[0.0], [50.0]]),
     jnp.zeros(1),
@@ -403,7 +405,9 @@ def test_losses_by_hand():
   np.testing.assert_allclose(
     losses.reconstruction_loss(jnp.zeros((1, 2, 2, 1)), 0.5), [0.25]
   )
-  assert float(losses.expert_loss(jnp.array(-1e4))) == 1e4  # Still finite.
+  assert (
+    float(losses.LOSSES["bce"].winner(jnp.array(-1e4))) == 1e4
+  )  # Still finite.
 
 
 RELOCATION = types.Relocation(

@@ -81,7 +81,7 @@ def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):
         state.discriminator, {}, y, train=True
       )[0]
     )(y_EBHWC)
-    return jnp.sum(losses.expert_loss(score_EB).mean(axis=1))
+    return jnp.sum(losses.LOSSES["bce"].winner(score_EB).mean(axis=1))
 
   gradients_E = jit(jax.grad(objective), state.experts_E)(state.experts_E)
   # Adam's first moment is a tenth of the first gradient.

@@ -43,15 +43,19 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
     count=10,
+    network="conv",  # conv, unet, dilated or vae
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
     decay_begin=300,  # Steps after which the learning rate starts to fall,
     half_life=200,  # and in how many it halves; 0 keeps it.
+    unet=dict(levels=3),  # How often sides are halved.
+    vae=dict(latent=64, beta=1e-4),  # Numbers, weight of their divergence.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
+    network="conv",  # conv, conv_centred (for photographs) or patch
     features=16,
     hidden=1024,
     norm="none",  # group or none
@@ -72,6 +76,11 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
     losers_learn=False,  # True: no competition, all learn from all images.
+    loss="bce",  # bce, lsgan, hinge or wgan-gp
+    r1=0.0,  # Weight of D's squared slope at canonical images.
+    identity=0.0,  # Weight of winners' error on canonical images,
+    criterion_identity=0.0,  # and of it when winners are chosen, in logits.
+    criterion_cycle=0.0,  # The same for what an expert makes of its output.
     average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
   )
   c.relocation = dict(

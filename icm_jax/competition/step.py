@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from icm_jax import rng, types
-from icm_jax.competition import assign, average, expert_axis, losses, winners
+from icm_jax.competition import (
+  assign,
+  average,
+  content,
+  expert_axis,
+  losses,
+  slopes,
+  winners,
+)
 from icm_jax.competition.relocation import relocate
 
 
@@ -24,9 +32,10 @@ def init_state(
     num_experts: E, at least 1.
 
   Raises:
-    InputError: E < 1, a discriminator with running statistics, or losers that
-      learn where outputs of winners weigh more.
+    InputError: E < 1, an unknown loss, a discriminator with running statistics,
+      or losers that learn where outputs of winners weigh more.
   """
+  losses.by_name(setup.loss)
   if setup.losers_learn and setup.winner_weight:
     raise types.InputError(
       "Where losers learn, no output may weigh more than another in the "
@@ -79,7 +88,8 @@ def competition_step(
     The next state and metrics: `loss/expert`, `loss/discriminator` (scalars,
     nats), `competition/wins_E` (int32), `competition/moved_E` (bool).
   """
-  x_BHWC = batch.transformed_BHWC
+  x_BHWC, canonical_BHWC = batch
+  loss = losses.by_name(setup.loss)
   over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
 
   # Every expert restores every image.
@@ -88,9 +98,16 @@ def competition_step(
     state.experts_E, state.expert_stats_E, x_BHWC
   )
 
+  # What counts beside scores, if anything does.
+  canonical, taken_EB = None, None
+  if setup.identity or setup.criterion_identity:
+    canonical = content.untouched(state, canonical_BHWC, setup=setup)
+  if setup.criterion_identity or setup.criterion_cycle:
+    taken_EB = content.criterion(state, y_EBHWC, canonical, setup=setup)
+
   # The discriminator scores all outputs; the best one takes the image, where
   # busy experts may carry a handicap. It learns to tell all outputs, the
-  # losers' too, from canonical images.
+  # losers' too, from canonical images, and may have to stay smooth.
   def score(discriminator, y_BHWC):
     return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
 
@@ -98,13 +115,25 @@ def competition_step(
 
   def discriminator_objective(discriminator, y_EBHWC):
     score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
-    won = assign.assign_winners(score_EB, handicap_E)
+    merit_EB = score_EB if taken_EB is None else score_EB - taken_EB
+    won = assign.assign_winners(merit_EB, handicap_E)
     loss_B = losses.discriminator_loss(
       score_EB,
-      score(discriminator, batch.canonical_BHWC),
+      score(discriminator, canonical_BHWC),
       won.winner_B,
       winner_weight=setup.winner_weight,
+      loss=loss,
     )
+    if setup.r1:
+      loss_B += setup.r1 * slopes.r1(score, discriminator, canonical_BHWC)
+    if loss.interpolated:
+      loss_B += loss.interpolated * slopes.interpolated(
+        rng.stream(state.key, "interpolated", state.step),
+        score,
+        discriminator,
+        canonical_BHWC,
+        y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])],
+      )
     return loss_B.mean(), (won, score_EB)
 
   (discriminator_loss, (won, score_EB)), (discriminator_grads, slope_EBHWC) = (
@@ -114,29 +143,43 @@ def competition_step(
   )
 
   # Each winner learns, from the images it won, to look more canonical. What the
-  # two losses ask of an output differs by a factor only, so that there is no
+  # two losses ask of an output may differ by a factor only; then there is no
   # need to go through the discriminator again.
-  slope = functools.partial(
-    losses.expert_to_discriminator_slope,
-    num_experts=score_EB.shape[0],
-    winner_weight=setup.winner_weight,
-  )
   won_BE = (won.winner_B, jnp.arange(x_BHWC.shape[0]))
+  learned_from = slice(None) if setup.losers_learn else won_BE
+  if loss.slope_ratio:
+    ratio = losses.expert_to_discriminator_slope(
+      score_EB[learned_from],
+      score_EB.shape[0],
+      winner_weight=setup.winner_weight,
+      loss=loss,
+    )
+    cotangent = ratio[..., None, None, None] * slope_EBHWC[learned_from]
+  else:
+    cotangent = winners.output_gradient(
+      functools.partial(score, state.discriminator),
+      loss.winner,
+      y_EBHWC[learned_from],
+    )
   parts = (setup.expert, state.experts_E, state.expert_stats_E, x_BHWC)
   if setup.losers_learn:
     learning_E = jnp.ones_like(won.wins_E, bool)
     grads_E = winners.everyones_gradient(
-      *parts,
-      slope(score_EB)[:, :, None, None, None] * slope_EBHWC,
-      mode=setup.expert_map,
+      *parts, cotangent, mode=setup.expert_map
     )
   else:
     learning_E = won.wins_E > 0
     grads_E = winners.winners_gradient(
-      *parts,
-      slope(score_EB[won_BE])[:, None, None, None] * slope_EBHWC[won_BE],
-      *won,
-      mode=setup.expert_map,
+      *parts, cotangent, *won, mode=setup.expert_map
+    )
+  if setup.identity:
+    grads_E = _sum(
+      grads_E, content.identity_gradient(state, canonical, *won, setup=setup)
+    )
+  if setup.expert.penalty:
+    grads_E = _sum(
+      grads_E,
+      content.penalty_gradient(state, x_BHWC, won.winner_B, setup=setup),
     )
 
   # Winners and the discriminator move; losers stay as they are.
@@ -167,11 +210,15 @@ def competition_step(
     state, moved_E = relocate(state, setup.expert_tx, setup.relocation)
   state = average.update(state, moved_E, setup.average_steps)
   return state, {
-    "loss/expert": losses.expert_loss(score_EB[won_BE]).mean(),
+    "loss/expert": loss.winner(score_EB[won_BE]).mean(),
     "loss/discriminator": discriminator_loss,
     "competition/wins_E": won.wins_E,
     "competition/moved_E": moved_E,
   }
+
+
+def _sum(a_E, b_E):
+  return jax.tree.map(jnp.add, a_E, b_E)
 
 
 def _apply_gradients(update, grads, opt_state, params):

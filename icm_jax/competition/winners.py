@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -58,6 +59,28 @@ def group_by_winner(
   expert_G = jnp.zeros(num_groups, jnp.int32)
   expert_G = expert_G.at[slot_B // size].set(winner_B)
   return Groups(expert_G, image_GS.reshape(num_groups, size))
+
+
+def output_gradient(
+  score: Callable[[jax.Array], jax.Array],
+  loss: Callable[[jax.Array], jax.Array],
+  y_BHWC: jax.Array,
+) -> jax.Array:
+  """Gradient of the experts' mean loss in the outputs that they learn from.
+
+  Args:
+    score: images to scores, [B].
+    loss: of a score, elementwise.
+    y_BHWC: outputs; or those of all experts, [E, B, H, W, C], whose losses are
+      summed over the experts.
+  """
+  num_images, shape_HWC = y_BHWC.shape[-4], y_BHWC.shape[-3:]
+  flat_BHWC = y_BHWC.reshape(-1, *shape_HWC)
+
+  def objective(flat_BHWC):
+    return loss(score(flat_BHWC)).sum() / num_images
+
+  return jax.grad(objective)(flat_BHWC).reshape(y_BHWC.shape)
 
 
 def everyones_gradient(

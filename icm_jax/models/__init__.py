@@ -1,10 +1,17 @@
 """Networks behind the seam `Network(init, apply)`; only here is flax used."""
 
+from icm_jax.models.by_name import (
+  DISCRIMINATORS,
+  EXPERTS,
+  make_discriminator,
+  make_expert,
+)
 from icm_jax.models.classifier import ConvClassifier
 from icm_jax.models.convolution import is_compiled
-from icm_jax.models.discriminator import ConvDiscriminator
+from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import NORMS, from_linen
+from icm_jax.models.residual import DilatedExpert, UNetExpert
 from icm_jax.models.rim import RIMCell
 from icm_jax.models.sequence import (
   SEQUENCE_MODELS,
@@ -12,17 +19,26 @@ from icm_jax.models.sequence import (
   SequenceNetwork,
   make_sequence_model,
 )
+from icm_jax.models.vae import VAEExpert
 
 __all__ = (
+  "DISCRIMINATORS",
+  "EXPERTS",
   "NORMS",
   "SEQUENCE_MODELS",
   "Activity",
   "ConvClassifier",
   "ConvDiscriminator",
   "ConvExpert",
+  "DilatedExpert",
+  "PatchDiscriminator",
   "RIMCell",
   "SequenceNetwork",
+  "UNetExpert",
+  "VAEExpert",
   "from_linen",
   "is_compiled",
+  "make_discriminator",
+  "make_expert",
   "make_sequence_model",
 )

@@ -51,16 +51,24 @@ class Stack(nn.Module):
   Attributes:
     layers: at least one.
     copies: whether it starts as a copy of its input, see `init_copying`.
+    gain: factor of the kernels that it starts from; not where it copies.
   """
 
   layers: tuple[Layer, ...]
   copies: bool = False
+  gain: float = 1.0
 
   @nn.compact
   def __call__(self, x_BHWC):
-    init = init_copying if self.copies else init_parameters
+    init = init_copying if self.copies else self._init
     parameters = self.param("layers", init, x_BHWC.shape[-1], self.layers)
     return stack(x_BHWC, parameters, self.layers)
+
+  def _init(self, key, channels, layers):
+    return tuple(
+      Parameters(self.gain * kernel, bias)
+      for kernel, bias in init_parameters(key, channels, layers)
+    )
 
 
 def init_parameters(

@@ -1,10 +1,21 @@
-"""The paper's discriminator: how canonical an image looks."""
+"""Discriminators: how canonical an image looks."""
 
 from __future__ import annotations
 
+import jax
 from flax import linen as nn
 
 from icm_jax.models import convolution, network
+
+
+def centre(x_BHWC: jax.Array) -> jax.Array:
+  """Images from [0, 1] to [-2, 2].
+
+  Photographs are grey on the mean, and vary by about a fourth of the range: to
+  a network that sees them as they are, all look nearly alike. On digits, which
+  are black on the mean, nothing is to be gained.
+  """
+  return 4.0 * x_BHWC - 2.0
 
 
 class ConvDiscriminator(nn.Module):
@@ -19,14 +30,18 @@ class ConvDiscriminator(nn.Module):
     hidden: units of the dense layer.
     norm: "none" (the paper) or "group". "batch" is refused: the score of an
       image would depend on the images beside it.
+    centred: whether pixels are taken as differences from grey, see `centre`.
   """
 
   features: int = 16
   hidden: int = 1024
   norm: str = "none"
+  centred: bool = False
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
+    if self.centred:
+      x_BHWC = centre(x_BHWC)
     layers = tuple(
       convolution.Layer(self.features * 2**level, halve=index == last)
       for level, last in enumerate((2, 1, 1))
@@ -36,3 +51,33 @@ class ConvDiscriminator(nn.Module):
     h_BF = h_BHWF.reshape(h_BHWF.shape[0], -1)
     h_BF = nn.elu(nn.Dense(self.hidden)(h_BF))
     return nn.Dense(1)(h_BF)[:, 0]
+
+
+class PatchDiscriminator(nn.Module):
+  """Every patch has a score, and an image the mean of its patches'.
+
+  After Isola et al. 2017, with means of pixels in place of strides. A patch has
+  42x42 pixels, of which, in smaller images, the frame is zeros. It knows of
+  each patch that it looks right, and not whether they fit together; and it has
+  far fewer parameters than `ConvDiscriminator`.
+
+  Attributes:
+    features: channels at full resolution; doubled after each pool.
+    hidden: channels of the layer before the last.
+    norm: as of `ConvDiscriminator`.
+  """
+
+  features: int = 16
+  hidden: int = 64
+  norm: str = "none"
+
+  @nn.compact
+  def __call__(self, x_BHWC, *, train: bool):
+    layers = tuple(
+      convolution.Layer(self.features * 2**level, halve=index == 1)
+      for level in range(3)
+      for index in range(2)
+    )
+    layers += (convolution.Layer(self.hidden), convolution.Layer(1, elu=False))
+    h_BHWF = network.ConvStack(layers, self.norm)(centre(x_BHWC), train=train)
+    return h_BHWF.mean(axis=(1, 2, 3))

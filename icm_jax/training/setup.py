@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -149,6 +148,9 @@ _AT_LEAST = {
   "seed": 0,
   "experts.count": 1,
   "experts.features": 1,
+  "experts.unet.levels": 1,
+  "experts.vae.latent": 1,
+  "experts.vae.beta": 0,
   "discriminator.features": 1,
   "discriminator.hidden": 1,
   "identity.max_steps": 0,
@@ -158,6 +160,10 @@ _AT_LEAST = {
   "discriminator.half_life": 0,
   "competition.balance": 0,
   "competition.winner_weight": 0,
+  "competition.r1": 0,
+  "competition.identity": 0,
+  "competition.criterion_identity": 0,
+  "competition.criterion_cycle": 0,
   "competition.average_steps": 0,
   "train.steps": 0,
   "train.batch_size": 1,
@@ -337,23 +343,28 @@ def make_setup(
         f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
         f"got {config[name].norm!r}."
       )
-  expert = models.ConvExpert(
-    features=config.experts.features,
-    norm=config.experts.norm,
-    copies=config.identity.by_construction,
-  )
-  discriminator = models.ConvDiscriminator(
-    features=config.discriminator.features,
-    hidden=config.discriminator.hidden,
-    norm=config.discriminator.norm,
-  )
   expert_axis.check(config.experts.map)
-  make_network = functools.partial(
-    models.from_linen, compute_dtype=config.train.compute_dtype
-  )
+  dtype = config.train.compute_dtype
+  # Fields of one kind of expert only are in a section of its name.
+  own = config.experts.get(config.experts.network, {})
   return types.Setup(
-    expert=make_network(expert, shape_HWC),
-    discriminator=make_network(discriminator, shape_HWC),
+    expert=models.make_expert(
+      config.experts.network,
+      shape_HWC,
+      compute_dtype=dtype,
+      features=config.experts.features,
+      norm=config.experts.norm,
+      copies=config.identity.by_construction,
+      **own,
+    ),
+    discriminator=models.make_discriminator(
+      config.discriminator.network,
+      shape_HWC,
+      compute_dtype=dtype,
+      features=config.discriminator.features,
+      hidden=config.discriminator.hidden,
+      norm=config.discriminator.norm,
+    ),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
     **config.competition,

@@ -1,0 +1,76 @@
+"""Experts and discriminators by the names that configs give them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from icm_jax import types
+from icm_jax.models import network
+from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
+from icm_jax.models.expert import ConvExpert
+from icm_jax.models.residual import DilatedExpert, UNetExpert
+from icm_jax.models.vae import VAEExpert
+
+EXPERTS = {
+  "conv": ConvExpert,
+  "dilated": DilatedExpert,
+  "unet": UNetExpert,
+  "vae": VAEExpert,
+}
+DISCRIMINATORS = {
+  "conv": ConvDiscriminator,
+  "conv_centred": functools.partial(ConvDiscriminator, centred=True),
+  "patch": PatchDiscriminator,
+}
+
+
+def make_expert(
+  name: str,
+  shape_HWC: tuple[int, int, int],
+  *,
+  compute_dtype: str = "float32",
+  **fields: Any,
+) -> types.Network:
+  """An expert by name.
+
+  Args:
+    name: a key of `EXPERTS`.
+    shape_HWC: of an image.
+    compute_dtype: see `from_linen`.
+    **fields: of the module.
+
+  Raises:
+    InputError: the name is unknown; lists those that are known.
+  """
+  return network.from_linen(
+    _look_up(EXPERTS, "expert", name)(**fields),
+    shape_HWC,
+    compute_dtype=compute_dtype,
+    penalty="penalty" if name == "vae" else None,
+  )
+
+
+def make_discriminator(
+  name: str,
+  shape_HWC: tuple[int, int, int],
+  *,
+  compute_dtype: str = "float32",
+  **fields: Any,
+) -> types.Network:
+  """A discriminator by name; arguments as of `make_expert`.
+
+  Raises:
+    InputError: the name is unknown; lists those that are known.
+  """
+  module = _look_up(DISCRIMINATORS, "discriminator", name)(**fields)
+  return network.from_linen(module, shape_HWC, compute_dtype=compute_dtype)
+
+
+def _look_up(known: Mapping[str, Any], what: str, name: str) -> Any:
+  if name not in known:
+    raise types.InputError(
+      f"Unknown {what} {name!r}; known: {', '.join(known)}."
+    )
+  return known[name]

@@ -1,0 +1,205 @@
+"""Experts and discriminators for photographs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import competition, models, types
+from icm_jax.models import residual, vae
+
+KEY = jax.random.key(0)
+
+
+def small(module, shape_HWC=(16, 16, 1), **more):
+  return models.from_linen(module, shape_HWC, **more)
+
+
+@pytest.mark.parametrize("name", sorted(models.EXPERTS))
+def test_experts_by_name_keep_shape_and_range(name, draw_params):
+  network = small(models.EXPERTS[name](features=2, norm="none"), (8, 16, 3))
+  params, stats = draw_params(network.init)
+  x_BHWC = jax.random.uniform(KEY, (2, 8, 16, 3))
+  for train in (True, False):
+    y_BHWC, _ = jax.jit(network.apply, static_argnames="train")(
+      params, stats, x_BHWC, train=train
+    )
+    assert y_BHWC.shape == x_BHWC.shape
+    assert 0 <= float(y_BHWC.min()) < float(y_BHWC.max()) <= 1
+
+
+@pytest.mark.parametrize("name", ["dilated", "unet"])
+def test_residual_experts_start_next_to_the_identity_but_apart(name):
+  network = small(models.EXPERTS[name](features=4, norm="none", copies=True))
+  x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1)).round(1)  # Black and white.
+  key_E = jax.random.split(KEY)
+
+  @jax.jit
+  def outputs(key_E):
+    params, _ = jax.vmap(network.init)(key_E)
+    return jax.vmap(lambda p: network.apply(p, {}, x_BHWC, train=True)[0])(
+      params
+    )
+
+  y_EBHWC = outputs(key_E)
+  assert jnp.mean((y_EBHWC - x_BHWC[None]) ** 2) < 1e-3
+  assert not np.array_equal(*y_EBHWC)
+
+
+@pytest.mark.parametrize(
+  ("module", "reach"),
+  [
+    (models.UNetExpert(2, "none"), 16),
+    (models.DilatedExpert(2, "none"), 16),
+  ],
+  ids=["unet", "dilated"],
+)
+def test_experts_see_as_far_as_an_occlusion(module, reach, draw_params):
+  network = small(module, (40, 40, 1))
+  params, stats = draw_params(network.init)
+
+  @jax.jit
+  def seen(x_BHWC):
+    centre = lambda x: network.apply(params, stats, x, train=False)[0][
+      :, 20, 20
+    ]
+    _, back = jax.vjp(centre, x_BHWC)
+    # Where it is cut at black or white, one of both directions passes.
+    (up,), (down,) = back(jnp.ones((1, 1))), back(-jnp.ones((1, 1)))
+    return (up != 0) | (down != 0)
+
+  seen_HW = seen(jax.random.uniform(KEY, (1, 40, 40, 1)))[0, :, :, 0]
+  rows = np.flatnonzero(seen_HW.any(axis=1))
+  assert rows.min() <= 20 - reach
+  assert rows.max() >= 20 + reach - 1
+
+
+def test_a_u_net_refuses_sides_that_cannot_be_halved():
+  with pytest.raises(types.InputError, match="multiples of 8; got 8x12"):
+    small(models.UNetExpert(2, "none"), (8, 12, 1)).init(KEY)
+
+
+def test_what_is_outside_of_the_range_can_come_back():
+  x = jnp.array([-0.5, -0.5, 0.5, 1.5, 1.5])
+  y, back = jax.vjp(residual.bounded, x)
+  np.testing.assert_array_equal(y, [0.0, 0.0, 0.5, 1.0, 1.0])
+  # A step against the gradient.
+  (gradient,) = back(jnp.array([1.0, -1.0, 1.0, 1.0, -1.0]))
+  np.testing.assert_array_equal(gradient, [0.0, -1.0, 1.0, 1.0, 0.0])
+
+
+def test_halving_and_doubling_by_hand():
+  x_BHWC = jnp.arange(8.0).reshape(1, 2, 4, 1)
+  np.testing.assert_array_equal(
+    residual.halve(x_BHWC)[0, :, :, 0], [[2.5, 4.5]]
+  )
+  np.testing.assert_array_equal(
+    residual.double(x_BHWC)[0, 2:, :, 0], [[4, 4, 5, 5, 6, 6, 7, 7]] * 2
+  )
+
+
+def test_a_vae_draws_in_training_only(draw_params):
+  network = small(models.VAEExpert(2, "none", latent=3))
+  params, stats = draw_params(network.init)
+  stats = {"noise": {"seed": jnp.uint32(3), "count": jnp.uint32(0)}}
+  x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1))
+  apply = jax.jit(network.apply, static_argnames="train")
+  mean, same = apply(params, stats, x_BHWC, train=False)
+  np.testing.assert_array_equal(same["noise"]["count"], 0)
+  np.testing.assert_array_equal(
+    mean, apply(params, stats, x_BHWC, train=False)[0]
+  )
+  drawn, following = apply(params, stats, x_BHWC, train=True)
+  assert not np.array_equal(drawn, mean)
+  # The same state draws the same, the next one something else.
+  np.testing.assert_array_equal(
+    drawn, apply(params, stats, x_BHWC, train=True)[0]
+  )
+  assert not np.array_equal(
+    drawn, apply(params, following, x_BHWC, train=True)[0]
+  )
+
+
+def test_the_latent_numbers_of_a_vae_have_the_stated_moments():
+  mean_BF = jnp.full((20_000, 2), 3.0)
+  log_variance_BF = jnp.broadcast_to(
+    jnp.log(jnp.array([4.0, 0.25])), (20_000, 2)
+  )
+  drawn_BF = vae.draw(KEY, mean_BF, log_variance_BF)
+  np.testing.assert_allclose(drawn_BF.mean(axis=0), [3.0, 3.0], atol=0.05)
+  np.testing.assert_allclose(drawn_BF.std(axis=0), [2.0, 0.5], rtol=0.03)
+  np.testing.assert_allclose(
+    vae.divergence(jnp.zeros((2, 3)), jnp.zeros((2, 3))), 0.0
+  )
+  # Between N(1, 1) and N(0, 1) it is a half.
+  np.testing.assert_allclose(
+    vae.divergence(jnp.ones((1, 3)), jnp.zeros((1, 3))), 1.5
+  )
+
+
+def test_the_score_of_patches_is_their_mean(draw_params):
+  network = small(models.PatchDiscriminator(2, 4))
+  params, stats = draw_params(network.init)
+  wide = small(models.PatchDiscriminator(2, 4), (16, 80, 1))
+  x_BHWC = jnp.zeros((2, 16, 80, 1)).at[1, 8, 40, 0].set(1.0)
+  score_B, _ = wide.apply(params, stats, x_BHWC, train=True)
+  assert score_B.shape == (2,)
+  assert score_B[0] != score_B[1]
+  assert network.apply(params, stats, x_BHWC[:, :, :16], train=True)[
+    0
+  ].shape == (2,)
+
+
+def test_a_vae_does_not_copy_by_construction():
+  with pytest.raises(types.InputError, match="by_construction=False"):
+    small(models.VAEExpert(2, "none", copies=True)).init(KEY)
+
+
+@pytest.mark.parametrize(
+  ("make", "known"),
+  [
+    (models.make_expert, "conv, dilated, unet, vae"),
+    (models.make_discriminator, "conv, conv_centred, patch"),
+  ],
+)
+def test_unknown_names_list_the_known_ones(make, known):
+  with pytest.raises(types.InputError, match=f"'gan'; known: {known}"):
+    make("gan", (8, 8, 1))
+
+
+def test_a_centred_discriminator_sees_differences_from_grey(draw_params):
+  plain, centred = (
+    models.make_discriminator(name, (8, 8, 1), features=2, hidden=4)
+    for name in ("conv", "conv_centred")
+  )
+  params, stats = draw_params(plain.init)
+  x_BHWC = jax.random.uniform(KEY, (2, 8, 8, 1))
+  np.testing.assert_allclose(
+    centred.apply(params, stats, x_BHWC, train=True)[0],
+    plain.apply(params, stats, 4.0 * (x_BHWC - 0.5), train=True)[0],
+    rtol=1e-5,
+  )
+
+
+def test_variational_experts_compete(make_setup, make_state, make_batch):
+  expert = models.make_expert(
+    "vae", (8, 8, 1), features=2, norm="none", latent=2
+  )
+  state = make_state(setup := make_setup()._replace(expert=expert))
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  new, metrics = step(state, make_batch())
+  won_E = np.asarray(metrics["competition/wins_E"]) > 0
+  assert won_E.any()
+  # Only winners go on to other noise.
+  np.testing.assert_array_equal(new.expert_stats_E["noise"]["count"], won_E)
+  for old_E, new_E in zip(
+    jax.tree.leaves(state.experts_E),
+    jax.tree.leaves(new.experts_E),
+    strict=True,
+  ):
+    moved_E = [
+      not np.array_equal(*pair) for pair in zip(old_E, new_E, strict=True)
+    ]
+    np.testing.assert_array_equal(moved_E, won_E)
