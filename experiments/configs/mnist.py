@@ -55,7 +55,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(
-    network="conv",  # conv, conv_centred (for photographs) or patch
+    network="conv_centred",  # conv (the paper's), conv_centred or patch
     features=16,
     hidden=1024,
     norm="none",  # group or none

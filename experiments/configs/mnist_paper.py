@@ -18,7 +18,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.competition.update(balance=0.0, winner_weight=0.0, average_steps=0)
   c.relocation.every = 0
   c.experts.update(norm="batch", half_life=0)
-  c.discriminator.half_life = 0
+  c.discriminator.update(network="conv", half_life=0)
   c.identity.batch_size = c.train.batch_size
   if mode != "smoke":
     c.train.steps = 2_000

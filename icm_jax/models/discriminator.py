@@ -11,9 +11,10 @@ from icm_jax.models import convolution, network
 def centre(x_BHWC: jax.Array) -> jax.Array:
   """Images from [0, 1] to [-2, 2].
 
-  Photographs are grey on the mean, and vary by about a fourth of the range: to
-  a network that sees them as they are, all look nearly alike. On digits, which
-  are black on the mean, nothing is to be gained.
+  To a network that sees them as they are, images look nearly alike, photographs
+  above all, which are grey on the mean and vary by about a fourth of the range.
+  It learns faster from these: on all of MNIST, seed 0, every mechanism had its
+  expert after 250 steps in place of 300 (`experiments/README.md`).
   """
   return 4.0 * x_BHWC - 2.0
 
