@@ -1,11 +1,12 @@
 """Seconds from the start of a process until all ten mechanisms are undone.
 
-  make bench-result RESULT="--seeds=0,1,2"
+  make bench-result RESULT="--seeds=0,1,2 --mode=full"
 
 That is until an evaluation, of which there is one every 50 updates, finds that
 every mechanism has an expert of its own, which wins at least 90 % of its
 images, and that restored images are recognised to within 2 points of clean
-ones. The embedded digits, ten experts.
+ones. Ten experts; the embedded digits, or all of MNIST, prepared beforehand:
+its original files are looked for in --manual_dir.
 
 Ours is `experiments.train` with the default config. Everything in it counts,
 the training of the evaluation classifier too, which PyTorch gets for nothing.
@@ -45,6 +46,10 @@ from icm_jax.training import setup as setup_lib
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
+_MODE = flags.DEFINE_enum(
+  "mode", "embedded", ["embedded", "full"], "Of experiments/configs/mnist.py."
+)
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Original files of MNIST.")
 _STEPS = flags.DEFINE_integer("torch_steps", 2_000, "At most, of PyTorch.")
 
 EVERY, POINTS = 50, 0.02
@@ -64,7 +69,9 @@ def ours(seed: int) -> dict[str, float]:
     process = subprocess.Popen(
       [
         *(sys.executable, "-m", "experiments.train"),
-        "--config=experiments/configs/mnist.py",
+        f"--config=experiments/configs/mnist.py:{_MODE.value}",
+        f"--config.data.manual_dir={_MANUAL_DIR.value}",
+        f"--config.every.evaluate={EVERY}",
         f"--config.seed={seed}",
         f"--workdir={workdir}",
       ],
@@ -104,8 +111,9 @@ def evaluations(workdir: pathlib.Path):
 
 def theirs(seed: int, python: str) -> dict[str, float]:
   """Feeds the reference with the batches that ours would see."""
-  config = mnist.get_config()
+  config = mnist.get_config(_MODE.value)
   config.seed = seed
+  config.data.manual_dir = _MANUAL_DIR.value
   run = setup_lib.build(config)
   classifier = classifier_lib.train_classifier(
     run.classifier, run.problem, seed=seed, **config.classifier

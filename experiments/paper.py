@@ -6,8 +6,8 @@
 `full` takes all of MNIST and the seeds below, and many hours. `small` takes
 the 5,000 digits that come with a package, and is scaled as `SMALL` says; how
 long that takes was not measured. Both go on where they were cut off. WORKDIR
-gets results.csv
-and sweep.html of all runs; what was measured stands in experiments/README.md.
+gets results.csv and sweep.html of all runs; what was measured stands in
+experiments/README.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALES = ("full", "small")
 # What is overridden in every experiment of the small scale.
 SMALL = (
   "mechanisms.names=right,down,invert",
-  "train.steps=500",
+  "train.steps=300",
   "classifier.steps=500",
   "evaluation.examples=900",
   "evaluation.curve_examples=150",
@@ -60,7 +60,7 @@ EXPERIMENTS = (
   Experiment("mnist", seeds=10),
   Experiment("too_many_experts", small="experts.count=5"),
   Experiment(
-    "too_many_experts", override="relocation.every=50", small="experts.count=5"
+    "too_many_experts", override="relocation.every=25", small="experts.count=5"
   ),
   Experiment("too_few_experts", small="experts.count=2"),
   Experiment("random_start"),

@@ -5,7 +5,7 @@
       --workdir=runs/too_many_experts
 
 The paper's algorithm. `active_experts` in result.json says how many are at
-work. With --override="relocation.every=50" idle experts are moved as well.
+work. With --override="relocation.every=25" idle experts are moved as well.
 
 Measured: see experiments/README.md. Modes as in mnist.py.
 """
