@@ -8,6 +8,7 @@ import pytest
 
 from experiments.configs import mnist, mnist_paper
 from icm_jax import types
+from icm_jax.evaluation import classical, detection
 from icm_jax.training import checkpoint, files, loop, metrics, results, workdir
 from icm_jax.training import setup as setup_lib
 from icm_jax.viz import report
@@ -195,20 +196,34 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   assert report.headline(result).endswith("expert of their own")
 
 
-def test_chains_and_transfer_are_measured_if_asked_for(six):
+def test_more_is_measured_if_asked_for(six, monkeypatch):
   folder, result = six
+  assert result["detection"] is None
   assert result["chains"] is None
   assert result["transfer"] is None
   config = workdir.read_config(folder)
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="drawn", examples=6)
+  config.detection.examples = 5
+  # Images of which the detector takes the whole for a face.
+  whole = detection.Faces(np.array([[0.0, 0.0, 32.0, 32.0]]), np.ones(1))
+  monkeypatch.setattr(
+    detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
+  )
+  monkeypatch.setattr(classical, "check_installed", lambda: None)
+  monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
   workdir.write_config(folder, config)
   try:
     again = results.evaluate_checkpoint(folder)
     assert set(again["chains"]["by_length"]) == {"0", "1"}
     assert again["transfer"]["data"] == "drawn"
     assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
+    assert set(again["detection"]) == set(result["mechanisms"])
+    for row in again["detection"].values():
+      assert (row["restored"], row["single_network"]) == (1.0, None)
+      assert row["faces"] == 5
     page = report.write(folder).read_text()
+    assert "Faces, detected" in page
     assert "On drawn" in page
     assert "Mechanisms in a row" in page
   finally:
@@ -288,6 +303,11 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
+    ({"detection.examples": -1}, "detection.examples must be at least 0"),
+    (
+      {"detection.examples": 1, "detection.single_network": "nowhere"},
+      "a finished run with one expert, as of one_network.py; nowhere is not",
+    ),
     (
       {"identity.paired": True, "data.groups": "label=1,label=2"},
       "come without their originals",

@@ -100,7 +100,7 @@ def colour_cast(
   key: jax.Array,
   x_HWC: jax.Array,
   *,
-  gains: Sequence[float] = (0.1, 0.3, 2.0),
+  gains: Sequence[float] = (0.3, 0.6, 1.2),
 ) -> jax.Array:
   """Coloured light.
 

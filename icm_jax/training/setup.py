@@ -16,6 +16,7 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.data import sources
 from icm_jax.evaluation import classical, detection, restoration
+from icm_jax.training import files
 from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
@@ -317,14 +318,15 @@ def make_detector(
   c = config.detection
   if not c.examples:
     return None
-  classical.check_installed()
   if c.single_network:
-    other = workdir_lib.read_config(pathlib.Path(c.single_network))
-    if other.experts.count != 1:
+    folder = pathlib.Path(c.single_network)
+    is_run = (folder / files.CONFIG).exists()
+    if not is_run or workdir_lib.read_config(folder).experts.count != 1:
       raise types.InputError(
-        "--config.detection.single_network must be the folder of a run with "
-        f"one expert; {c.single_network} has {other.experts.count}."
+        "--config.detection.single_network must be the folder of a finished "
+        f"run with one expert, as of one_network.py; {folder} is not."
       )
+  classical.check_installed()
   return detection.centerface()
 
 

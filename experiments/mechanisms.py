@@ -1,0 +1,85 @@
+"""Draws every mechanism that does not move an image, on faces.
+
+  python -m experiments.mechanisms --out=docs/faces_mechanisms.png
+
+A row a mechanism, with its parameters: those of the preset `faces`, or else the
+mechanism's own. The default faces come with a package.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import launch
+from icm_jax import mechanisms
+from icm_jax.data import problem, sources
+from icm_jax.mechanisms import faces
+from icm_jax.training import files
+from icm_jax.viz import contact_sheet
+
+_PEOPLE = 8
+
+
+def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
+  """Images as they are, and after every mechanism.
+
+  Args:
+    image_BHWC: uint8, RGB.
+    geometry: of the faces; a key of `mechanisms.faces.GEOMETRIES`.
+  """
+  parameters = {
+    name: values
+    for name, values in mechanisms.PRESETS["faces"].items()
+    if name != "names"
+  }
+  drawn = [contact_sheet.Row("clean", "", image_BHWC)]
+  for index, name in enumerate(mechanisms.MECHANISMS):
+    (mechanism,) = mechanisms.by_names([name], parameters)
+    if mechanisms.displacement(mechanism) != (0, 0):
+      continue
+    if mechanisms.covered(mechanism, image_BHWC.shape[1:3]) is not None:
+      own = parameters.get(name, {}) | {"geometry": geometry}
+      (mechanism,) = mechanisms.by_names([name], {name: own})
+    keys = jax.random.split(jax.random.key(index), len(image_BHWC))
+    x_BHWC = jax.vmap(mechanism)(keys, problem.to_float(image_BHWC))
+    note = ", ".join(
+      f"{key} {value}"
+      for key, value in mechanisms.parameters_of(mechanism).items()
+      if key != "geometry"
+    )
+    distorted_BHWC = np.round(255 * np.asarray(x_BHWC)).astype(np.uint8)
+    drawn.append(contact_sheet.Row(name, note, distorted_BHWC))
+  return drawn
+
+
+def main() -> None:
+  """Draws the picture that the flags describe."""
+  args = flags.FLAGS
+  data = sources.load(
+    args.name,
+    image_size=args.image_size,
+    view={"channels": 3},
+    data_dir=args.data_dir,
+    manual_dir=args.manual_dir,
+  )
+  image_NHWC = data.images.image_NHWC
+  ids = np.linspace(0, len(image_NHWC) - 1, _PEOPLE).astype(int)
+  path = pathlib.Path(args.out).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  sheet = contact_sheet.draw(rows(image_NHWC[ids], geometry=args.geometry))
+  files.write_bytes(path, sheet)
+  print(path)
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("out", "runs/mechanisms.png", "The picture.")
+  flags.DEFINE_string("name", "orl_faces", "Data set.")
+  flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
+  flags.DEFINE_string("manual_dir", "", "Original files.")
+  flags.DEFINE_integer("image_size", 64, "Pixels.")
+  flags.DEFINE_enum("geometry", "orl_faces", [*faces.GEOMETRIES], "Of faces.")
+  launch.run(main)
