@@ -77,7 +77,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
     losers_learn=False,  # True: no competition, all learn from all images.
     loss="bce",  # bce, lsgan, hinge or wgan-gp
-    r1=0.1,  # Weight of D's squared slope at canonical images; 0 is the paper's.
+    r1=0.1,  # Weight of D's squared slope at canonical images; paper: 0.
     identity=0.0,  # Weight of winners' error on canonical images,
     criterion_identity=0.0,  # and of it when winners are chosen, in logits.
     criterion_cycle=0.0,  # The same for what an expert makes of its output.
@@ -90,7 +90,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     perturbation=0.05,  # Relative to the size of the parameters.
   )
   c.train = dict(
-    steps=900,
+    steps=700,
     batch_size=32,
     compute_dtype="float32",  # Or bfloat16, for accelerators; state is float32.
     updates_per_dispatch=1,  # More may help where a step takes milliseconds.
@@ -120,7 +120,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   if mode == "full":
     c.data.name = "mnist"
     c.experts.half_life = 250
-    c.train.steps = 1_500
+    c.train.steps = 800
     c.classifier.steps = 3_000
     c.evaluation.examples = 10_000
     c.evaluation.curve_examples = 500
