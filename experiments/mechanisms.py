@@ -1,6 +1,6 @@
 """Draws every mechanism that does not move an image, on faces.
 
-  python -m experiments.mechanisms --out=docs/faces_mechanisms.png
+  python -m experiments.mechanisms --out=mechanisms.png
 
 A row a mechanism, with its parameters: those of the preset `faces`, or else the
 mechanism's own. The default faces come with a package.
