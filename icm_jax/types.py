@@ -103,7 +103,7 @@ class Setup(NamedTuple):
     losers_learn: whether every expert learns from every image, so that there is
       no competition; an ablation.
     loss: adversarial loss by name, a key of `competition.losses.LOSSES`.
-    r1: weight of the squared slope of the discriminator at canonical images.
+    r1: weight of the discriminator's squared slope at canonical images (R1).
     identity: weight of the winners' mean squared error on canonical images,
       which an expert should leave alone.
     criterion_identity: what this error of an expert counts against it when

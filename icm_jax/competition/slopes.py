@@ -17,6 +17,10 @@ from icm_jax import types
 # that a score is straight there, and of the digits of float32 it leaves four.
 _STEP = 0.02
 
+# R1 looks at one canonical image in so many: three times through D for each
+# would make an update 16 % longer, and a quarter of them steadies D as well.
+R1_STRIDE = 4
+
 Score = Callable[[types.PyTree, jax.Array], jax.Array]
 
 
@@ -51,8 +55,18 @@ def slope(
 def r1(
   score: Score, discriminator: types.PyTree, canonical_BHWC: jax.Array
 ) -> jax.Array:
-  """Half of the squared slope at canonical images, [B] (Mescheder 2018)."""
-  return 0.5 * slope(score, discriminator, canonical_BHWC) ** 2
+  """Half of the squared slope at canonical images (Mescheder et al. 2018).
+
+  Args:
+    score: as for `slope`.
+    discriminator: parameters.
+    canonical_BHWC: images of a batch, of which every `R1_STRIDE`-th counts.
+
+  Returns:
+    The mean over those, a scalar.
+  """
+  seen_BHWC = canonical_BHWC[::R1_STRIDE]
+  return 0.5 * jnp.mean(slope(score, discriminator, seen_BHWC) ** 2)
 
 
 def interpolated(
@@ -62,7 +76,7 @@ def interpolated(
   canonical_BHWC: jax.Array,
   output_BHWC: jax.Array,
 ) -> jax.Array:
-  """Squared difference of the slope from 1 between images, [B].
+  """Squared difference of the slope from 1 between images, the mean of all.
 
   Gulrajani et al. 2017.
 
@@ -75,4 +89,4 @@ def interpolated(
   """
   part_B111 = jax.random.uniform(key, (canonical_BHWC.shape[0], 1, 1, 1))
   between_BHWC = output_BHWC + part_B111 * (canonical_BHWC - output_BHWC)
-  return (slope(score, discriminator, between_BHWC) - 1.0) ** 2
+  return jnp.mean((slope(score, discriminator, between_BHWC) - 1.0) ** 2)

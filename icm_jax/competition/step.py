@@ -124,17 +124,18 @@ def competition_step(
       winner_weight=setup.winner_weight,
       loss=loss,
     )
+    objective = loss_B.mean()
     if setup.r1:
-      loss_B += setup.r1 * slopes.r1(score, discriminator, canonical_BHWC)
+      objective += setup.r1 * slopes.r1(score, discriminator, canonical_BHWC)
     if loss.interpolated:
-      loss_B += loss.interpolated * slopes.interpolated(
+      objective += loss.interpolated * slopes.interpolated(
         rng.stream(state.key, "interpolated", state.step),
         score,
         discriminator,
         canonical_BHWC,
         y_EBHWC[won.winner_B, jnp.arange(x_BHWC.shape[0])],
       )
-    return loss_B.mean(), (won, score_EB)
+    return objective, (won, score_EB)
 
   (discriminator_loss, (won, score_EB)), (discriminator_grads, slope_EBHWC) = (
     jax.value_and_grad(discriminator_objective, argnums=(0, 1), has_aux=True)(
