@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from icm_jax.viz import sweep
 
 # An update alone can use two cores and more.
 DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)
+_POLL_S = 0.5  # Between looks for a request to stop.
 
 
 class Planned(NamedTuple):
@@ -123,8 +125,12 @@ def is_finished(planned: Planned) -> bool:
   ] == workdir.plain_config(planned.config)
 
 
-def start(planned: Planned) -> str:
+def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   """Runs one run to its end, or goes on with it.
+
+  Args:
+    planned: what to run.
+    running: holds its process meanwhile.
 
   Returns:
     "" if it ended well, else the last line that it wrote.
@@ -136,10 +142,21 @@ def start(planned: Planned) -> str:
   command.append(f"--workdir={folder}")
   if (folder / files.CONFIG).exists():
     command.append("--resume")
-  with log.open("a") as file:
-    code = subprocess.run(
-      command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
-    ).returncode
+  # In a session of its own, a run gets no signal but the one that is passed on:
+  # a second would kill it before it has saved.
+  with (
+    log.open("a") as file,
+    subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=file,
+      stderr=file,
+      start_new_session=True,
+    ) as process,
+  ):
+    running.add(process)
+    code = process.wait()
+    running.remove(process)
   if code == 0:
     return ""
   lines = log.read_text().strip().splitlines()
@@ -149,25 +166,41 @@ def start(planned: Planned) -> str:
 def run_all(
   plans: Sequence[Planned], jobs: int, say: Callable[[str], None]
 ) -> int:
-  """Runs what is not finished; returns how many runs failed."""
+  """Runs what is not finished; returns how many runs failed.
+
+  Raises:
+    Interrupted: SIGINT or SIGTERM came; the runs were told to save, and did.
+  """
   todo = [planned for planned in plans if not is_finished(planned)]
   say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")
-  failed = 0
-  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    futures = {pool.submit(start, planned): planned.run for planned in todo}
-    try:
-      done = concurrent.futures.as_completed(futures)
-      for count, future in enumerate(done, start=1):
-        run, problem = futures[future], future.result()
+  failed, running = 0, set()
+  with (
+    loop.stop_requests() as stop_requested,
+    concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+  ):
+    waiting = {
+      pool.submit(start, planned, running): planned.run for planned in todo
+    }
+    while waiting:
+      done, _ = concurrent.futures.wait(
+        waiting, _POLL_S, concurrent.futures.FIRST_COMPLETED
+      )
+      if stop_requested.is_set():
+        pool.shutdown(wait=False, cancel_futures=True)
+        told = set()
+        while any(future.running() for future in waiting):
+          for process in running - told:
+            process.terminate()
+            told.add(process)
+          time.sleep(_POLL_S)
+        raise loop.Interrupted(
+          "Stopped; the same command goes on with what was cut off."
+        )
+      for future in done:
+        run, problem = waiting.pop(future), future.result()
         failed += bool(problem)
         say(
-          f"{count}/{len(todo)} {run.variant}, seed {run.seed}: "
-          f"{problem or 'done'}"
+          f"{len(todo) - len(waiting)}/{len(todo)} {run.variant}, seed "
+          f"{run.seed}: {problem or 'done'}"
         )
-    except KeyboardInterrupt:
-      # The processes got the signal too, and save before they end.
-      pool.shutdown(wait=True, cancel_futures=True)
-      raise loop.Interrupted(
-        "Stopped; the same command goes on with what was cut off."
-      ) from None
   return failed

@@ -1,15 +1,20 @@
 """A sweep: what it plans, runs, skips and gathers."""
 
+import contextlib
 import csv
 import json
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from experiments import paper, runs
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import files, loop
 from icm_jax.viz import sweep as page_lib
 
 # ml_collections loads config files by a deprecated function.
@@ -65,7 +70,7 @@ def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
   ("overrides", "message"),
   [
     (["experts.cuont=5"], "Did you mean"),
-    (["experts.count=many"], "cannot be: .*many"),
+    (["train.steps=many"], "cannot be: .*many"),
     (["experts.count"], "must be name=value pairs"),
     (["seed=1", "seed=1"], "comes twice"),
   ],
@@ -81,26 +86,27 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   """With a stand-in for the runs, which have tests of their own."""
   commands = []
 
-  class Done:
-    returncode = 0
+  class Process(contextlib.nullcontext):
+    def __init__(self, command, stdout, **options):
+      del options
+      super().__init__(self)
+      commands.append(command)
+      self.command, self.stdout = command, stdout
 
-  def run(command, stdout, **options):
-    commands.append(command)
-    done = Done()
-    if "--config.experts.norm=layer" in command:
-      stdout.write("a line\nerror: no such norm\n")
-      done.returncode = 2
-    else:
-      (folder,) = [a for a in command if a.startswith("--workdir=")]
+    def wait(self):
+      if "--config.experts.norm=layer" in self.command:
+        self.stdout.write("a line\nerror: no such norm\n")
+        return 2
+      (folder,) = [a for a in self.command if a.startswith("--workdir=")]
       finish(by_folder[folder.removeprefix("--workdir=")])
-    return done
+      return 0
 
   def finish(planned):
     made = planned.run.workdir
     made.mkdir(parents=True, exist_ok=True)
     files.write_json(made / files.RESULT, result_of(planned))
 
-  monkeypatch.setattr(runs.subprocess, "run", run)
+  monkeypatch.setattr(runs.subprocess, "Popen", Process)
   root = tmp_path / "sweep"
   plans = plan(root, ["", "experts.norm=layer"], [0, 1, 2])
   by_folder = {str(planned.run.workdir): planned for planned in plans}
@@ -125,6 +131,27 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   # The same command again has nothing to do but what failed.
   assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
+
+
+def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
+  tmp_path, monkeypatch
+):
+  started = []
+  popen = subprocess.Popen
+
+  def sleeper(command, **options):
+    del command
+    process = popen(
+      [sys.executable, "-c", "import time; time.sleep(60)"], **options
+    )
+    started.append(process)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return process
+
+  monkeypatch.setattr(runs.subprocess, "Popen", sleeper)
+  with pytest.raises(loop.Interrupted, match="same command goes on"):
+    runs.run_all(plan(tmp_path / "sweep", seeds=[0, 1, 2]), 1, print)
+  assert [process.returncode for process in started] == [-signal.SIGTERM]
 
 
 def result_of(planned):
