@@ -63,6 +63,20 @@ EXPERIMENTS = (
     "too_many_experts", override="relocation.every=25", small="experts.count=5"
   ),
   Experiment("too_few_experts", small="experts.count=2"),
+  Experiment(
+    "unknown_count",
+    small="mechanisms.names=right,down,noise,invert experts.auto.most=6",
+  ),
+  Experiment(
+    "unknown_count",
+    override="mechanisms.names=up,right,down,left,noise,invert",
+    small="experts.auto.most=9",
+  ),
+  Experiment(
+    "unknown_count",
+    override="mechanisms.names=right,down,invert",
+    small="experts.auto.most=5",
+  ),
   Experiment("random_start"),
   Experiment("copying_start"),
   Experiment("one_network", small=""),

@@ -73,9 +73,21 @@ def plain_step(state, batch, setup):
     expert_opt_E=keep(opt_E, state.expert_opt_E),
     discriminator=discriminator,
     discriminator_opt=opt,
-    win_share_E=assign.update_win_share(state.win_share_E, mask_EB.sum(axis=1)),
+    win_share_E=assign.remember(state.win_share_E, mask_EB.mean(axis=1)),
+    lead_E=assign.remember(state.lead_E, plain_lead(score_EB)),
     average_experts_E=experts_E,
     average_discriminator=discriminator,
+  )
+
+
+def plain_lead(score_EB):
+  """What the mean of the best scores loses without each expert."""
+  without = lambda e: jnp.delete(score_EB, e, axis=0).max(axis=0)
+  return jnp.stack(
+    [
+      (score_EB.max(axis=0) - without(e)).mean()
+      for e in range(score_EB.shape[0])
+    ]
   )
 
 
@@ -84,10 +96,10 @@ def largest_leaf(tree):
   return np.asarray(max(jax.tree.leaves(tree), key=lambda leaf: leaf.size))
 
 
-def jit_relocate(state, setup):
+def jit_relocate(state, setup, thresholds=None):
   """Under jit, for one by one its operations take seconds to compile."""
-  tx = setup.expert_tx
-  return jax.jit(lambda s: competition.relocate(s, tx, RELOCATION))(state)
+  tx, thresholds = setup.expert_tx, thresholds or RELOCATION
+  return jax.jit(lambda s: competition.relocate(s, tx, thresholds))(state)
 
 
 jit_groups = jax.jit(winners.group_by_winner, static_argnames="size")
@@ -377,13 +389,36 @@ def test_assignment_by_hand():
 
 def test_handicap_by_hand():
   share_E = jnp.array([0.5, 0.25, 0.2, 0.05])
+  retired_E = jnp.zeros(4, bool)
   np.testing.assert_allclose(
-    assign.handicap(share_E, 2.0), [2.0, 0.0, 0.0, 0.0], atol=1e-6
+    assign.handicap(share_E, retired_E, 2.0), [2.0, 0.0, 0.0, 0.0], atol=1e-6
   )
-  moved_E = assign.update_win_share(share_E, jnp.array([0, 0, 0, 8]))
+  # Without the last one, an equal share is a third.
+  np.testing.assert_allclose(
+    assign.handicap(share_E, retired_E.at[3].set(True), 2.0),
+    [1.0, 0.0, 0.0, np.inf],
+    atol=1e-6,
+  )
+  moved_E = assign.remember(share_E, jnp.array([0.0, 0.0, 0.0, 1.0]))
   np.testing.assert_allclose(moved_E.sum(), 1.0, atol=1e-6)
   assert moved_E[3] > share_E[3]
   assert moved_E[0] < share_E[0]
+
+
+def test_leads_by_hand():
+  score_EB = jnp.array([[5.0, 1.0, 0.0], [2.0, 2.0, 9.0], [4.0, 0.0, 8.0]])
+  lead_E = functools.partial(assign.lead, score_EB, jnp.array([0, 0, 1]))
+  retired_E = jnp.zeros(3, bool)
+  # The second image went to the first expert by a handicap.
+  np.testing.assert_allclose(
+    lead_E(retired_E), [(1.0 - 1.0) / 3, 1.0 / 3, 0.0], atol=1e-6
+  )
+  np.testing.assert_allclose(
+    lead_E(retired_E.at[2].set(True)), [(3.0 - 1.0) / 3, 9.0 / 3, 0.0]
+  )
+  # Who is alone is missed very much, and yet finitely.
+  alone = assign.lead(jnp.zeros((1, 2)), jnp.zeros(2, int), jnp.zeros(1, bool))
+  assert 100.0 < alone[0] < 1e6
 
 
 def test_losses_by_hand():
@@ -426,10 +461,104 @@ RELOCATION = types.Relocation(
   ],
 )
 def test_donors_by_hand(share_E, moved_E, donor_of):
-  found_E, donor_E = relocation.donors(jnp.array(share_E), RELOCATION)
+  share_E = jnp.array(share_E)
+  idle_E = share_E * 4 < RELOCATION.min_share
+  found_E, donor_E = relocation.donors(share_E, idle_E, RELOCATION)
   np.testing.assert_array_equal(found_E, np.array(moved_E, bool))
   for idle, donor in donor_of.items():
     assert int(donor_E[idle]) == donor
+
+
+RETIRING = RELOCATION._replace(least_lead=1.0)
+
+
+@pytest.mark.parametrize(
+  ("share_E", "lead_E", "retired_E", "idle_E"),
+  [
+    # Of 0.25 logits an image, where it wins a quarter of them: one each.
+    ([0.25, 0.25, 0.25, 0.25], [0.25, 0.3, 0.4, 0.5], [0] * 4, [0, 0, 0, 0]),
+    ([0.25, 0.25, 0.25, 0.25], [0.3, 0.24, 0.2, 0.5], [0] * 4, [0, 0, 1, 0]),
+    ([0.60, 0.30, 0.06, 0.04], [0.3, 0.3, 0.0, 0.0], [0] * 4, [1, 0, 1, 1]),
+    # An equal share is a half.
+    (
+      [0.62, 0.30, 0.08, 0.00],
+      [2.0, 2.0, 2.0, 0.0],
+      [0, 0, 0, 1],
+      [0, 0, 1, 1],
+    ),
+  ],
+)
+def test_who_is_idle_by_hand(
+  share_E, lead_E, retired_E, idle_E, make_setup, make_state
+):
+  state = make_state(make_setup(), num_experts=4).replace(
+    step=jnp.int32(6),
+    win_share_E=jnp.array(share_E),
+    lead_E=jnp.array(lead_E),
+    retired_E=jnp.array(retired_E, bool),
+  )
+  np.testing.assert_array_equal(relocation.idle(state, RETIRING), idle_E)
+  # Leads count only where experts may retire, and some time after a move.
+  quiet_E = np.array(share_E) * (4 - sum(retired_E)) < 0.3
+  for now, thresholds in (
+    (state, RELOCATION),
+    (state.replace(moved_step_E=jnp.full(4, 1)), RETIRING),
+  ):
+    np.testing.assert_array_equal(
+      relocation.idle(now, thresholds), quiet_E | np.array(retired_E, bool)
+    )
+
+
+@pytest.mark.parametrize(
+  ("share_E", "idle_E", "moved_E", "donor"),
+  [
+    # Usual is 0.3: what three experts have of whom none has more work.
+    ([0.30, 0.30, 0.40, 0.00], [0, 0, 0, 1], [0, 0, 0, 0], None),
+    ([0.22, 0.22, 0.56, 0.00], [0, 0, 0, 1], [0, 0, 0, 1], 2),
+    # One of two has twice as much as the other.
+    ([0.33, 0.67, 0.00, 0.00], [0, 0, 1, 1], [0, 0, 1, 0], 1),
+    # Who can be spared helps, be it the busiest.
+    ([0.40, 0.33, 0.15, 0.12], [1, 0, 0, 0], [1, 0, 0, 0], 1),
+  ],
+)
+def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
+  found_E, donor_E = relocation.donors(
+    jnp.array(share_E), jnp.array(idle_E, bool), RETIRING
+  )
+  np.testing.assert_array_equal(found_E, moved_E)
+  if donor is not None:
+    assert donor_E[np.argmax(moved_E)] == donor
+
+
+def test_experts_retire_and_come_back_where_there_is_work(
+  make_setup, make_state
+):
+  setup = make_setup()
+  share_E = jnp.array([0.3, 0.3, 0.25, 0.15])
+  state = make_state(setup, num_experts=4).replace(
+    step=jnp.int32(6),
+    win_share_E=share_E,
+    lead_E=share_E * jnp.array([2.0, 2.0, 2.0, 0.5]),
+  )
+  between, moved_E = jit_relocate(
+    state.replace(step=jnp.int32(7)), setup, RETIRING
+  )
+  assert not moved_E.any() and not between.retired_E.any()
+  state, moved_E = jit_relocate(state, setup, RETIRING)
+  assert not moved_E.any()
+  np.testing.assert_array_equal(state.retired_E, [0, 0, 0, 1])
+  handicap_E = assign.handicap(state.win_share_E, state.retired_E, 0.0)
+  won = assign.assign_winners(jnp.full((4, 5), 1e4).at[3].set(2e4), handicap_E)
+  assert won.wins_E[3] == 0
+  state = state.replace(
+    step=jnp.int32(8),
+    win_share_E=jnp.array([0.5, 0.25, 0.25, 0.0]),
+    lead_E=jnp.ones(4),
+  )
+  state, moved_E = jit_relocate(state, setup, RETIRING)
+  np.testing.assert_array_equal(moved_E, [0, 0, 0, 1])
+  np.testing.assert_array_equal(state.moved_step_E, [0, 0, 0, 8])
+  assert not state.retired_E.any()
 
 
 def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(

@@ -161,14 +161,17 @@ def test_a_perfect_state_is_judged_perfect(
 def test_restoring_takes_the_best_output(make_setup, make_state, make_batch):
   setup = make_setup()
   state, x_BHWC = make_state(setup), make_batch().transformed_BHWC
-  restored = jax.jit(functools.partial(restoration.restore, setup=setup))(
-    state, x_BHWC
-  )
+  restore = jax.jit(functools.partial(restoration.restore, setup=setup))
+  restored = restore(state, x_BHWC)
   for b, winner in enumerate(np.asarray(restored.winner_B)):
     assert restored.score_EB[winner, b] == restored.score_EB[:, b].max()
     np.testing.assert_array_equal(
       restored.restored_BHWC[b], restored.output_EBHWC[winner, b]
     )
+  best = int(restored.winner_B[0])
+  is_best_E = jnp.arange(len(state.retired_E)) == best
+  retired = restore(state.replace(retired_E=is_best_E), x_BHWC)
+  assert best not in retired.winner_B
 
 
 def test_the_classifier_never_reads_the_test_part(drawn_problem):

@@ -58,7 +58,7 @@ def test_train_evaluate_and_report(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([CONFIG, "--config.experts.count=0"], "at least 1; got 0"),
+    ([CONFIG, "--config.experts.count=0"], "at least 1, or auto; got 0"),
     ([CONFIG, "--config.experts.cuont=3"], 'Did you mean "count"'),
     (["--config=experiments/configs/mnist.py:fast"], "got 'fast'"),
     (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),

@@ -292,7 +292,9 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
   ("overrides", "message"),
   [
     ({"mechanisms.names": ("right", "nope")}, "'right', 'nope'"),
-    ({"experts.count": 0}, "experts.count must be at least 1; got 0"),
+    ({"experts.count": 0}, "experts.count must be at least 1, or auto; got 0"),
+    ({"experts.count": "ten"}, "at least 1, or auto; got 'ten'"),
+    ({"experts.count": "auto", "relocation.every": 0}, "auto needs"),
     ({"train.batch_size": 61}, "batch_size=61 is larger than the 60"),
     ({"data.groups": "nope"}, "Unknown group 'nope'"),
     ({"data.groups": "label=9"}, "0 transformed/label=9"),

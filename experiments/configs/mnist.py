@@ -40,7 +40,13 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
-    count=10,
+    # A number; or auto, to find out how many mechanisms there are.
+    count=config_dict.FieldReference(10, field_type=object),
+    auto=dict(
+      most=16,  # Experts at the start.
+      least_lead=1.0,  # Logits; an expert that leads by less can be spared.
+      max_share=1.4,  # As of relocation, of the median share.
+    ),
     network="conv",  # conv, unet, dilated or vae
     features=32,
     norm="none",  # batch, group or none

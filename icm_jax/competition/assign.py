@@ -8,9 +8,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Steps over which shares of wins are remembered: short enough to follow a
-# competition that settles within a few hundred steps.
+# Steps over which shares of wins and leads are remembered: short enough to
+# follow a competition that settles within a few hundred steps.
 MEMORY = 20.0
+
+# What an image scores, in logits, for which there is no other expert.
+_NOBODY = -1e3
 
 
 class Assignment(NamedTuple):
@@ -45,7 +48,9 @@ def assign_winners(
   return Assignment(winner_B.astype(jnp.int32), wins_E.astype(jnp.int32))
 
 
-def handicap(win_share_E: jax.Array, balance: float) -> jax.Array:
+def handicap(
+  win_share_E: jax.Array, retired_E: jax.Array, balance: float
+) -> jax.Array:
   """What a busy expert's scores are lowered by, [E] float, in logits.
 
   Two experts may come to undo a mechanism equally well, one of which has a
@@ -55,13 +60,34 @@ def handicap(win_share_E: jax.Array, balance: float) -> jax.Array:
 
   Args:
     win_share_E: float, share of recent images; sums to 1.
+    retired_E: bool; no equal share is kept for them, and nothing won.
     balance: logits per equal share of wins in excess of one.
   """
-  num_experts = win_share_E.shape[0]
-  return balance * jnp.maximum(win_share_E * num_experts - 1.0, 0.0)
+  excess_E = jnp.maximum(win_share_E * jnp.sum(~retired_E) - 1.0, 0.0)
+  return jnp.where(retired_E, jnp.inf, balance * excess_E)
 
 
-def update_win_share(win_share_E: jax.Array, wins_E: jax.Array) -> jax.Array:
-  """Moves the shares towards those of one batch; they still sum to 1."""
-  batch_share_E = wins_E / wins_E.sum()
-  return win_share_E + (batch_share_E - win_share_E) / MEMORY
+def lead(
+  score_EB: jax.Array, winner_B: jax.Array, retired_E: jax.Array
+) -> jax.Array:
+  """By how much images would score less without each expert, [E] float.
+
+  The mean over the batch, to which only the images count that the expert won;
+  below zero where a handicap let it win.
+
+  Args:
+    score_EB: float, of all experts.
+    winner_B: int32 in [0, E).
+    retired_E: bool; theirs do not count.
+  """
+  num_experts, num_images = score_EB.shape
+  won_EB = winner_B[None] == jnp.arange(num_experts)[:, None]
+  other_EB = jnp.where(won_EB | retired_E[:, None], -jnp.inf, score_EB)
+  other_B = other_EB.max(axis=0, initial=_NOBODY)
+  lead_EB = jnp.where(won_EB, score_EB - other_B[None], 0.0)
+  return lead_EB.sum(axis=1) / num_images
+
+
+def remember(mean: jax.Array, batch_mean: jax.Array) -> jax.Array:
+  """A running mean over about `MEMORY` steps, moved by one batch's."""
+  return mean + (batch_mean - mean) / MEMORY

@@ -10,29 +10,68 @@ import optax
 from icm_jax import rng, types
 from icm_jax.competition import expert_axis
 
+# Relocations for which a moved expert's lead is not judged.
+_GRACE = 3
+
+
+def idle(state: types.TrainState, relocation: types.Relocation) -> jax.Array:
+  """Which experts have no work of their own, [E] bool.
+
+  Those that won less than `min_share` of an equal share, those that have
+  retired, and one that can be spared: another would do nearly as well on the
+  images that it wins. Of several, it is the one that leads by least. An
+  expert that was moved lately is not judged by its lead: it needs time to part
+  from whom it was copied.
+
+  Args:
+    state: after the update of its step.
+    relocation: thresholds.
+  """
+  share_E = state.win_share_E
+  idle_E = state.retired_E | (
+    share_E * jnp.sum(~state.retired_E) < relocation.min_share
+  )
+  if not relocation.least_lead:
+    return idle_E
+  is_new_E = state.step - state.moved_step_E < _GRACE * relocation.every
+  lead_E = jnp.where(idle_E | is_new_E, jnp.inf, state.lead_E / share_E)
+  first = jnp.argmin(lead_E)
+  return idle_E.at[first].set(
+    idle_E[first] | (lead_E[first] < relocation.least_lead)
+  )
+
 
 def donors(
-  win_share_E: jax.Array, relocation: types.Relocation
+  win_share_E: jax.Array, idle_E: jax.Array, relocation: types.Relocation
 ) -> tuple[jax.Array, jax.Array]:
-  """Says which experts are idle and whom each should be copied from.
+  """Says which idle experts are moved and whom each is copied from.
 
   The first idle expert gets the busiest expert, the second the second busiest,
-  and so on, as long as these won more than `max_share` of an equal share: an
-  expert that has one mechanism only is left alone.
+  and so on, as long as these won more than `max_share` times the usual: an
+  expert that has one mechanism only is left alone. The usual is an equal share
+  of all experts; where experts may retire, so that there may be more of them
+  than mechanisms, it is the median share of those who are not idle.
 
   Args:
     win_share_E: float, share of recent images; sums to 1.
+    idle_E: bool.
     relocation: thresholds.
 
   Returns:
     moved_E, bool, and donor_E, int32 in [0, E), which counts where moved.
   """
-  multiple_E = win_share_E * win_share_E.shape[0]
-  idle_E = multiple_E < relocation.min_share
-  busiest_first_E = jnp.argsort(-win_share_E)
+  busy_E = jnp.where(idle_E, 0.0, win_share_E)
+  usual = 1.0 / win_share_E.shape[0]
+  if relocation.least_lead:
+    # Of two in the middle the lower one: one of two experts may have twice as
+    # many mechanisms as the other.
+    num_idle = jnp.sum(idle_E)
+    middle = (win_share_E.shape[0] - num_idle - 1) // 2
+    usual = jnp.sort(busy_E)[num_idle + middle]
+  busiest_first_E = jnp.argsort(-busy_E)
   rank_E = jnp.where(idle_E, jnp.cumsum(idle_E) - 1, 0)
   donor_E = busiest_first_E[rank_E]
-  moved_E = idle_E & (multiple_E[donor_E] > relocation.max_share)
+  moved_E = idle_E & (busy_E[donor_E] > relocation.max_share * usual)
   return moved_E, donor_E
 
 
@@ -44,7 +83,9 @@ def relocate(
   """Moves idle experts, if it is time.
 
   A moved expert becomes a copy of a busy one, slightly perturbed so that the
-  two part, with a fresh optimizer state. Everything else stays bit-identical.
+  two part, with a fresh optimizer state. If `least_lead` is not 0, idle experts
+  that are not moved retire, until they are. Everything else stays
+  bit-identical.
 
   Args:
     state: after the update of its step.
@@ -55,8 +96,12 @@ def relocate(
     The state, and moved_E, bool.
   """
   due = state.step % relocation.every == 0
-  moved_E, donor_E = donors(state.win_share_E, relocation)
+  idle_E = idle(state, relocation)
+  moved_E, donor_E = donors(state.win_share_E, idle_E, relocation)
   moved_E = moved_E & due
+  retired_E = state.retired_E & ~moved_E
+  if relocation.least_lead:
+    retired_E = jnp.where(due, idle_E & ~moved_E, retired_E)
   key = rng.stream(state.key, "relocate", state.step)
 
   # One draw for all parameters, for every draw adds to the time of compiling.
@@ -81,5 +126,7 @@ def relocate(
     expert_opt_E=expert_axis.select(
       moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
     ),
+    moved_step_E=jnp.where(moved_E, state.step, state.moved_step_E),
+    retired_E=retired_E,
   )
   return state, moved_E

@@ -66,6 +66,9 @@ def init_state(
     discriminator=discriminator,
     discriminator_opt=setup.discriminator_tx.init(discriminator),
     win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
+    lead_E=jnp.zeros(num_experts, jnp.float32),
+    moved_step_E=jnp.zeros(num_experts, jnp.int32),
+    retired_E=jnp.zeros(num_experts, bool),
     average_experts_E=experts_E,
     average_discriminator=discriminator,
   )
@@ -111,7 +114,9 @@ def competition_step(
   def score(discriminator, y_BHWC):
     return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
 
-  handicap_E = assign.handicap(state.win_share_E, setup.balance)
+  handicap_E = assign.handicap(
+    state.win_share_E, state.retired_E, setup.balance
+  )
 
   def discriminator_objective(discriminator, y_EBHWC):
     score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
@@ -204,7 +209,12 @@ def competition_step(
     expert_opt_E=keep(expert_opt_E, state.expert_opt_E),
     discriminator=discriminator,
     discriminator_opt=discriminator_opt,
-    win_share_E=assign.update_win_share(state.win_share_E, won.wins_E),
+    win_share_E=assign.remember(
+      state.win_share_E, won.wins_E / won.wins_E.sum()
+    ),
+    lead_E=assign.remember(
+      state.lead_E, assign.lead(score_EB, won.winner_B, state.retired_E)
+    ),
   )
   moved_E = jnp.zeros_like(won.wins_E, bool)
   if setup.relocation.every:

@@ -107,7 +107,8 @@ class Restored(NamedTuple):
 
   Attributes:
     output_EBHWC: float32 in [0, 1], every expert's output.
-    score_EB: float32 logits of the discriminator, larger is more canonical.
+    score_EB: float32 logits of the discriminator, larger is more canonical;
+      -inf for experts that have retired.
     winner_B: int32 in [0, E).
     restored_BHWC: float32 in [0, 1], the winners' outputs.
   """
@@ -143,6 +144,7 @@ def restore(
     )[0],
     (0,),
   )(output_EBHWC)
+  score_EB = jnp.where(state.retired_E[:, None], -jnp.inf, score_EB)
   winner_B = assign.assign_winners(score_EB).winner_B
   restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
   return Restored(output_EBHWC, score_EB, winner_B, restored_BHWC)

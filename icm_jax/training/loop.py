@@ -121,7 +121,8 @@ def train(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
     f"{len(run.problem.test_ids)} test images; "
-    f"{len(run.mechanism_names)} mechanisms, {config.experts.count} experts"
+    f"{len(run.mechanism_names)} mechanisms, "
+    f"{setup_lib.num_experts(config)} experts"
   )
   with (
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
@@ -261,7 +262,7 @@ def identity_start(
     )
     return state, learning_E & (mse_E >= config.identity.mse), mse_E
 
-  learning_E = jnp.ones(config.experts.count, bool)
+  learning_E = jnp.ones(setup_lib.num_experts(config), bool)
   for step in range(config.identity.max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,

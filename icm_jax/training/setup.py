@@ -130,7 +130,29 @@ def init_state(
   key: jax.Array, config: ml_collections.ConfigDict, setup: types.Setup
 ) -> types.TrainState:
   """The state before any training."""
-  return competition.init_state(key, setup, config.experts.count)
+  return competition.init_state(key, setup, num_experts(config))
+
+
+def num_experts(config: ml_collections.ConfigDict) -> int:
+  """E; where it is to be found out, the number at the start.
+
+  Raises:
+    InputError: it is neither a positive number nor auto; or it is auto, and
+      experts cannot be moved.
+  """
+  c = config.experts
+  if c.count == "auto":
+    if not config.relocation.every:
+      raise types.InputError(
+        "--config.experts.count=auto needs --config.relocation.every, the "
+        "steps after which experts are moved or retire; got 0."
+      )
+    return c.auto.most
+  if not isinstance(c.count, int) or c.count < 1:
+    raise types.InputError(
+      f"--config.experts.count must be at least 1, or auto; got {c.count!r}."
+    )
+  return c.count
 
 
 def abstract_state(
@@ -147,7 +169,8 @@ def abstract_state(
 # The least value of every count; learning rates and sizes must be positive.
 _AT_LEAST = {
   "seed": 0,
-  "experts.count": 1,
+  "experts.auto.most": 2,
+  "experts.auto.least_lead": 0,
   "experts.features": 1,
   "experts.unet.levels": 1,
   "experts.vae.latent": 1,
@@ -190,6 +213,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: the first one that does not.
   """
+  num_experts(config)
   for path, least in _AT_LEAST.items():
     value = config
     for name in path.split("."):
@@ -349,6 +373,15 @@ def make_setup(
   dtype = config.train.compute_dtype
   # Fields of one kind of expert only are in a section of its name.
   own = config.experts.get(config.experts.network, {})
+  relocation = types.Relocation(**config.relocation)
+  rules = dict(config.competition)
+  if config.experts.count == "auto":
+    relocation = relocation._replace(
+      least_lead=config.experts.auto.least_lead,
+      max_share=config.experts.auto.max_share,
+    )
+    # A handicap would keep surplus experts busy, with a part of a mechanism.
+    rules["balance"] = 0.0
   return types.Setup(
     expert=models.make_expert(
       config.experts.network,
@@ -369,8 +402,8 @@ def make_setup(
     ),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
-    **config.competition,
-    relocation=types.Relocation(**config.relocation),
+    **rules,
+    relocation=relocation,
     expert_map=config.experts.map,
   )
 

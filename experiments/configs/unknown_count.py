@@ -1,0 +1,27 @@
+"""How many mechanisms are there? Sixteen experts begin; as many stay as needed.
+
+  python -m experiments.sweep \
+      --config=experiments/configs/unknown_count.py --seeds=0-2 \
+      --override="" \
+      --override="mechanisms.names=up,right,down,left,noise,invert" \
+      --override="mechanisms.names=right,down,invert" \
+      --workdir=runs/unknown_count
+
+`active_experts` in result.json is the answer. Any config can do the same by
+--config.experts.count=auto.
+
+Measured: see experiments/README.md. Modes as in mnist.py.
+"""
+
+import ml_collections
+
+from experiments.configs import mnist
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """Experts that retire; mode is embedded, full or smoke."""
+  c = mnist.get_config(mode)
+  c.experts.count = "auto"
+  if mode == "smoke":
+    c.experts.auto.most = 4
+  return c
