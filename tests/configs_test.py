@@ -12,7 +12,7 @@ import pytest
 from icm_jax import competition, models, types
 from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
-from icm_jax.training import loop
+from icm_jax.training import loop, ranges
 from icm_jax.training import setup as setup_lib
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
@@ -63,7 +63,9 @@ def test_smoke_modes_train(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", ["embedded", "full"])
 def test_numbers_of_other_modes_are_in_range(name, mode):
-  setup_lib.check_numbers(config_of(name, mode))
+  config = config_of(name, mode)
+  ranges.check(config)
+  setup_lib.num_experts(config)
 
 
 def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):

@@ -149,12 +149,17 @@ def test_faces_are_found_where_they_are(photos, centerface):
     assert detection.match(found, again, least_overlap=0.8) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize(
+  ("name", "channels"),
+  [
+    (name, channels)
+    for name in FAMILIES.values()
+    for channels in (1, 3)
+    if (name, channels) != ("colour_cast", 1)
+  ],
+)
 def test_classical_tools_undo_a_part(photos, name, channels):
   pytest.importorskip("cv2", reason="the extra faces is missing")
-  if channels == 1 and name == "colour_cast":
-    pytest.skip("needs colours")
   x_BHWC = photos[:1, :80, :80].reshape(1, 40, 2, 40, 2, 1).mean((2, 4))
   x_BHWC = np.repeat(x_BHWC, channels, axis=-1)
   (mechanism,) = mechanisms.by_names(

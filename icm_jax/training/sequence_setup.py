@@ -13,6 +13,7 @@ import optax
 from icm_jax import models, rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import sequences, sources
+from icm_jax.training import ranges
 
 if TYPE_CHECKING:
   import ml_collections
@@ -130,13 +131,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: the first one that does not.
   """
-  for path, least in _AT_LEAST.items():
-    area, _, name = path.rpartition(".")
-    value = config[area][name] if area else config[name]
-    if value < least:
-      raise types.InputError(
-        f"--config.{path} must be at least {least}; got {value}."
-      )
+  ranges.check_least(config, _AT_LEAST)
   for name in ("learning_rate", "clip"):
     if not config.train[name] > 0:
       raise types.InputError(

@@ -16,7 +16,7 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.data import sources
 from icm_jax.evaluation import classical, detection, restoration
-from icm_jax.training import files
+from icm_jax.training import files, ranges
 from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def build(
   Raises:
     InputError: what was expected, what came, and how to fix it.
   """
-  check_numbers(config)
+  ranges.check(config)
+  num_experts(config)
   detect = make_detector(config)
   mechanism_names, mechanisms = make_mechanisms(config)
   problem = make_problem(config, progress=progress)
@@ -138,14 +139,16 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
 
   Raises:
     InputError: it is neither a positive number nor auto; or it is auto, and
-      experts cannot be moved.
+      nobody could retire.
   """
   c = config.experts
   if c.count == "auto":
-    if not config.relocation.every:
+    if not (config.relocation.every and c.auto.least_lead):
       raise types.InputError(
-        "--config.experts.count=auto needs --config.relocation.every, the "
-        "steps after which experts are moved or retire; got 0."
+        "--config.experts.count=auto needs --config.relocation.every, steps "
+        "after which experts retire, and --config.experts.auto.least_lead, "
+        f"the lead below which they do; got {config.relocation.every} and "
+        f"{c.auto.least_lead}."
       )
     return c.auto.most
   if not isinstance(c.count, int) or c.count < 1:
@@ -164,74 +167,6 @@ def abstract_state(
   if run.classifier is None:
     return state, {}
   return state, jax.eval_shape(run.classifier.init, key)[0]
-
-
-# The least value of every count; learning rates and sizes must be positive.
-_AT_LEAST = {
-  "seed": 0,
-  "experts.auto.most": 2,
-  "experts.auto.least_lead": 0,
-  "experts.features": 1,
-  "experts.unet.levels": 1,
-  "experts.vae.latent": 1,
-  "experts.vae.beta": 0,
-  "discriminator.features": 1,
-  "discriminator.hidden": 1,
-  "identity.max_steps": 0,
-  "identity.batch_size": 1,
-  "relocation.every": 0,
-  "experts.half_life": 0,
-  "discriminator.half_life": 0,
-  "competition.balance": 0,
-  "competition.winner_weight": 0,
-  "competition.r1": 0,
-  "competition.identity": 0,
-  "competition.criterion_identity": 0,
-  "competition.criterion_cycle": 0,
-  "competition.average_steps": 0,
-  "train.steps": 0,
-  "train.batch_size": 1,
-  "train.updates_per_dispatch": 1,
-  "classifier.steps": 1,
-  "classifier.batch_size": 1,
-  "evaluation.batch_size": 1,
-  "transfer.examples": 1,
-  "detection.examples": 0,
-  "chains.examples": 0,
-  "chains.max_length": 1,
-  "chains.width": 1,
-  "chains.margin": 0,
-  "every.log": 1,
-  "every.evaluate": 0,
-  "every.checkpoint": 0,
-}
-
-
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-  """Checks that numbers lie in their ranges.
-
-  Raises:
-    InputError: the first one that does not.
-  """
-  num_experts(config)
-  for path, least in _AT_LEAST.items():
-    value = config
-    for name in path.split("."):
-      value = value[name]
-    if value < least:
-      raise types.InputError(
-        f"--config.{path} must be at least {least}; got {value}."
-      )
-  stride = config.train.updates_per_dispatch
-  for path, steps in (
-    ("train.steps", config.train.steps),
-    *((f"every.{name}", steps) for name, steps in config.every.items()),
-  ):
-    if steps % stride:
-      raise types.InputError(
-        f"--config.{path} must be a multiple of "
-        f"--config.train.updates_per_dispatch, {stride}; got {steps}."
-      )
 
 
 def make_mechanisms(

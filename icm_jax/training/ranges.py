@@ -1,0 +1,89 @@
+"""Ranges of a config's numbers, checked before anything else is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from icm_jax import types
+
+if TYPE_CHECKING:
+  import ml_collections
+
+# The least value of every count; learning rates and sizes must be positive.
+_AT_LEAST = {
+  "seed": 0,
+  "experts.auto.most": 2,
+  "experts.auto.least_lead": 0,
+  "experts.auto.max_share": 1,
+  "experts.features": 1,
+  "experts.unet.levels": 1,
+  "experts.vae.latent": 1,
+  "experts.vae.beta": 0,
+  "discriminator.features": 1,
+  "discriminator.hidden": 1,
+  "identity.max_steps": 0,
+  "identity.batch_size": 1,
+  "relocation.every": 0,
+  "experts.half_life": 0,
+  "discriminator.half_life": 0,
+  "competition.balance": 0,
+  "competition.winner_weight": 0,
+  "competition.r1": 0,
+  "competition.identity": 0,
+  "competition.criterion_identity": 0,
+  "competition.criterion_cycle": 0,
+  "competition.average_steps": 0,
+  "train.steps": 0,
+  "train.batch_size": 1,
+  "train.updates_per_dispatch": 1,
+  "classifier.steps": 1,
+  "classifier.batch_size": 1,
+  "evaluation.batch_size": 1,
+  "transfer.examples": 1,
+  "detection.examples": 0,
+  "chains.examples": 0,
+  "chains.max_length": 1,
+  "chains.width": 1,
+  "chains.margin": 0,
+  "every.log": 1,
+  "every.evaluate": 0,
+  "every.checkpoint": 0,
+}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks that numbers lie in their ranges.
+
+  Raises:
+    InputError: the first one that does not.
+  """
+  check_least(config, _AT_LEAST)
+  stride = config.train.updates_per_dispatch
+  for path, steps in (
+    ("train.steps", config.train.steps),
+    *((f"every.{name}", steps) for name, steps in config.every.items()),
+  ):
+    if steps % stride:
+      raise types.InputError(
+        f"--config.{path} must be a multiple of "
+        f"--config.train.updates_per_dispatch, {stride}; got {steps}."
+      )
+
+
+def check_least(
+  config: ml_collections.ConfigDict, least: Mapping[str, float]
+) -> None:
+  """Checks values against the least that each may be, by its path.
+
+  Raises:
+    InputError: the first one that is below.
+  """
+  for path, bound in least.items():
+    value = config
+    for name in path.split("."):
+      value = value[name]
+    if value < bound:
+      raise types.InputError(
+        f"--config.{path} must be at least {bound}; got {value}."
+      )

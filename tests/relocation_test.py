@@ -1,0 +1,174 @@
+"""Idle experts: who they are, whom they become, and when they retire."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import competition, types
+from icm_jax.competition import assign, relocation
+
+RELOCATION = types.Relocation(
+  every=2, min_share=0.3, max_share=1.4, perturbation=0.1
+)
+RETIRING = RELOCATION._replace(least_lead=1.0)
+
+
+def jit_relocate(state, setup, thresholds=None):
+  """Under jit, for one by one its operations take seconds to compile."""
+  tx, thresholds = setup.expert_tx, thresholds or RELOCATION
+  return jax.jit(lambda s: competition.relocate(s, tx, thresholds))(state)
+
+
+@pytest.mark.parametrize(
+  ("share_E", "moved_E", "donor_of"),
+  [
+    ([0.50, 0.25, 0.25, 0.00], [0, 0, 0, 1], {3: 0}),
+    ([0.00, 0.45, 0.55, 0.00], [1, 0, 0, 1], {0: 2, 3: 1}),
+    ([0.00, 0.34, 0.33, 0.33], [0, 0, 0, 0], {}),  # Nobody is overloaded.
+    ([0.60, 0.00, 0.30, 0.10], [0, 1, 0, 0], {1: 0}),  # 0.1 is not idle.
+    ([1.00, 0.00, 0.00, 0.00], [0, 1, 0, 0], {1: 0}),  # One at a time.
+  ],
+)
+def test_donors_by_hand(share_E, moved_E, donor_of):
+  share_E = jnp.array(share_E)
+  idle_E = share_E * 4 < RELOCATION.min_share
+  found_E, donor_E = relocation.donors(share_E, idle_E, RELOCATION)
+  np.testing.assert_array_equal(found_E, np.array(moved_E, bool))
+  for idle, donor in donor_of.items():
+    assert int(donor_E[idle]) == donor
+
+
+@pytest.mark.parametrize(
+  ("share_E", "lead_E", "retired_E", "idle_E"),
+  [
+    # Of 0.25 logits an image, where it wins a quarter of them: one each.
+    ([0.25, 0.25, 0.25, 0.25], [0.25, 0.3, 0.4, 0.5], [0] * 4, [0, 0, 0, 0]),
+    ([0.25, 0.25, 0.25, 0.25], [0.3, 0.24, 0.2, 0.5], [0] * 4, [0, 0, 1, 0]),
+    ([0.60, 0.30, 0.06, 0.04], [0.3, 0.3, 0.0, 0.0], [0] * 4, [1, 0, 1, 1]),
+    # An equal share is a third, of which 0.08 is too little.
+    (
+      [0.62, 0.30, 0.08, 0.00],
+      [2.0, 2.0, 2.0, 0.0],
+      [0, 0, 0, 1],
+      [0, 0, 1, 1],
+    ),
+  ],
+)
+def test_who_is_idle_by_hand(
+  share_E, lead_E, retired_E, idle_E, make_setup, make_state
+):
+  state = make_state(make_setup(), num_experts=4).replace(
+    step=jnp.int32(6),
+    win_share_E=jnp.array(share_E),
+    lead_E=jnp.array(lead_E),
+    retired_E=jnp.array(retired_E, bool),
+  )
+  np.testing.assert_array_equal(relocation.idle(state, RETIRING), idle_E)
+  # Leads count only where experts may retire, and some time after a move.
+  quiet_E = np.array(share_E) * (4 - sum(retired_E)) < 0.3
+  for now, thresholds in (
+    (state, RELOCATION),
+    (state.replace(moved_step_E=jnp.full(4, 1)), RETIRING),
+  ):
+    np.testing.assert_array_equal(
+      relocation.idle(now, thresholds), quiet_E | np.array(retired_E, bool)
+    )
+
+
+@pytest.mark.parametrize(
+  ("share_E", "idle_E", "moved_E", "donor"),
+  [
+    # The usual is 0.3, the median of three; 0.4 is not much more.
+    ([0.30, 0.30, 0.40, 0.00], [0, 0, 0, 1], [0, 0, 0, 0], None),
+    ([0.22, 0.22, 0.56, 0.00], [0, 0, 0, 1], [0, 0, 0, 1], 2),
+    # One of two has twice as much as the other.
+    ([0.33, 0.67, 0.00, 0.00], [0, 0, 1, 1], [0, 0, 1, 0], 1),
+    # Who can be spared helps, be it the busiest.
+    ([0.40, 0.33, 0.15, 0.12], [1, 0, 0, 0], [1, 0, 0, 0], 1),
+  ],
+)
+def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
+  found_E, donor_E = relocation.donors(
+    jnp.array(share_E), jnp.array(idle_E, bool), RETIRING
+  )
+  np.testing.assert_array_equal(found_E, moved_E)
+  if donor is not None:
+    assert donor_E[np.argmax(moved_E)] == donor
+
+
+def test_experts_retire_and_come_back_where_there_is_work(
+  make_setup, make_state
+):
+  setup = make_setup()
+  share_E = jnp.array([0.3, 0.3, 0.25, 0.15])
+  state = make_state(setup, num_experts=4).replace(
+    step=jnp.int32(6),
+    win_share_E=share_E,
+    lead_E=share_E * jnp.array([2.0, 2.0, 2.0, 0.5]),
+  )
+  between, moved_E = jit_relocate(
+    state.replace(step=jnp.int32(7)), setup, RETIRING
+  )
+  assert not moved_E.any() and not between.retired_E.any()
+  state, moved_E = jit_relocate(state, setup, RETIRING)
+  assert not moved_E.any()
+  np.testing.assert_array_equal(state.retired_E, [0, 0, 0, 1])
+  handicap_E = assign.handicap(state.win_share_E, state.retired_E, 0.0)
+  won = assign.assign_winners(jnp.full((4, 5), 1e4).at[3].set(2e4), handicap_E)
+  assert won.wins_E[3] == 0
+  state = state.replace(
+    step=jnp.int32(8),
+    win_share_E=jnp.array([0.5, 0.25, 0.25, 0.0]),
+    lead_E=jnp.ones(4),
+  )
+  state, moved_E = jit_relocate(state, setup, RETIRING)
+  np.testing.assert_array_equal(moved_E, [0, 0, 0, 1])
+  np.testing.assert_array_equal(state.moved_step_E, [0, 0, 0, 8])
+  assert not state.retired_E.any()
+
+
+def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
+  make_setup, make_state, make_batch
+):
+  setup = make_setup(norm="batch")
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  state, _ = step(make_state(setup, num_experts=4), make_batch())
+  state = state.replace(
+    step=jnp.int32(4), win_share_E=jnp.array([0.0, 0.6, 0.2, 0.2])
+  )
+  new, moved_E = jit_relocate(state, setup)
+  np.testing.assert_array_equal(moved_E, [True, False, False, False])
+  kernel_E, new_E = (
+    np.asarray(max(jax.tree.leaves(s.experts_E), key=jnp.size))
+    for s in (state, new)
+  )
+  difference = new_E[0] - kernel_E[1]
+  relative = difference.std() / np.sqrt((kernel_E[1] ** 2).mean())
+  assert 0.08 < relative < 0.12
+  part = lambda tree_E, index: jax.tree.map(lambda a_E: a_E[index], tree_E)
+  chex.assert_trees_all_equal(
+    part(new.expert_opt_E, 0),
+    setup.expert_tx.init(part(new.experts_E, 0)),
+  )
+  chex.assert_trees_all_equal(
+    part(new.expert_stats_E, 0), part(state.expert_stats_E, 1)
+  )
+  rest = slice(1, None)
+  for name in ("experts_E", "expert_stats_E", "expert_opt_E"):
+    chex.assert_trees_all_equal(
+      part(getattr(new, name), rest), part(getattr(state, name), rest)
+    )
+
+
+def test_nothing_moves_between_relocations(make_setup, make_state):
+  setup = make_setup()
+  state = make_state(setup).replace(
+    step=jnp.int32(3), win_share_E=jnp.array([1.0, 0.0, 0.0])
+  )
+  new, moved_E = jit_relocate(state, setup)
+  assert not moved_E.any()
+  chex.assert_trees_all_equal(new.replace(key=None), state.replace(key=None))
