@@ -102,6 +102,9 @@ class Setup(NamedTuple):
     balance: handicap of a busy expert when winners are chosen, in logits per
       equal share of wins (1 / E) that it has beyond its own; 0 is the paper's
       plain argmax.
+    signature: bonus of an expert whose images scored as this one does, when
+      winners are chosen (`competition.signature`), in logits for a mean squared
+      distance of 1 of standardised scores; 0 is the paper's rule.
     winner_weight: share of the discriminator's weight on outputs that goes to
       the winners' alone, in [0, 1]; 0 is the paper's equal weight.
     losers_learn: whether every expert learns from every image, so that there is
@@ -125,6 +128,7 @@ class Setup(NamedTuple):
   expert_tx: optax.GradientTransformation
   discriminator_tx: optax.GradientTransformation
   balance: float = 0.0
+  signature: float = 0.0
   winner_weight: float = 0.0
   losers_learn: bool = False
   loss: str = "bce"
@@ -153,6 +157,8 @@ class TrainState:
       to 1.
     lead_E: [E] float32, by how much, in logits, recent images would score less
       on average without the expert.
+    signature_EE: [E, E] float32, of every expert, the standardised scores of
+      all experts for the images that it won of late.
     moved_step_E: [E] int32, the step at which it last became another's copy.
     retired_E: [E] bool, experts that win nothing until they are moved.
     average_experts_E: parameters of the experts, averaged over recent steps.
@@ -168,6 +174,7 @@ class TrainState:
   discriminator_opt: optax.OptState
   win_share_E: jax.Array
   lead_E: jax.Array
+  signature_EE: jax.Array
   moved_step_E: jax.Array
   retired_E: jax.Array
   average_experts_E: PyTree

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import strategies as st
 
 from icm_jax import competition, types
-from icm_jax.competition import assign, expert_axis, losses, winners
+from icm_jax.competition import (
+  assign,
+  expert_axis,
+  losses,
+  signature,
+  winners,
+)
 from icm_jax.models import convolution
 
 MODES = ("unroll", "vmap")
@@ -75,6 +81,7 @@ def plain_step(state, batch, setup):
     discriminator_opt=opt,
     win_share_E=assign.remember(state.win_share_E, mask_EB.mean(axis=1)),
     lead_E=assign.remember(state.lead_E, plain_lead(score_EB)),
+    signature_EE=signature.remember(state.signature_EE, score_EB, winner_B),
     average_experts_E=experts_E,
     average_discriminator=discriminator,
   )

@@ -78,6 +78,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   )
   c.competition = dict(
     balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
+    signature=2.0,  # Bonus by known scores, logits; 0 is plain argmax.
     winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
     losers_learn=False,  # True: no competition, all learn from all images.
     loss="bce",  # bce, lsgan, hinge or wgan-gp
@@ -125,7 +126,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     c.data.name = "mnist"
     c.experts.half_life = 250
     c.train.steps = 800
-    c.classifier.steps = 3_000
+    c.classifier.learning_rate = 6e-3
     c.evaluation.examples = 10_000
     c.evaluation.curve_examples = 500
     c.every.evaluate = 100

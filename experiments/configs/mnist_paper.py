@@ -15,7 +15,8 @@ from experiments.configs import mnist
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """The paper's experiment; mode is embedded, full or smoke."""
   c = mnist.get_config(mode)
-  c.competition.update(balance=0.0, winner_weight=0.0, r1=0.0, average_steps=0)
+  c.competition.update(balance=0.0, signature=0.0, winner_weight=0.0)
+  c.competition.update(r1=0.0, average_steps=0)
   c.relocation.every = 0
   c.experts.update(norm="batch", half_life=0)
   c.discriminator.update(network="conv", half_life=0)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from icm_jax import rng, types
-from icm_jax.competition import expert_axis
+from icm_jax.competition import expert_axis, signature
 
 # Relocations for which a moved expert's lead is not judged.
 _GRACE = 3
@@ -126,6 +126,7 @@ def relocate(
     expert_opt_E=expert_axis.select(
       moved_E, jax.vmap(tx.init)(copies_E), state.expert_opt_E
     ),
+    signature_EE=signature.move(state.signature_EE, moved_E, donor_E),
     moved_step_E=jnp.where(moved_E, state.step, state.moved_step_E),
     retired_E=retired_E,
   )

@@ -15,6 +15,7 @@ from icm_jax.competition import (
   content,
   expert_axis,
   losses,
+  signature,
   slopes,
   winners,
 )
@@ -67,6 +68,7 @@ def init_state(
     discriminator_opt=setup.discriminator_tx.init(discriminator),
     win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
     lead_E=jnp.zeros(num_experts, jnp.float32),
+    signature_EE=jnp.zeros((num_experts, num_experts), jnp.float32),
     moved_step_E=jnp.zeros(num_experts, jnp.int32),
     retired_E=jnp.zeros(num_experts, bool),
     average_experts_E=experts_E,
@@ -109,8 +111,9 @@ def competition_step(
     taken_EB = content.criterion(state, y_EBHWC, canonical, setup=setup)
 
   # The discriminator scores all outputs; the best one takes the image, where
-  # busy experts may carry a handicap. It learns to tell all outputs, the
-  # losers' too, from canonical images, and may have to stay smooth.
+  # busy experts may carry a handicap, and those that know it by its scores may
+  # have a bonus. It learns to tell all outputs, the losers' too, from canonical
+  # images, and may have to stay smooth.
   def score(discriminator, y_BHWC):
     return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
 
@@ -121,6 +124,8 @@ def competition_step(
   def discriminator_objective(discriminator, y_EBHWC):
     score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
     merit_EB = score_EB if taken_EB is None else score_EB - taken_EB
+    if setup.signature:
+      merit_EB += signature.bonus(state.signature_EE, score_EB, setup.signature)
     won = assign.assign_winners(merit_EB, handicap_E)
     loss_B = losses.discriminator_loss(
       score_EB,
@@ -212,6 +217,7 @@ def competition_step(
     win_share_E=assign.remember(
       state.win_share_E, won.wins_E / won.wins_E.sum()
     ),
+    signature_EE=signature.remember(state.signature_EE, score_EB, won.winner_B),
     lead_E=assign.remember(
       state.lead_E, assign.lead(score_EB, won.winner_B, state.retired_E)
     ),

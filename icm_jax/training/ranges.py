@@ -28,6 +28,7 @@ _AT_LEAST = {
   "experts.half_life": 0,
   "discriminator.half_life": 0,
   "competition.balance": 0,
+  "competition.signature": 0,
   "competition.winner_weight": 0,
   "competition.r1": 0,
   "competition.identity": 0,

@@ -1,0 +1,114 @@
+"""Signatures: whom the scores of an image point to."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import competition
+from icm_jax.competition import assign, signature
+
+# Experts 0 and 1 are equally good at both mechanisms. Six more, which are at
+# home elsewhere, fail at each of them in a way of its own.
+SCORE_ME = np.array([[3, 3, 0, 0, 0, -2, -2, -2], [3, 3, -2, -2, -2, 0, 0, 0]])
+
+
+def share(weight, *, steps=150, num_images=32):
+  """How many of a mechanism's images its main expert wins in the end."""
+
+  @jax.jit
+  def step(signature_EE, key):
+    mechanism_key, content_key = jax.random.split(key)
+    mechanism_B = jax.random.randint(mechanism_key, (num_images,), 0, 2)
+    content_EB = jax.random.normal(content_key, (8, num_images))
+    score_EB = jnp.asarray(SCORE_ME, jnp.float32)[mechanism_B].T + content_EB
+    merit_EB = score_EB + signature.bonus(signature_EE, score_EB, weight)
+    winner_B = assign.assign_winners(merit_EB).winner_B
+    return (
+      signature.remember(signature_EE, score_EB, winner_B),
+      mechanism_B,
+      winner_B,
+    )
+
+  wins_EM = np.zeros((8, 2))
+  signature_EE = jnp.zeros((8, 8))
+  for index, key in enumerate(jax.random.split(jax.random.key(0), steps)):
+    signature_EE, mechanism_B, winner_B = step(signature_EE, key)
+    if index >= steps - 20:
+      np.add.at(wins_EM, (winner_B, mechanism_B), 1)
+  return wins_EM.max(axis=0) / wins_EM.sum(axis=0), wins_EM.argmax(axis=0)
+
+
+def test_two_experts_that_share_two_mechanisms_part():
+  share_M, _ = share(0.0)
+  assert (share_M < 0.6).all()
+  share_M, main_M = share(4.0)
+  assert (share_M > 0.9).all()
+  assert sorted(main_M) == [0, 1]
+
+
+def test_bonus_by_hand():
+  score_EB = jnp.array([[1.0, 3.0], [8.0, 2.0]])  # Standardised: -1, 1; 1, -1.
+  signature_EE = jnp.array([[-1.0, 1.0], [0.0, 0.0]])
+  np.testing.assert_allclose(
+    signature.bonus(signature_EE, score_EB, 0.5),
+    -0.5 * np.array([[0.0, 4.0], [1.0, 1.0]]),
+    atol=1e-6,
+  )
+
+
+def test_bonus_does_not_know_how_the_discriminator_scales():
+  keys = jax.random.split(jax.random.key(1))
+  score_EB = jax.random.normal(keys[0], (5, 7))
+  signature_EE = jax.random.normal(keys[1], (5, 5))
+  np.testing.assert_allclose(
+    signature.bonus(signature_EE, score_EB, 2.0),
+    signature.bonus(signature_EE, 3.0 * score_EB - 10.0, 2.0),
+    rtol=1e-4,
+  )
+
+
+def test_equal_scores_say_nothing():
+  bonus_EB = signature.bonus(jnp.zeros((3, 3)), jnp.ones((3, 1)), 2.0)
+  np.testing.assert_array_equal(bonus_EB, jnp.zeros((3, 1)))
+
+
+def test_signature_is_the_mean_of_what_was_won():
+  score_EB = jnp.array([[1.0, 3.0, 1.0, 3.0], [4.0, 4.0, 0.0, 0.0]])
+  winner_B = jnp.array([0, 0, 0, 0])
+  start_EE = jnp.array([[0.5, 0.5], [0.1, -0.1]])
+  # Four images, of which an equal share of 20 steps holds 40.
+  expected_EE = np.array([0.5, 0.5]) * 0.9
+  after_EE = signature.remember(start_EE, score_EB, winner_B)
+  np.testing.assert_allclose(after_EE[0], expected_EE, rtol=1e-6)
+  np.testing.assert_array_equal(after_EE[1], start_EE[1])
+
+
+def test_copies_have_their_donors_signature():
+  signature_EE = jnp.arange(9.0).reshape(3, 3)
+  moved_EE = signature.move(
+    signature_EE, jnp.array([False, False, True]), jnp.array([2, 2, 0])
+  )
+  np.testing.assert_array_equal(moved_EE, [[0, 1, 0], [3, 4, 3], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("weight", [0.0, 50.0])
+def test_step_gives_images_to_whom_they_point(
+  weight, make_setup, make_state, make_batch
+):
+  setup = make_setup()._replace(signature=weight)
+  # Only expert 0 knows such scores; the others expect what never comes.
+  start_EE = jnp.array([[0.0] * 3, [9.0] * 3, [9.0] * 3])
+  state = make_state(setup).replace(signature_EE=start_EE)
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  after, metrics = step(state, make_batch(7))
+  wins_E = np.asarray(metrics["competition/wins_E"])
+  assert wins_E.sum() == 7
+  if weight:
+    assert wins_E[0] == 7
+    assert (after.signature_EE[0] != start_EE[0]).any()
+    np.testing.assert_array_equal(after.signature_EE[1:], start_EE[1:])
+  else:
+    assert wins_E[0] < 7
