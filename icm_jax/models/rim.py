@@ -297,6 +297,12 @@ def choose_active(null_RB: jax.Array, active: int) -> jax.Array:
   return before_RRB.sum(axis=1) < active
 
 
+# What is cheap is computed again in the backward pass: in a scan, to keep it
+# takes longer, for whatever is kept is copied twice.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+@_recomputed
 def lstm(c_RBD, gates_RBD):
   """One step of an LSTM from the sum of its products; the new (c, h)."""
   i, f, g, o = jnp.split(gates_RBD, 4, axis=-1)
@@ -304,6 +310,7 @@ def lstm(c_RBD, gates_RBD):
   return c_RBD, jax.nn.sigmoid(o) * jnp.tanh(c_RBD)
 
 
+@_recomputed
 def gru(h_RBD, input_RBD, recurrent_RBD, bias_RD):
   """One step of a GRU from its products; the new (h,)."""
   reset, update, new = jnp.split(input_RBD, 3, axis=-1)
