@@ -21,6 +21,7 @@ setuptools.setup(
       "icm_jax.models._compiled",
       sources=[
         "icm_jax/models/active_rows.cc",
+        "icm_jax/models/attention.cc",
         "icm_jax/models/convolution.cc",
       ],
       depends=["icm_jax/models/cpu.h"],

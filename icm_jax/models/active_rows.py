@@ -76,7 +76,7 @@ def _rows(x_RBD, kernel, active_RB, count, *, transposed):
   def one(count, x_RBD, kernel, active_RB):
     features = kernel.shape[1 if transposed else 2]
     shape = (*active_RB.shape, features)
-    if _is_compiled(x_RBD, kernel):
+    if compiled.takes(x_RBD, kernel):
       name = "IcmMultiplyTransposed" if transposed else "IcmMultiply"
       return _call(name, shape)(x_RBD, kernel, active_RB)
     kernel = kernel.swapaxes(1, 2) if transposed else kernel
@@ -96,7 +96,7 @@ def _outer(x_RBD, y_RBE, active_RB, count):
 
   def one(count, x_RBD, y_RBE, active_RB):
     shape = (len(x_RBD), x_RBD.shape[2], y_RBE.shape[2])
-    if _is_compiled(x_RBD, y_RBE):
+    if compiled.takes(x_RBD, y_RBE):
       return _call("IcmOuterProducts", shape)(x_RBD, y_RBE, active_RB)
     index_N, size_R = _index(active_RB, count)
     return jax.lax.ragged_dot_general(
@@ -141,14 +141,6 @@ def _index(active_RB, count):
 
 def _take(x_RBD, index_N):
   return x_RBD.reshape(-1, x_RBD.shape[2])[index_N]
-
-
-def _is_compiled(*arrays):
-  return (
-    all(array.dtype == jnp.float32 for array in arrays)
-    and jax.default_backend() == "cpu"
-    and compiled.is_compiled()
-  )
 
 
 def _call(name, shape):

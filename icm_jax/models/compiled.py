@@ -1,6 +1,6 @@
 """What was compiled for CPUs when the package was installed.
 
-`convolution.cc` and `active_rows.cc` are one library. Where there was no C++
+`convolution.cc`, `active_rows.cc` and `attention.cc` are one library. Where there was no C++
 compiler, XLA does the same, slower.
 """
 
@@ -10,6 +10,7 @@ import pathlib
 import sysconfig
 
 import jax
+import jax.numpy as jnp
 
 _CALLS = (
   "IcmStack",
@@ -17,6 +18,8 @@ _CALLS = (
   "IcmMultiply",
   "IcmMultiplyTransposed",
   "IcmOuterProducts",
+  "IcmAttention",
+  "IcmAttentionGradient",
 )
 
 
@@ -35,3 +38,12 @@ def is_compiled() -> bool:
     call = jax.ffi.pycapsule(getattr(library, name))
     jax.ffi.register_ffi_target(name, call, platform="cpu")
   return True
+
+
+def takes(*arrays: jax.Array) -> bool:
+  """Whether compiled calls take these: float32, on a CPU."""
+  return (
+    all(array.dtype == jnp.float32 for array in arrays)
+    and jax.default_backend() == "cpu"
+    and is_compiled()
+  )

@@ -143,12 +143,7 @@ def stack(
     InputError: shapes do not fit together.
   """
   _check(x_BHWC, parameters, layers)
-  floats = {a.dtype for a in jax.tree.leaves((x_BHWC, parameters))}
-  if (
-    floats == {jnp.dtype("float32")}
-    and jax.default_backend() == "cpu"
-    and compiled.is_compiled()
-  ):
+  if compiled.takes(*jax.tree.leaves((x_BHWC, parameters))):
     return _compiled(x_BHWC, tuple(parameters), tuple(layers))
   return plain_stack(x_BHWC, parameters, layers)
 

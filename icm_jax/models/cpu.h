@@ -56,6 +56,27 @@ inline float Sum(Vec v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
+// exp(x) - 1 for x <= 0, to about 2e-7: exp(x) = 2^n 2^f with a whole n, f in
+// [-0.5, 0.5], and 2^f by Chebyshev's polynomial of degree 5 that is 1 at 0.
+inline Vec ExpMinusOne(Vec x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds.
+  const Vec t = (x > -87.0f ? x : Same(-87.0f)) * 1.44269504f;
+  const Vec shifted = t + kRound;
+  const Vec f = t - (shifted - kRound);
+  Vec p = Same(0.00133908674f);
+  p = p * f + 0.00966637369f;
+  p = p * f + 0.055503571f;
+  p = p * f + 0.240223489f;
+  p = p * f + 0.693147188f;
+  p = p * f + 1.0f;
+  IntVec bits, n;
+  std::memcpy(&bits, &p, sizeof(bits));
+  std::memcpy(&n, &shifted, sizeof(n));
+  bits += n << 23;
+  std::memcpy(&p, &bits, sizeof(p));
+  return p - 1.0f;
+}
+
 // ---------------------------------------------------------------------------
 // Threads.
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import rng, types
-from icm_jax.models import active_rows
+from icm_jax.models import active_rows, attention
 
 KINDS = ("lstm", "gru")
 COMPUTATIONS = ("masked", "gathered")
@@ -202,12 +202,15 @@ class RIMCell(nn.RNNCellBase):
     query = self._map("communication_query", h_RBD, heads * keys, active_RB)
     key = self._map("communication_key", told_RBD, heads * keys)
     value = self._map("communication_value", told_RBD, heads * values)
-    logit_BARR = jnp.einsum("rbad,sbad->bars", split(query), split(key))
-    weight_BARR = jax.nn.softmax(logit_BARR / math.sqrt(keys))
-    weight_BARR = nn.Dropout(
+    dropout = nn.Dropout(
       self.communication_dropout, deterministic=self.deterministic
-    )(weight_BARR)
-    heard_RBAD = jnp.einsum("bars,sbad->rbad", weight_BARR, split(value))
+    )
+    factor_RBAR = dropout(jnp.ones((*h_RBD.shape[:2], heads, self.rims)))
+    if self.computation == "masked":
+      active_RB = jnp.ones_like(active_RB)
+    heard_RBAD = attention.attend(
+      split(query), split(key), split(value), factor_RBAR, active_RB
+    )
     heard_RBD = heard_RBAD.reshape(*h_RBD.shape[:2], heads * values)
     out_RBD = self._map("communication_out", heard_RBD, self.size, active_RB)
     if self.communication == "residual":
