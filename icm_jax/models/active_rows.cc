@@ -116,10 +116,11 @@ void ForStrips(int64_t begin, int64_t end, const Strip& strip) {
   }
 }
 
-// to(i)[j] = sum over k of left(i)[k] * right(j)[k].
+// to(i)[j] = sum over k of left(i)[k] * right(j)[k]. Meanwhile memory is fetched
+// from `ahead` on, `ahead_step` floats for every vector.
 template <int kLeft, int kRight, typename Left, typename Right, typename To>
 inline void DotBlock(int64_t depth, const Left& left, const Right& right,
-                     const To& to) {
+                     const To& to, const float* ahead, int64_t ahead_step) {
   Vec sum[kLeft][kRight] = {};
   const auto add = [&](const auto& load) {
     Vec value[kRight];
@@ -132,6 +133,8 @@ inline void DotBlock(int64_t depth, const Left& left, const Right& right,
   int64_t k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
     add([&](const float* from) { return Load(from + k); });
+    __builtin_prefetch(ahead);
+    ahead += ahead_step;
   }
   if (k < depth && depth >= kLanes) {
     // The last vector, without what has been added.
@@ -245,13 +248,18 @@ ffi::Error MultiplyTransposed(ffi::ThreadPool pool, Floats y, Floats kernel,
     const float* from = Matrix(y, r);
     float* to = Matrix(*x, r);
     ClearOthers(active, r, begin, end, *x);
+    const int64_t count = rows.size();
     Cut<3>(begin, end, [&](int64_t column, auto columns) {
-      Cut<4>(0, rows.size(), [&](int64_t first, auto size) {
+      // Every block fetches its part of the matrix's rows that are next.
+      const float* next = matrix + (column + columns) * outside;
+      Cut<4>(0, count, [&](int64_t first, auto size) {
         DotBlock<size, columns>(
             outside,
             [&](int i) { return from + rows[first + i] * outside; },
             [&](int j) { return matrix + (column + j) * outside; },
-            [&](int i) { return to + rows[first + i] * inside + column; });
+            [&](int i) { return to + rows[first + i] * inside + column; },
+            next + first * columns * outside / count,
+            (size * columns * kLanes + count - 1) / count);
       });
     });
   });
