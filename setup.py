@@ -1,7 +1,7 @@
 """Compiles what is slow by XLA on CPUs; everything else is in setup.cfg.
 
-Where there is no C++ compiler, the package is installed without it, and XLA does
-the same.
+Where there is no C++ compiler, the package is installed without it, and XLA
+does the same.
 """
 
 import importlib.util

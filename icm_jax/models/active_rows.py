@@ -83,8 +83,10 @@ def _rows(x_RBD, kernel, active_RB, count, *, transposed):
     index_N, size_R = _index(active_RB, count)
     x_ND = _take(x_RBD, index_N)
     y_NE = jax.lax.ragged_dot(x_ND, kernel, size_R)
-    y_NE = jnp.zeros((active_RB.size, features), y_NE.dtype).at[index_N].set(
-      y_NE, unique_indices=True, indices_are_sorted=True
+    y_NE = (
+      jnp.zeros((active_RB.size, features), y_NE.dtype)
+      .at[index_N]
+      .set(y_NE, unique_indices=True, indices_are_sorted=True)
     )
     return y_NE.reshape(shape)
 

@@ -1,7 +1,7 @@
 """Attention of the members of a group to all of them, some members only.
 
 On a CPU it runs in `attention.cc`, if that was compiled when the package was
-installed: groups are small, and XLA's products of small matrices are slow there.
+installed: groups are small, and XLA's products of small matrices slow there.
 """
 
 from __future__ import annotations
