@@ -1,7 +1,7 @@
 """What was compiled for CPUs when the package was installed.
 
-`convolution.cc`, `active_rows.cc` and `attention.cc` are one library. Where there
-was no C++ compiler, XLA does the same, slower.
+`convolution.cc`, `active_rows.cc` and `attention.cc` are one library. Where
+there was no C++ compiler, XLA does the same, slower.
 """
 
 import ctypes

@@ -46,6 +46,9 @@ class RIMCell(nn.RNNCellBase):
   `active_BR`, bool, and `null_BR`, float in [0, 1], the attention on the null
   row, mean over heads.
 
+  Gradients are first ones, in reverse mode: on a CPU, calls of our own have no
+  others.
+
   Dropout, of attention weights, takes keys from the stream `dropout`; in
   `nn.RNN` that needs `split_rngs={"params": False, "dropout": True}`.
 
@@ -73,8 +76,8 @@ class RIMCell(nn.RNNCellBase):
       all RIMs; "active", of the authors' programs, only the active ones.
     computation: "masked" steps all RIMs and keeps k_A of the results;
       "gathered" gives the same, and multiplies only rows of active RIMs by the
-      parameters of a step and of communication that inactive ones do not need.
-      It has no forward-mode gradient.
+      parameters that inactive ones do not need: of a step, and of what they
+      ask for and hear.
     deterministic: no dropout.
 
   Raises:
@@ -205,9 +208,8 @@ class RIMCell(nn.RNNCellBase):
     dropout = nn.Dropout(
       self.communication_dropout, deterministic=self.deterministic
     )
-    factor_RBAR = dropout(jnp.ones((*h_RBD.shape[:2], heads, self.rims)))
-    if self.computation == "masked":
-      active_RB = jnp.ones_like(active_RB)
+    shape = (*h_RBD.shape[:2], heads, self.rims)
+    factor_RBAR = dropout(jnp.ones(shape, h_RBD.dtype))
     heard_RBAD = attention.attend(
       split(query), split(key), split(value), factor_RBAR, active_RB
     )
