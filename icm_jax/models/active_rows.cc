@@ -116,8 +116,8 @@ void ForStrips(int64_t begin, int64_t end, const Strip& strip) {
   }
 }
 
-// to(i)[j] = sum over k of left(i)[k] * right(j)[k]. Meanwhile memory is fetched
-// from `ahead` on, `ahead_step` floats for every vector.
+// to(i)[j] = sum over k of left(i)[k] * right(j)[k]. Meanwhile memory is
+// fetched from `ahead` on, `ahead_step` floats for every vector.
 template <int kLeft, int kRight, typename Left, typename Right, typename To>
 inline void DotBlock(int64_t depth, const Left& left, const Right& right,
                      const To& to, const float* ahead, int64_t ahead_step) {
@@ -209,8 +209,9 @@ int64_t Work(const Floats& kernel, const Active& active) {
 // x [R, B, D], kernel [R, D, E], active [R, B] -> [R, B, E].
 ffi::Error Multiply(ffi::ThreadPool pool, Floats x, Floats kernel,
                     Active active, Result y) {
-  const int64_t inside = kernel.dimensions()[1], outside = kernel.dimensions()[2];
-  ForPieces(pool, kernel.dimensions()[0], outside, Work(kernel, active),
+  const auto axes = kernel.dimensions();
+  const int64_t inside = axes[1], outside = axes[2];
+  ForPieces(pool, axes[0], outside, Work(kernel, active),
             [&](int64_t r, int64_t begin, int64_t end) {
     const std::vector<int64_t> rows = ActiveRows(active, r);
     const float* matrix = Matrix(kernel, r);
@@ -240,8 +241,9 @@ ffi::Error Multiply(ffi::ThreadPool pool, Floats x, Floats kernel,
 // y [R, B, E], kernel [R, D, E], active [R, B] -> [R, B, D].
 ffi::Error MultiplyTransposed(ffi::ThreadPool pool, Floats y, Floats kernel,
                               Active active, Result x) {
-  const int64_t inside = kernel.dimensions()[1], outside = kernel.dimensions()[2];
-  ForPieces(pool, kernel.dimensions()[0], inside, Work(kernel, active),
+  const auto axes = kernel.dimensions();
+  const int64_t inside = axes[1], outside = axes[2];
+  ForPieces(pool, axes[0], inside, Work(kernel, active),
             [&](int64_t r, int64_t begin, int64_t end) {
     const std::vector<int64_t> rows = ActiveRows(active, r);
     const float* matrix = Matrix(kernel, r);
@@ -266,8 +268,8 @@ ffi::Error MultiplyTransposed(ffi::ThreadPool pool, Floats y, Floats kernel,
   return ffi::Error::Success();
 }
 
-// x [R, B, D], y [R, B, E], active [R, B] -> [R, D, E], sums over active rows of
-// their outer products.
+// x [R, B, D], y [R, B, E], active [R, B] -> [R, D, E], sums over active rows
+// of their outer products.
 ffi::Error OuterProducts(ffi::ThreadPool pool, Floats x, Floats y,
                          Active active, Result kernel) {
   const int64_t inside = x.dimensions()[2], outside = y.dimensions()[2];
@@ -292,13 +294,13 @@ ffi::Error OuterProducts(ffi::ThreadPool pool, Floats x, Floats y,
 
 }  // namespace
 
-#define ICM_DEFINE(symbol, function)                      \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(symbol, function,         \
-                                ffi::Ffi::Bind()          \
+#define ICM_DEFINE(symbol, function)                        \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(symbol, function,           \
+                                ffi::Ffi::Bind()            \
                                     .Ctx<ffi::ThreadPool>() \
-                                    .Arg<Floats>()        \
-                                    .Arg<Floats>()        \
-                                    .Arg<Active>()        \
+                                    .Arg<Floats>()          \
+                                    .Arg<Floats>()          \
+                                    .Arg<Active>()          \
                                     .Ret<Floats>())
 
 ICM_DEFINE(IcmMultiply, Multiply);

@@ -32,7 +32,9 @@ constexpr int64_t kWorthThreads = 1 << 17;  // Multiplications.
 float Dot(const float* left, const float* right, int64_t size) {
   Vec sum = {};
   int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) sum += Load(left + i) * Load(right + i);
+  for (; i + kLanes <= size; i += kLanes) {
+    sum += Load(left + i) * Load(right + i);
+  }
   if (i < size) {
     sum += LoadSome(left + i, size - i) * LoadSome(right + i, size - i);
   }
@@ -167,7 +169,8 @@ ffi::Error AttentionGradient(ffi::ThreadPool pool, Floats gradient,
         const float* from = gradients.of(r, b, a);
         float mean = 0.0f;
         for (int64_t s = 0; s < members; ++s) {
-          slopes[s] = factor_of[s] * Dot(from, values.of(s, b, a), values.size());
+          const float* told = values.of(s, b, a);
+          slopes[s] = factor_of[s] * Dot(from, told, values.size());
           mean += weights[s] * slopes[s];
           Add(weights[s] * factor_of[s], from, values.size(),
               value_to.of(s, b, a));
