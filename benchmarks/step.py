@@ -29,7 +29,7 @@ from absl import app, flags
 
 from benchmarks import torch_process
 from icm_jax import competition, models
-from icm_jax.models import convolution
+from icm_jax.models import compiled
 
 _EXPERTS = flags.DEFINE_list("experts", ["1", "4", "10", "16", "32"], "Of E.")
 _BATCH = flags.DEFINE_list("batch", ["32", "128"], "Images a batch.")
@@ -125,12 +125,12 @@ def compile_step(step, state, batch):
 
 def compile_plain(setup, state, batch):
   """With XLA's convolutions, which is what one would get."""
-  compiled, convolution.is_compiled = convolution.is_compiled, lambda: False
+  is_compiled, compiled.is_compiled = compiled.is_compiled, lambda: False
   try:
     plain = functools.partial(plain_step, setup=setup)
     return compile_step(plain, state, batch)
   finally:
-    convolution.is_compiled = compiled
+    compiled.is_compiled = is_compiled
 
 
 class PeakMemory(contextlib.AbstractContextManager):

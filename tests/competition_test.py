@@ -17,7 +17,7 @@ from icm_jax.competition import (
   signature,
   winners,
 )
-from icm_jax.models import convolution
+from icm_jax.models import compiled, convolution
 
 MODES = ("unroll", "vmap")
 
@@ -370,8 +370,8 @@ def test_what_xla_convolves_on_cpu_is_unrolled():
   assert resolve("auto", convolution.plain_stack) == "unroll"
   assert resolve("auto", lambda x, *_: x) == "vmap"
   assert resolve("vmap", convolution.plain_stack) == "vmap"
-  compiled = "vmap" if convolution.is_compiled() else "unroll"
-  assert resolve("auto", convolution.stack) == compiled
+  way = "vmap" if compiled.is_compiled() else "unroll"
+  assert resolve("auto", convolution.stack) == way
 
 
 def test_unknown_maps_are_told():

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from icm_jax import types
-from icm_jax.models import convolution
+from icm_jax.models import compiled, convolution
 from icm_jax.models.convolution import Layer, Parameters
 
-compiled = pytest.mark.skipif(
-  not convolution.is_compiled(),
-  reason="the convolutions were not compiled when the package was installed",
+needs_compiled = pytest.mark.skipif(
+  not compiled.is_compiled(),
+  reason="nothing was compiled when the package was installed",
 )
 
 # Few and many channels on either side, odd sizes, all that may follow.
@@ -66,7 +66,7 @@ def assert_same(fn, plain, x, parameters):
   )
 
 
-@compiled
+@needs_compiled
 @pytest.mark.parametrize("name", STACKS)
 def test_compiled_stacks_are_those_of_xla(name):
   shape, layers = STACKS[name]
@@ -79,7 +79,7 @@ def test_compiled_stacks_are_those_of_xla(name):
   )
 
 
-@compiled
+@needs_compiled
 @pytest.mark.parametrize(
   "axes",
   [((0, 0),), ((None, 0),), ((0, None),), ((0, None), (None, 0))],
@@ -104,7 +104,7 @@ def test_mapped_stacks_are_those_of_xla(axes):
   )
 
 
-@compiled
+@needs_compiled
 def test_results_are_bit_identical_again_and_again():
   layers = (Layer(16), Layer(16, halve=True), Layer(1, elu=False))
   rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_what_is_not_a_number_stays_none(features):
   assert jnp.isnan(y_BHWC[0, 1, 1, 0])
 
 
-@compiled
+@needs_compiled
 @pytest.mark.parametrize("value", [-1e4, -200.0, -30.0, -1.0, -1e-3, 3.0, 1e4])
 def test_elu_of_large_and_small_values(value):
   layers = (Layer(8),)
@@ -137,7 +137,7 @@ def test_elu_of_large_and_small_values(value):
   ("dtype", "is_compiled"), [("bfloat16", True), ("float32", False)]
 )
 def test_what_is_not_compiled_is_done_by_xla(dtype, is_compiled, monkeypatch):
-  monkeypatch.setattr(convolution, "is_compiled", lambda: is_compiled)
+  monkeypatch.setattr(compiled, "is_compiled", lambda: is_compiled)
   layers = (Layer(2, halve=True),)
   x_BHWC = jnp.ones((1, 4, 4, 1), dtype)
   parameters = (Parameters(jnp.ones((3, 3, 1, 2), dtype), jnp.ones(2, dtype)),)

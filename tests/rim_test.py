@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import rim
+from icm_jax.models import compiled, rim
 
 FIELDS = dict(
   rims=4,
@@ -32,14 +32,6 @@ def make(**fields):
 
 def draw(seed, *shape):
   return np.asarray(jax.random.normal(jax.random.key(seed), shape))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_levels():
-  """Products of two numbers of rows, not eight: they compile sooner."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(rim, "_LEVELS", 2)
-    yield
 
 
 @pytest.fixture(scope="module")
@@ -246,18 +238,31 @@ def test_gradients_reach_through_time(ran):
   np.testing.assert_array_equal(grad_BRD[asleep_BR], 1)
 
 
-@pytest.mark.parametrize("kind", rim.KINDS)
-def test_gathered_gives_the_same_as_masked(kind, draw_params):
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "xla"])
+@pytest.mark.parametrize(
+  ("batch", "fields"),
+  [
+    (BATCH, {"kind": "lstm", "communication": "gated"}),
+    (1, {"kind": "gru", "active": 1, "rims": 2, "size": 5}),
+  ],
+  ids=["lstm", "gru, one row"],
+)
+def test_gathered_gives_the_same_as_masked(
+  batch, fields, is_compiled, draw_params, monkeypatch
+):
+  if not is_compiled:
+    monkeypatch.setattr(compiled, "is_compiled", lambda: False)
+  elif not compiled.is_compiled():
+    pytest.skip("nothing was compiled when the package was installed")
   # As a user of nn.LSTMCell would write it.
-  x_BTF = draw(5, BATCH, STEPS, INPUTS)
+  x_BTF = draw(5, batch, STEPS, INPUTS)
   results = []
   for computation in rim.COMPUTATIONS:
-    cell = make(kind=kind, computation=computation, active=1, rims=2)
-    layer = nn.RNN(cell)
+    layer = nn.RNN(make(computation=computation, **fields))
     params = draw_params(lambda key, layer=layer: layer.init(key, x_BTF))
 
     def value(params, x_BTF, layer=layer):
-      return (layer.apply(params, x_BTF) ** 2).sum()
+      return (layer.apply(params, x_BTF) ** 2).mean()
 
     results.append(
       jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(params, x_BTF)
@@ -280,6 +285,29 @@ def test_it_takes_any_batch_and_vmap(ran, computation):
   assert out_BD.shape == (BATCH, 12)
   carry = cell.initialize_carry(jax.random.key(0), (2, 5, INPUTS))
   assert carry[0].shape == (2, 5, 4, 3)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "xla"])
+def test_gathered_is_the_same_for_a_vmap_of_parameters(
+  is_compiled, draw_params, monkeypatch
+):
+  if not is_compiled:
+    monkeypatch.setattr(compiled, "is_compiled", lambda: False)
+  x_BF = draw(5, 3, INPUTS)
+  results = []
+  for computation in rim.COMPUTATIONS:
+    cell = make(computation=computation)
+    carry = cell.initialize_carry(jax.random.key(0), x_BF.shape)
+    carry = jax.tree.map(lambda a: draw(2, *a.shape), carry)
+    params = draw_params(lambda key, c=cell, s=carry: c.init(key, s, x_BF))
+    several = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), params)
+
+    def value(params, cell=cell, carry=carry):
+      return (cell.apply(params, carry, x_BF)[1] ** 2).mean()
+
+    results.append(jax.jit(jax.vmap(jax.grad(value)))(several))
+  for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_dropout_has_a_key_of_its_own(draw_params):

@@ -8,11 +8,8 @@ nothing was compiled, and on accelerators, they are XLA's.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
-import pathlib
-import sysconfig
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from icm_jax import types
+from icm_jax.models import compiled
 
 
 class Layer(NamedTuple):
@@ -145,12 +143,7 @@ def stack(
     InputError: shapes do not fit together.
   """
   _check(x_BHWC, parameters, layers)
-  floats = {a.dtype for a in jax.tree.leaves((x_BHWC, parameters))}
-  if (
-    floats == {jnp.dtype("float32")}
-    and jax.default_backend() == "cpu"
-    and is_compiled()
-  ):
+  if compiled.takes(*jax.tree.leaves((x_BHWC, parameters))):
     return _compiled(x_BHWC, tuple(parameters), tuple(layers))
   return plain_stack(x_BHWC, parameters, layers)
 
@@ -190,23 +183,6 @@ def _check(x_BHWC, parameters, layers):
         f"{kernel.shape} and {bias.shape}."
       )
     channels = layer.features
-
-
-@functools.cache
-def is_compiled() -> bool:
-  """Whether `convolution.cc` was compiled, and this machine can run it."""
-  suffix = sysconfig.get_config_var("EXT_SUFFIX")
-  path = pathlib.Path(__file__).with_name(f"_convolution{suffix}")
-  if not path.exists():
-    return False
-  library = ctypes.CDLL(str(path))
-  library.IcmMachineCanRun.restype = ctypes.c_bool
-  if not library.IcmMachineCanRun():
-    return False
-  for name in ("IcmStack", "IcmStackGradient"):
-    call = jax.ffi.pycapsule(getattr(library, name))
-    jax.ffi.register_ffi_target(name, call, platform="cpu")
-  return True
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -18,23 +18,18 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import rng, types
+from icm_jax.models import active_rows, attention
 
 KINDS = ("lstm", "gru")
 COMPUTATIONS = ("masked", "gathered")
 COMMUNICATIONS = ("residual", "gated")
 GRADIENTS = ("all", "active")
-
-# Numbers of rows for which a product of the gathered form is compiled, beside
-# none: a RIM's active rows are rounded up to the next. More waste fewer rows,
-# and take longer to compile.
-_LEVELS = 8
 
 # Glorot's, of each RIM on its own.
 _kernel_init = nn.initializers.variance_scaling(
@@ -50,6 +45,9 @@ class RIMCell(nn.RNNCellBase):
   too. With a mutable collection `intermediates`, a step leaves there
   `active_BR`, bool, and `null_BR`, float in [0, 1], the attention on the null
   row, mean over heads.
+
+  Gradients are first ones, in reverse mode: on a CPU, calls of our own have no
+  others.
 
   Dropout, of attention weights, takes keys from the stream `dropout`; in
   `nn.RNN` that needs `split_rngs={"params": False, "dropout": True}`.
@@ -78,8 +76,8 @@ class RIMCell(nn.RNNCellBase):
       all RIMs; "active", of the authors' programs, only the active ones.
     computation: "masked" steps all RIMs and keeps k_A of the results;
       "gathered" gives the same, and multiplies only rows of active RIMs by the
-      parameters of a step. It has no forward-mode gradient, and under vmap it
-      is correct, but not faster.
+      parameters that inactive ones do not need: of a step, and of what they
+      ask for and hear.
     deterministic: no dropout.
 
   Raises:
@@ -139,9 +137,8 @@ class RIMCell(nn.RNNCellBase):
     weight_RBA = dropout(weight_RBA)
     read_RBAD = weight_RBA[..., None] * value_BAD[None]
     read_RBD = read_RBAD.reshape(*active_RB.shape, -1)
-    rows = Rows.of(active_RB) if self.computation == "gathered" else None
     keep = functools.partial(jnp.where, active_RB[:, :, None])
-    stepped = self._step(states, read_RBD, rows)
+    stepped = self._step(states, read_RBD, active_RB)
     *rest, h_RBD = jax.tree.map(keep, stepped, states)
     if self.communication_heads:
       heard_RBD = self._communicate(h_RBD, active_RB)
@@ -168,31 +165,29 @@ class RIMCell(nn.RNNCellBase):
     logit_RBA = (query_RBAD * key_BAD[None]).sum(axis=-1)
     return jax.nn.sigmoid(logit_RBA / math.sqrt(keys)), value_BAD
 
-  def _step(self, states, read_RBD, rows):
+  def _step(self, states, read_RBD, active_RB):
     """New states of RIMs; those of inactive ones are not to be used."""
     size, fan_in = self.size, read_RBD.shape[-1]
-    # Each array is sorted once: elementwise work is done in that order too.
-    *rest, h_RBD = (_sort(state, rows) for state in states)
-    read_RBD = _sort(read_RBD, rows)
+    *rest, h_RBD = states
     if self.kind == "lstm":
       shape = (self.rims, fan_in + size, 4 * size)
       both_RBD = jnp.concatenate([read_RBD, h_RBD], axis=-1)
       kernel_RDD = self.param("kernel", _init_both, shape)
       bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 4 * size))
-      gates_RBD = _multiply(both_RBD, kernel_RDD, rows) + bias_RD[:, None]
-      stepped = lstm(*rest, gates_RBD)
-    else:
-      shape = (self.rims, fan_in, 3 * size)
-      kernel_RDD = self.param("kernel", _kernel_init, shape)
-      bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 3 * size))
-      read_RBD = _multiply(read_RBD, kernel_RDD, rows) + bias_RD[:, None]
-      shape = (self.rims, size, 3 * size)
-      kernel_RDD = self.param("recurrent", _init_recurrent, shape)
-      shape = (self.rims, size)
-      bias_RD = self.param("recurrent_bias", nn.initializers.zeros, shape)
-      recurrent_RBD = _multiply(h_RBD, kernel_RDD, rows)
-      stepped = gru(h_RBD, read_RBD, recurrent_RBD, bias_RD)
-    return tuple(_unsort(state, rows) for state in stepped)
+      gates_RBD = self._multiply(both_RBD, kernel_RDD, active_RB)
+      return lstm(*rest, gates_RBD + bias_RD[:, None])
+    shape = (self.rims, fan_in, 3 * size)
+    kernel_RDD = self.param("kernel", _kernel_init, shape)
+    bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 3 * size))
+    read_RBD = self._multiply(read_RBD, kernel_RDD, active_RB)
+    shape = (self.rims, size, 3 * size)
+    kernel_RDD = self.param("recurrent", _init_recurrent, shape)
+    shape = (self.rims, size)
+    recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, shape)
+    recurrent_RBD = self._multiply(h_RBD, kernel_RDD, active_RB)
+    return gru(
+      h_RBD, read_RBD + bias_RD[:, None], recurrent_RBD, recurrent_bias
+    )
 
   def _communicate(self, h_RBD, active_RB):
     """What active RIMs hear from all of them, in a state's size."""
@@ -207,26 +202,39 @@ class RIMCell(nn.RNNCellBase):
     def split(x_RBD):
       return x_RBD.reshape(*x_RBD.shape[:2], heads, -1)
 
-    query = self._map("communication_query", h_RBD, heads * keys)
+    query = self._map("communication_query", h_RBD, heads * keys, active_RB)
     key = self._map("communication_key", told_RBD, heads * keys)
     value = self._map("communication_value", told_RBD, heads * values)
-    logit_BARR = jnp.einsum("rbad,sbad->bars", split(query), split(key))
-    weight_BARR = jax.nn.softmax(logit_BARR / math.sqrt(keys))
-    weight_BARR = nn.Dropout(
+    dropout = nn.Dropout(
       self.communication_dropout, deterministic=self.deterministic
-    )(weight_BARR)
-    heard_RBAD = jnp.einsum("bars,sbad->rbad", weight_BARR, split(value))
+    )
+    shape = (*h_RBD.shape[:2], heads, self.rims)
+    factor_RBAR = dropout(jnp.ones(shape, h_RBD.dtype))
+    heard_RBAD = attention.attend(
+      split(query), split(key), split(value), factor_RBAR, active_RB
+    )
     heard_RBD = heard_RBAD.reshape(*h_RBD.shape[:2], heads * values)
-    out_RBD = self._map("communication_out", heard_RBD, self.size)
+    out_RBD = self._map("communication_out", heard_RBD, self.size, active_RB)
     if self.communication == "residual":
       return out_RBD
-    gate_RBD = self._map("communication_gate", heard_RBD, self.size)
+    gate_RBD = self._map("communication_gate", heard_RBD, self.size, active_RB)
     return jax.nn.sigmoid(gate_RBD) * jnp.tanh(out_RBD)
 
-  def _map(self, name, x_RBD, features):
-    """A linear map of each RIM's own."""
+  def _map(self, name, x_RBD, features, active_RB=None):
+    """A linear map of each RIM's own, of all or of active ones."""
     shape = (self.rims, x_RBD.shape[-1], features)
-    return _multiply(x_RBD, self.param(name, _kernel_init, shape))
+    kernel_RDD = self.param(name, _kernel_init, shape)
+    return self._multiply(x_RBD, kernel_RDD, active_RB)
+
+  def _multiply(self, x_RBD, kernel_RDD, active_RB):
+    """Each RIM's rows by its own matrix.
+
+    If it is told which are active, rows of others are not to be used.
+    """
+    if active_RB is None or self.computation == "masked":
+      return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
+    count = self.active * active_RB.shape[1]
+    return active_rows.multiply(x_RBD, kernel_RDD, active_RB, count)
 
 
 def check(cell: RIMCell) -> None:
@@ -294,6 +302,12 @@ def choose_active(null_RB: jax.Array, active: int) -> jax.Array:
   return before_RRB.sum(axis=1) < active
 
 
+# What is cheap is computed again in the backward pass: in a scan, to keep it
+# takes longer, for whatever is kept is copied twice.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+@_recomputed
 def lstm(c_RBD, gates_RBD):
   """One step of an LSTM from the sum of its products; the new (c, h)."""
   i, f, g, o = jnp.split(gates_RBD, 4, axis=-1)
@@ -301,6 +315,7 @@ def lstm(c_RBD, gates_RBD):
   return c_RBD, jax.nn.sigmoid(o) * jnp.tanh(c_RBD)
 
 
+@_recomputed
 def gru(h_RBD, input_RBD, recurrent_RBD, bias_RD):
   """One step of a GRU from its products; the new (h,)."""
   reset, update, new = jnp.split(input_RBD, 3, axis=-1)
@@ -327,134 +342,3 @@ def _init_both(key, shape):
   read_RDD = _kernel_init(rng.stream(key, "read"), (rims, fan_in - size, gates))
   state_RDD = _init_recurrent(rng.stream(key, "state"), (rims, size, gates))
   return jnp.concatenate([read_RDD, state_RDD], axis=1)
-
-
-class Rows(NamedTuple):
-  """Rows of a batch in an order of each RIM's own, active ones first.
-
-  Attributes:
-    order_RB: int32, the rows in that order.
-    place_RB: int32, where in that order a row stands.
-    level_R: int32 in [0, _LEVELS], how many portions of a batch hold a RIM's
-      active rows.
-  """
-
-  order_RB: jax.Array
-  place_RB: jax.Array
-  level_R: jax.Array
-
-  @classmethod
-  def of(cls, active_RB: jax.Array) -> Rows:
-    """The rows of active RIMs first."""
-    count_R = active_RB.sum(axis=1)
-    place_RB = jnp.where(
-      active_RB,
-      jnp.cumsum(active_RB, axis=1) - 1,
-      count_R[:, None] + jnp.cumsum(~active_RB, axis=1) - 1,
-    )
-    # The inverse, by comparisons: on CPU faster than a sort or a scatter.
-    index_B = jnp.arange(active_RB.shape[1])
-    is_at_RBB = place_RB[:, None, :] == index_B[None, :, None]
-    order_RB = jnp.sum(is_at_RBB * index_B[None, None, :], axis=2)
-    portion = _portion(active_RB.shape[1])
-    return cls(order_RB, place_RB, (count_R + portion - 1) // portion)
-
-
-def _portion(num_rows: int) -> int:
-  return -(-num_rows // _LEVELS)
-
-
-def _sort(x_RBD, rows):
-  """Rows in each RIM's order; None leaves them."""
-  if rows is None:
-    return x_RBD
-  return _permute(x_RBD, rows.order_RB, rows.place_RB)
-
-
-def _unsort(x_RBD, rows):
-  """Undoes `_sort`."""
-  if rows is None:
-    return x_RBD
-  return _permute(x_RBD, rows.place_RB, rows.order_RB)
-
-
-@jax.custom_vjp
-def _permute(x_RBD, order_RB, place_RB):
-  """Rows in the given order, of which `place_RB` is the inverse.
-
-  Its gradient takes rows too; that of a plain indexing scatters them, which is
-  slow on CPU.
-  """
-  del place_RB
-  rims, num_rows, _ = x_RBD.shape
-  first_R = jnp.arange(rims, dtype=order_RB.dtype) * num_rows
-  flat = (order_RB + first_R[:, None]).ravel()
-  return x_RBD.reshape(rims * num_rows, -1)[flat].reshape(x_RBD.shape)
-
-
-_permute.defvjp(
-  lambda x, order, place: (_permute(x, order, place), (order, place)),
-  lambda residuals, dy: (_permute(dy, *residuals[::-1]), None, None),
-)
-
-
-def _multiply(x_RBD, kernel_RDD, rows=None):
-  """Each RIM's rows by its own matrix: all, or, if sorted, active ones.
-
-  Rows of inactive RIMs are then not to be used.
-  """
-  if rows is None:
-    return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
-  return _multiply_first(x_RBD, kernel_RDD, rows.level_R)
-
-
-@jax.custom_vjp
-def _multiply_first(x_RBD, kernel_RDD, level_R):
-  """As `_multiply`, of so many portions of each RIM's rows; others are zero.
-
-  Shapes must not depend on who is active. So there is a product for every
-  number of portions, and for each RIM a switch between them.
-  """
-
-  def product(n, x_BD, kernel_DD):
-    return _pad(x_BD[:n] @ kernel_DD, len(x_BD))
-
-  return jnp.stack(_by_level(product, level_R, x_RBD, kernel_RDD))
-
-
-def _multiply_first_backward(residuals, dy_RBD):
-  x_RBD, kernel_RDD, level_R = residuals
-
-  def product(n, x_BD, dy_BD, kernel_DD):
-    dx_BD = _pad(dy_BD[:n] @ kernel_DD.T, len(x_BD))
-    return dx_BD, x_BD[:n].T @ dy_BD[:n]
-
-  parts = _by_level(product, level_R, x_RBD, dy_RBD, kernel_RDD)
-  dx, dkernel = zip(*parts, strict=True)
-  return jnp.stack(dx), jnp.stack(dkernel), None
-
-
-_multiply_first.defvjp(
-  lambda *arguments: (_multiply_first(*arguments), arguments),
-  _multiply_first_backward,
-)
-
-
-def _by_level(function, level_R, x_RBD, *more_R):
-  """`function(n, x, *more)` for each RIM; n rows are what its level stands for.
-
-  Arrays are taken apart outside of the switches, where XLA does it but once in
-  a loop.
-  """
-  num_rows = x_RBD.shape[1]
-  portion = _portion(num_rows)
-  branches = [
-    functools.partial(function, min(level * portion, num_rows))
-    for level in range(_LEVELS + 1)
-  ]
-  each = zip(*map(jnp.unstack, (level_R, x_RBD, *more_R)), strict=True)
-  return [jax.lax.switch(level, branches, *arrays) for level, *arrays in each]
-
-
-def _pad(x_BD, num_rows):
-  return jnp.pad(x_BD, ((0, num_rows - len(x_BD)), (0, 0)))
