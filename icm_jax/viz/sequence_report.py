@@ -50,11 +50,12 @@ def page(
     f"{html.text(result['measure'].capitalize())}; "
     f"{'higher' if result['higher_is_better'] else 'lower'} is better.</p>",
     html.table(
-      ["model", "parameters", *variants],
+      ["model", "parameters", "updates", *variants],
       [
         [
           name,
           f"{result['parameters'][name]:,}",
+          f"{result['updates'][name]:,}",
           *(value_text(line[variant], result) for variant in variants),
         ]
         for name, line in result["table"].items()
