@@ -218,6 +218,7 @@ def test_a_run_leaves_its_result_and_its_page(whole):
     assert result["test"][name] == line["4 blanks"] > 0
     assert result["parameters"][name] > 0
   assert result["steps"] == 4
+  assert result["updates"] == {"rim": 2, "lstm": 2}
   rows = files.read_metrics(folder)
   losses = [(r["step"], k) for r in rows for k in r if k.startswith("loss/")]
   assert losses == [
@@ -248,6 +249,18 @@ def test_resuming_in_any_model_is_exact(whole, tmp_path):
   again = experiment.evaluate_checkpoint(folder)
   for name in ("table", "test", "steps", "time"):
     assert again[name] == resumed[name]
+
+
+def test_models_whose_training_has_not_begun_are_left_out(tmp_path):
+  config = smoke("copying", **{"models.names": "lstm,transformer,gru"})
+  run = sequence_setup.build(config)
+  init = functools.partial(sequence_setup.init_state, run=run)
+  state = jax.jit(init)(KEY).replace(step=jnp.int32(3))
+  result = sequence_run.measure(tmp_path, config, run, state)
+  assert result["updates"] == {"lstm": 2, "transformer": 1}
+  assert (
+    list(result["table"]) == list(result["test"]) == ["lstm", "transformer"]
+  )
 
 
 @pytest.mark.parametrize(

@@ -256,14 +256,26 @@ def measure(
   run: setup_lib.SequenceRun,
   state: setup_lib.SequenceState,
 ) -> dict[str, Any]:
-  """Evaluates all models on all variants; writes what their RIMs do.
+  """Evaluates models on all variants; writes what their RIMs do.
+
+  Models whose training has not begun are left out.
 
   Returns:
     `result.json` without its times: `test`, the measure of each model on the
-    hardest variant; `table`, the measures on all of them; how many
-    `parameters` each model has.
+    hardest variant; `table`, the measures on all of them; of each model its
+    number of `updates` and of `parameters`.
   """
   task = run.task
+  done = [
+    int(state.step) - index * config.train.updates
+    for index in range(len(run.networks))
+  ]
+  updates = {
+    name: min(number, config.train.updates)
+    for name, number in zip(run.networks, done, strict=True)
+    if number > 0
+  }
+  run = run._replace(networks={name: run.networks[name] for name in updates})
   tests = Tests(
     run, config.seed, config.evaluation.examples, config.evaluation.batch_size
   )
@@ -284,6 +296,7 @@ def measure(
     "variants": list(task.variants),
     "test": {name: line[task.variants[-1]] for name, line in table.items()},
     "table": table,
+    "updates": updates,
     "parameters": {
       name: sum(leaf.size for leaf in jax.tree.leaves(state.params[name]))
       for name in run.networks

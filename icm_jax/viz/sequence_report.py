@@ -21,7 +21,8 @@ _METHOD = (
 def headline(result: Mapping[str, Any]) -> str:
   """The result in a sentence."""
   values = ", ".join(
-    f"{name} {_value(value, result)}" for name, value in result["test"].items()
+    f"{name} {value_text(value, result)}"
+    for name, value in result["test"].items()
   )
   return f"{result['measure']} on {result['variants'][-1]}: {values}"
 
@@ -49,12 +50,13 @@ def page(
     f"{html.text(result['measure'].capitalize())}; "
     f"{'higher' if result['higher_is_better'] else 'lower'} is better.</p>",
     html.table(
-      ["model", "parameters", *variants],
+      ["model", "parameters", "updates", *variants],
       [
         [
           name,
           f"{result['parameters'][name]:,}",
-          *(_value(line[variant], result) for variant in variants),
+          f"{result['updates'][name]:,}",
+          *(value_text(line[variant], result) for variant in variants),
         ]
         for name, line in result["table"].items()
       ],
@@ -68,7 +70,8 @@ def page(
   return html.page(result["task"], sections)
 
 
-def _value(value: float, result: Mapping[str, Any]) -> str:
+def value_text(value: float, result: Mapping[str, Any]) -> str:
+  """A measure as people read it."""
   if result["measure"] == "accuracy":
     return f"{value:.1%}"
   return f"{value:.4f}"

@@ -7,14 +7,14 @@ import io
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
-from icm_jax.viz import charts, html
+from icm_jax.viz import charts, html, sequence_sweep
 
 RESULTS = "results.csv"
 PAGE = "sweep.html"
@@ -57,7 +57,9 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
     if (run.workdir / files.RESULT).exists()
   ]
   root.mkdir(parents=True, exist_ok=True)
-  table = [_line(one) for one in finished]
+  of_sequences = any("task" in one.result for one in finished)
+  line = sequence_sweep.line if of_sequences else _line
+  table = [line(one) for one in finished]
   buffer = io.StringIO()
   # Runs may differ in their mechanisms, and so in their columns.
   columns = list(dict.fromkeys(name for line in table for name in line))
@@ -66,7 +68,16 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
   writer.writerows(table)
   files.write_bytes(root / RESULTS, buffer.getvalue().encode())
   unfinished = [run for run in runs if run not in {f.run for f in finished}]
-  files.write_bytes(root / PAGE, _page(finished, unfinished).encode())
+  sections = sequence_sweep.sections if of_sequences else _sections
+  page = html.page(
+    "sweep",
+    [
+      f"<h1>A sweep, {len(finished)} finished</h1>",
+      *_missing(unfinished),
+      *sections(finished),
+    ],
+  )
+  files.write_bytes(root / PAGE, page.encode())
   return root / PAGE
 
 
@@ -110,13 +121,25 @@ def _owned(result: dict[str, Any]) -> int:
   return int(specialisation.owned(np.array(result["wins"])).sum())
 
 
-def _page(finished: Sequence[Finished], unfinished: Sequence[SweepRun]) -> str:
+def _missing(unfinished: Sequence[SweepRun]) -> Iterable[str]:
+  """Which runs have no result, if any."""
+  if unfinished:
+    yield (
+      '<p class="bad">Without a result: '
+      + html.text(
+        "; ".join(f"{run.variant}, seed {run.seed}" for run in unfinished)
+      )
+      + ".</p>"
+    )
+
+
+def _sections(finished: Sequence[Finished]) -> list[str]:
+  """What the page says of runs of images."""
   variants: dict[str, list[Finished]] = {}
   for one in finished:
     variants.setdefault(one.run.variant, []).append(one)
   names = list(variants)
   sections = [
-    f"<h1>A sweep, {len(finished)} finished</h1>",
     "<p>Found: the first step from which a mechanism's main expert wins at "
     f"least {specialisation.LEARNED_SHARE:.0%} of its images, as exact as "
     "evaluations were frequent. Medians over seeds; a mechanism that has no "
@@ -129,14 +152,6 @@ def _page(finished: Sequence[Finished], unfinished: Sequence[SweepRun]) -> str:
       [_summary(name, ones) for name, ones in variants.items()],
     ),
   ]  # fmt: skip
-  if unfinished:
-    sections.append(
-      '<p class="bad">Without a result: '
-      + html.text(
-        "; ".join(f"{run.variant}, seed {run.seed}" for run in unfinished)
-      )
-      + ".</p>"
-    )
   curves = [[_curve(one) for one in ones] for ones in variants.values()]
   if any(len(steps) for ones in curves for steps, _ in ones):
     sections += [
@@ -171,7 +186,7 @@ def _page(finished: Sequence[Finished], unfinished: Sequence[SweepRun]) -> str:
         ],
       ),
     ]
-  return html.page("sweep", sections)
+  return sections
 
 
 def _summary(name: str, ones: Sequence[Finished]) -> tuple[str, ...]:
