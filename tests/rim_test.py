@@ -331,6 +331,22 @@ def test_gated_communication_adds_no_more_than_one(ran):
   assert 0 < change.max() <= 1
 
 
+@pytest.mark.parametrize("embed", [0, 5])
+def test_presence_says_who_reads_and_who_keeps(embed):
+  cell = make(embed=embed, presence=50.0)
+  x_BF = jnp.array([[0.0, 0.0], [0.0, -1e-3], [2.0, 0.0]])
+  carry = cell.initialize_carry(jax.random.key(0), x_BF.shape)
+  params = cell.init(jax.random.key(1), carry, x_BF)
+  _, left = jax.jit(functools.partial(cell.apply, mutable="intermediates"))(
+    params, carry, x_BF
+  )
+  (active_BR,) = left["intermediates"]["active_BR"]
+  readers, others = [True, True, False, False], [False, False, True, True]
+  np.testing.assert_array_equal(active_BR, [others, readers, readers])
+  (null_BR,) = left["intermediates"]["null_BR"]
+  np.testing.assert_allclose(null_BR, ~active_BR, atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
@@ -341,6 +357,7 @@ def test_gated_communication_adds_no_more_than_one(ran):
     ({"input_values": 5}, "multiple of its input_heads, 2; got 5"),
     ({"input_dropout": 1.0}, r"input_dropout must be in \[0, 1\); got 1.0"),
     ({"embed": -1}, "embed must be at least 0; got -1"),
+    ({"presence": -1.0}, "presence must be at least 0; got -1.0"),
   ],
 )
 def test_bad_fields_are_told(fields, message):

@@ -28,5 +28,7 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.lengths = (4, 8)
   else:
-    c.train.update(updates=1_500, learning_rate=2e-3)
+    rim_copying.set_units(c, 24)
+    c.models.rim.presence = 0.0
+    c.train.update(updates=1_500, batch_size=64, learning_rate=2e-3)
   return c.lock()

@@ -36,7 +36,9 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.update(pixels=4, seen=2, unseen=2)
   else:
+    rim_copying.set_units(c, 24)
     c.models.rim.update(embed=64, input_values=64)
+    c.models.rim.presence = 0.0
     c.train.update(updates=1_500, batch_size=32, learning_rate=2e-3)
     c.evaluation.update(examples=200, curve_examples=50, batch_size=50)
   return c.lock()

@@ -35,9 +35,10 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
     rim=dict(
       rims=6,
       active=3,
-      size=24,  # Units of one RIM.
+      size=48,  # Units of one RIM.
       kind="lstm",  # Or gru.
       embed=16,  # Features of the input beside the null row; 0 is none.
+      presence=10.0,  # Half of the RIMs prefer inputs, half none; paper: 0.
       input_keys=16,
       input_values=32,
       input_heads=1,
@@ -46,19 +47,19 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
       communication_values=16,
       communication_heads=2,
       communication_dropout=0.0,
-      communication="residual",  # Or gated, as in the authors' programs.
+      communication="gated",  # As in the authors' programs; paper: residual.
       communication_gradient="all",  # Or active, likewise.
       computation="masked",  # Gathered pays with large RIMs.
     ),
-    lstm=dict(size=144),  # As many units as all RIMs together.
-    gru=dict(size=144),
+    lstm=dict(size=288),  # As many units as all RIMs together.
+    gru=dict(size=288),
     transformer=dict(width=64, layers=2, heads=4, dropout=0.0),
   )
   c.train = dict(
     updates=5_000,  # Of each model.
-    batch_size=64,
+    batch_size=16,
     learning_rate=4e-3,
-    decay_from=0.5,  # Share of the updates after which it falls to 0.
+    decay_from=0.4,  # Share of the updates after which it falls to 0.
     clip=1.0,  # Of a gradient's norm.
   )
   c.evaluation = dict(
@@ -79,23 +80,30 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   return c.lock()
 
 
+def set_units(c: ml_collections.ConfigDict, size: int) -> None:
+  """Units of one RIM; LSTM and GRU get as many as all RIMs together."""
+  c.models.rim.size = size
+  c.models.lstm.size = c.models.gru.size = size * c.models.rim.rims
+
+
 def papers_sizes(c: ml_collections.ConfigDict) -> None:
   """600 units in 6 RIMs, and all else of the paper's appendix."""
+  set_units(c, 100)
   c.models.rim.update(
-    size=100,
     embed=600,
     input_keys=64,
     input_values=400,
     input_heads=4,
     input_dropout=0.1,
+    presence=0.0,
+    communication="residual",
     communication_keys=32,
     communication_values=32,
     communication_heads=4,
     communication_dropout=0.1,
     computation="gathered",
   )
-  c.models.lstm.size = 600
-  c.models.gru.size = 600
+  c.train.batch_size = 64
   c.models.transformer.update(width=256, layers=4, dropout=0.1)
   c.train.update(learning_rate=7e-4, decay_from=1.0)
   c.evaluation.update(examples=10_000, curve_examples=1_000)
@@ -104,11 +112,10 @@ def papers_sizes(c: ml_collections.ConfigDict) -> None:
 
 def tiny(c: ml_collections.ConfigDict) -> None:
   """Models and a run for tests."""
-  c.models.rim.update(rims=3, active=2, size=2, embed=2)
+  c.models.rim.update(rims=3, active=2, embed=2)
+  set_units(c, 2)
   c.models.rim.update(input_keys=2, input_values=2)
   c.models.rim.update(communication_keys=2, communication_values=2)
-  c.models.lstm.size = 4
-  c.models.gru.size = 4
   c.models.transformer.update(width=4, layers=1, heads=2)
   c.train.update(updates=2, batch_size=2)
   c.evaluation.update(examples=4, curve_examples=4, batch_size=2)

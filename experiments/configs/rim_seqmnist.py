@@ -43,6 +43,9 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.sizes = (2, 3)
   else:
-    c.train.update(updates=2_000, batch_size=32, learning_rate=2e-3)
-    c.evaluation.batch_size = 100
+    rim_copying.set_units(c, 24)
+    c.models.rim.presence = 0.0
+    c.models.transformer.width = 32
+    c.train.update(updates=1_500, batch_size=32, learning_rate=2e-3)
+    c.every.evaluate = 250
   return c.lock()

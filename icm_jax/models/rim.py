@@ -61,6 +61,11 @@ class RIMCell(nn.RNNCellBase):
       a bias, so that an input of zeros differs from no input. 0 takes the input
       as it is, as the authors' program for sequential MNIST does; then zeros
       are read as the null row is.
+    presence: logits, at first, by which the first k_A RIMs prefer an input to
+      none, that is to one of zeros only, and the others none to an input. Each
+      RIM's is a parameter. So from the start some RIMs read, and keep what they
+      have read while nothing comes. 0 is the paper's way: there is none, and
+      which RIMs are active depends on states alone.
     input_keys: features of a key.
     input_values: features of the values of all heads together; None is 4 *
       size.
@@ -89,6 +94,7 @@ class RIMCell(nn.RNNCellBase):
   size: int = 100
   kind: str = "lstm"
   embed: int = 100
+  presence: float = 0.0
   input_keys: int = 64
   input_values: int | None = None
   input_heads: int = 4
@@ -123,10 +129,11 @@ class RIMCell(nn.RNNCellBase):
       for state in jax.tree.leaves(carry)
     )
     x_BF = x_BF.reshape(-1, x_BF.shape[-1])
+    is_there_B = jnp.any(x_BF != 0, axis=-1)
     if self.embed:
       x_BF = nn.Dense(self.embed, name="embed")(x_BF)
 
-    weight_RBA, value_BAD = self._ask_input(states[-1], x_BF)
+    weight_RBA, value_BAD = self._ask_input(states[-1], x_BF, is_there_B)
     null_RB = 1 - weight_RBA.mean(axis=2)
     active_RB = choose_active(null_RB, self.active)
     for name, value_RB in (("null_BR", null_RB), ("active_BR", active_RB)):
@@ -148,7 +155,7 @@ class RIMCell(nn.RNNCellBase):
     out_BD = states[-1].reshape(*batch, self.rims * self.size)
     return states if self.kind == "lstm" else states[0], out_BD
 
-  def _ask_input(self, h_RBD, x_BF):
+  def _ask_input(self, h_RBD, x_BF, is_there_B):
     """Attention on the input, [R, B, A] in [0, 1], and its values, [B, A, D].
 
     The null row's key and value are zeros, for there is no bias. So its logit
@@ -162,8 +169,20 @@ class RIMCell(nn.RNNCellBase):
     value_BAD = dense((heads, values // heads), name="input_value")(x_BF)
     query_RBD = self._map("input_query", h_RBD, heads * keys)
     query_RBAD = query_RBD.reshape(*h_RBD.shape[:2], heads, keys)
-    logit_RBA = (query_RBAD * key_BAD[None]).sum(axis=-1)
-    return jax.nn.sigmoid(logit_RBA / math.sqrt(keys)), value_BAD
+    logit_RBA = (query_RBAD * key_BAD[None]).sum(axis=-1) / math.sqrt(keys)
+    if self.presence:
+      preference_R = self.param("presence", self._init_presence)
+      preference_RB = jnp.where(
+        is_there_B[None], preference_R[:, None], -preference_R[:, None]
+      )
+      logit_RBA += preference_RB[..., None]
+    return jax.nn.sigmoid(logit_RBA), value_BAD
+
+  @nn.nowrap
+  def _init_presence(self, key):
+    del key
+    reads_R = jnp.arange(self.rims) < self.active
+    return jnp.where(reads_R, self.presence, -self.presence)
 
   def _step(self, states, read_RBD, active_RB):
     """New states of RIMs; those of inactive ones are not to be used."""
@@ -254,7 +273,8 @@ def check(cell: RIMCell) -> None:
       raise types.InputError(
         f"A RIM cell's {name} must be one of {', '.join(known)}; got {value!r}."
       )
-  least = {"embed": 0, "communication_heads": 0, "active": 1, "rims": 1}
+  least = {"embed": 0, "communication_heads": 0, "presence": 0}
+  least |= {"active": 1, "rims": 1}
   least |= {"size": 1, "input_heads": 1, "input_keys": 1}
   least |= {"communication_keys": 1, "communication_values": 1}
   for name, bound in least.items():

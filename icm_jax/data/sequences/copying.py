@@ -10,15 +10,17 @@ import jax.numpy as jnp
 
 from icm_jax.data.sequences import task
 
-# Input symbols: 0 is a blank, 1 to 8 are digits, 9 asks for one of them.
+# Input symbols: 0 to 7 are digits, 8 asks for one of them. A blank is none.
 _DIGITS = 8
-_ASK = 9
+_ASK = 8
+_BLANK = -1
 
 
 def make_copying(*, digits: int, blanks: tuple[int, ...]) -> task.Task:
   """Digits, blanks, and as many questions as there were digits.
 
-  Only answers to the questions count.
+  Only answers to the questions count. A symbol is one of 9 inputs that is 1;
+  while there is a blank, all are 0.
 
   Args:
     digits: how many there are to copy.
@@ -33,15 +35,15 @@ def make_copying(*, digits: int, blanks: tuple[int, ...]) -> task.Task:
 
   def draw(key, variant, batch_size, part):
     del part  # There are so many that no two are alike.
-    digit_BT = jax.random.randint(key, (batch_size, digits), 1, _DIGITS + 1)
+    digit_BT = jax.random.randint(key, (batch_size, digits), 0, _DIGITS)
     pause = lengths[variant]
-    blank_BT = jnp.zeros((batch_size, pause), jnp.int32)
+    blank_BT = jnp.full((batch_size, pause), _BLANK, jnp.int32)
     ask_BT = jnp.full((batch_size, digits), _ASK, jnp.int32)
     symbol_BT = jnp.concatenate([digit_BT, blank_BT, ask_BT], axis=1)
     ignored_BT = jnp.zeros((batch_size, digits + pause), jnp.int32)
     return task.Sequences(
       jax.nn.one_hot(symbol_BT, _ASK + 1),
-      jnp.concatenate([ignored_BT, digit_BT - 1], axis=1),
+      jnp.concatenate([ignored_BT, digit_BT], axis=1),
       task.only_last(batch_size, 2 * digits + pause, digits),
     )
 
