@@ -71,8 +71,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.identity = dict(
     max_steps=500,
     mse=0.002,  # An expert below this error copies well enough.
-    batch_size=8,  # Thousands of pixels are plenty to learn a copy from.
-    learning_rate=1e-3,
+    batch_size=4,  # Thousands of pixels are plenty to learn a copy from.
+    learning_rate=2e-3,
     paired=False,  # True: learn the clean image of each; a check of capacity.
     by_construction=False,  # Kernels that copy before any training; norm none.
   )
@@ -128,7 +128,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     c.train.steps = 800
     c.classifier.learning_rate = 6e-3
     c.evaluation.examples = 10_000
-    c.evaluation.curve_examples = 500
     c.every.evaluate = 100
   elif mode == "smoke":
     c.mechanisms = mechanisms.PRESETS["three"]

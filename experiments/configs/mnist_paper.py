@@ -20,7 +20,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.relocation.every = 0
   c.experts.update(norm="batch", half_life=0)
   c.discriminator.update(network="conv", half_life=0)
-  c.identity.batch_size = c.train.batch_size
+  c.identity.update(batch_size=c.train.batch_size, learning_rate=1e-3)
   if mode != "smoke":
     c.train.steps = 2_000
   return c

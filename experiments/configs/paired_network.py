@@ -23,5 +23,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.experts.count = 1
   # All of the training is that of the start, towards the originals.
   c.identity.update(paired=True, max_steps=c.train.steps, mse=0.0)
+  c.identity.update(batch_size=8, learning_rate=1e-3)
   c.train.steps = 0
   return c

@@ -75,7 +75,8 @@ class RIMCell(nn.RNNCellBase):
     communication_values: features of a value.
     communication_heads: 0 turns communication off.
     communication_dropout: rate in [0, 1).
-    communication: "residual" adds what is heard, mapped to a state's size;
+    communication: "residual" adds what is heard, mapped to a state's size; it
+      may grow without bound, for what RIMs that rest have heard is heard again.
       "gated", of the authors' programs, adds sigmoid(a) * tanh(b) of two maps.
     communication_gradient: "all" lets gradients through what is heard reach
       all RIMs; "active", of the authors' programs, only the active ones.
