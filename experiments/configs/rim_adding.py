@@ -7,7 +7,11 @@ Trained with 50 numbers, tested with 200 (Goyal et al., 2021, Sec. 4.1); one
 that says 1 every time has a squared error of 0.167. The paper's other pair:
 --config.task.lengths=500,1000.
 
-Not measured yet at any size but `smoke`, nor how long it takes.
+Measured, squared errors of 1,000 sequences of 50 and of 200 numbers, seed 0,
+--config.models.names=rim,lstm, 10 minutes on one CPU core beside other work:
+
+  RIMs   0.00005 / 0.00004
+  LSTM   0.00023 / 0.12410
 
 Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
 were not run; `smoke`, a few steps of tiny models, for tests.
