@@ -8,7 +8,17 @@ one from another after 15 that are seen, of 4 balls, of 6 to 8 and of 4 behind a
 curtain (Goyal et al., 2021, Sec. 4.3; frames here are smaller, and the physics
 is our own).
 
-Not measured yet at any size but `smoke`, nor how long it takes.
+Measured, cross entropies in nats of a foreseen frame's pixels, of 200 sequences
+of 4 balls / of 6 to 8 / behind a curtain; seed 0, 18 minutes on one CPU core
+beside other work, halts included:
+
+  RIMs         0.668 / 1.016 / 0.587
+  LSTM         0.694 / 0.983 / 0.580
+  GRU          0.705 / 1.014 / 0.577
+  Transformer  0.847 / 1.431 / 0.704
+
+So RIMs are no better than an LSTM here: after 1,500 updates no model foresees
+35 frames in a row.
 
 Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
 were not run; `smoke`, a few steps of tiny models, for tests.
