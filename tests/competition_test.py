@@ -10,13 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from icm_jax import competition, types
-from icm_jax.competition import (
-  assign,
-  expert_axis,
-  losses,
-  signature,
-  winners,
-)
+from icm_jax.competition import assign, expert_axis, losses, signature, winners
 from icm_jax.models import compiled, convolution
 
 MODES = ("unroll", "vmap")
