@@ -94,16 +94,19 @@ inline int64_t Lanes(int64_t channels) {
   return channels <= kFew ? channels : RoundUp(channels, kLanes);
 }
 
+// Winograd's tiles have as many outputs on a side.
+constexpr int64_t kTile = 4;
+
 struct Layer {
   int64_t height, width, in, out;  // in, out: channels.
   bool elu, halve;
 
-  int64_t tile_rows() const { return (height + 1) / 2; }
-  int64_t tile_columns() const { return (width + 1) / 2; }
+  int64_t tile_rows() const { return (height + kTile - 1) / kTile; }
+  int64_t tile_columns() const { return (width + kTile - 1) / kTile; }
   int64_t tiles() const { return tile_rows() * tile_columns(); }
   // With the border, and the rest of the last tiles.
-  int64_t padded_height() const { return 2 * tile_rows() + 2; }
-  int64_t padded_width() const { return 2 * tile_columns() + 2; }
+  int64_t padded_height() const { return kTile * tile_rows() + 2; }
+  int64_t padded_width() const { return kTile * tile_columns() + 2; }
   int64_t padded_pixels() const { return padded_height() * padded_width(); }
   int64_t in_lanes() const { return Lanes(in); }
   int64_t out_lanes() const { return Lanes(out); }
@@ -229,138 +232,159 @@ void BackThroughActivation(const float* gradient, const float* y,
 }
 
 // ---------------------------------------------------------------------------
-// Winograd's transforms. Points are numbered 4 * row + column.
+// Winograd's transforms: tiles of 4x4 outputs, which overlap in 6x6 inputs, are
+// products at 6x6 points. A point is a pair of two of 0, +-3/4, +-3/2 and
+// infinity, at which the polynomials whose coefficients are a line's pixels are
+// evaluated; next to 0, +-1, +-2 and infinity, whose rounding is several times as
+// large, these round no more than a convolution by its definition.
 
-constexpr int64_t kPoints = 16;
-constexpr int64_t kStrip = 48;  // Tiles whose products stay in the cache.
+constexpr int64_t kSide = kTile + 2;
+constexpr int64_t kPoints = kSide * kSide;
+
+constexpr float kA = 0.75f, kB = 1.5f;
+constexpr float kAA = kA * kA, kBB = kB * kB;
+// Products of the differences between a point and the others.
+constexpr float kAt0 = kAA * kBB;
+constexpr float kAtA = 2 * kAA * (kAA - kBB), kAtB = 2 * kBB * (kBB - kAA);
+
+// Of a line: B'd, from inputs to points.
+inline void InputLine(const Vec d[6], Vec u[6]) {
+  const Vec even_a = d[4] - kBB * d[2], odd_a = kA * (d[3] - kBB * d[1]);
+  const Vec even_b = d[4] - kAA * d[2], odd_b = kB * (d[3] - kAA * d[1]);
+  u[0] = kAt0 * d[0] - (kAA + kBB) * d[2] + d[4];
+  u[1] = even_a + odd_a;
+  u[2] = even_a - odd_a;
+  u[3] = even_b + odd_b;
+  u[4] = even_b - odd_b;
+  u[5] = kAt0 * d[1] - (kAA + kBB) * d[3] + d[5];
+}
+
+// A'm, from points to outputs.
+inline void OutputLine(const Vec m[6], Vec y[4]) {
+  const Vec even_a = m[1] + m[2], odd_a = m[1] - m[2];
+  const Vec even_b = m[3] + m[4], odd_b = m[3] - m[4];
+  y[0] = m[0] + even_a + even_b;
+  y[1] = kA * odd_a + kB * odd_b;
+  y[2] = kAA * even_a + kBB * even_b;
+  y[3] = kA * kAA * odd_a + kB * kBB * odd_b + m[5];
+}
+
+// A g, from gradients in outputs to those in points.
+inline void GradientLine(const Vec g[4], Vec u[6]) {
+  const Vec even_a = g[0] + kAA * g[2], odd_a = kA * (g[1] + kAA * g[3]);
+  const Vec even_b = g[0] + kBB * g[2], odd_b = kB * (g[1] + kBB * g[3]);
+  u[0] = g[0];
+  u[1] = even_a + odd_a;
+  u[2] = even_a - odd_a;
+  u[3] = even_b + odd_b;
+  u[4] = even_b - odd_b;
+  u[5] = g[3];
+}
+
+// G w, from weights to points.
+inline void KernelLine(const Vec w[3], Vec u[6]) {
+  const Vec even_a = w[0] + kAA * w[2], odd_a = kA * w[1];
+  const Vec even_b = w[0] + kBB * w[2], odd_b = kB * w[1];
+  u[0] = (1 / kAt0) * w[0];
+  u[1] = (1 / kAtA) * (even_a + odd_a);
+  u[2] = (1 / kAtA) * (even_a - odd_a);
+  u[3] = (1 / kAtB) * (even_b + odd_b);
+  u[4] = (1 / kAtB) * (even_b - odd_b);
+  u[5] = w[2];
+}
+
+// G'm, from gradients in points to those in weights.
+inline void KernelGradientLine(const Vec m[6], Vec w[3]) {
+  const Vec even_a = (1 / kAtA) * (m[1] + m[2]);
+  const Vec even_b = (1 / kAtB) * (m[3] + m[4]);
+  const Vec odd_a = (kA / kAtA) * (m[1] - m[2]);
+  const Vec odd_b = (kB / kAtB) * (m[3] - m[4]);
+  w[0] = (1 / kAt0) * m[0] + even_a + even_b;
+  w[1] = odd_a + odd_b;
+  w[2] = kAA * even_a + kBB * even_b + m[5];
+}
+
+// A line's transform for all columns, then for all rows.
+template <int kFrom, int kTo, typename Line, typename Get, typename Put>
+inline void Transform(const Line& line, const Get& get, const Put& put) {
+  Vec half[kTo][kFrom];
+  for (int j = 0; j < kFrom; ++j) {
+    Vec from[kFrom], to[kTo];
+    for (int i = 0; i < kFrom; ++i) from[i] = get(i, j);
+    line(from, to);
+    for (int i = 0; i < kTo; ++i) half[i][j] = to[i];
+  }
+  for (int i = 0; i < kTo; ++i) {
+    Vec to[kTo];
+    line(half[i], to);
+    for (int j = 0; j < kTo; ++j) put(i, j, to[j]);
+  }
+}
+
+// Tiles whose products stay in the cache.
+constexpr int64_t kStrip = 32;
 
 // From one point to the next, of a strip of tiles; odd in lines of the cache,
 // so that the points of a tile do not compete for the same few of them.
 inline int64_t PointStride(int64_t lanes) { return kStrip * lanes + 16; }
 
-// d -> B'd B, of a 4x4 tile; row by row, for there are 16 registers.
 inline void TransformInput(const float* tile, int64_t row, int64_t lanes,
                            float* to, int64_t stride) {
   for (int64_t c = 0; c < lanes; c += kLanes) {
-    const float* d = tile + c;
-    float* out = to + c;
-    const auto store = [&](int i, const Vec t[4]) {
-      Store(out + 4 * i * stride, t[0] - t[2]);
-      Store(out + (4 * i + 1) * stride, t[1] + t[2]);
-      Store(out + (4 * i + 2) * stride, t[2] - t[1]);
-      Store(out + (4 * i + 3) * stride, t[1] - t[3]);
-    };
-    Vec t[4], d1[4], d2[4];
-    for (int j = 0; j < 4; ++j) {
-      d2[j] = Load(d + 2 * row + j * lanes);
-      t[j] = Load(d + j * lanes) - d2[j];
-    }
-    store(0, t);
-    for (int j = 0; j < 4; ++j) {
-      d1[j] = Load(d + row + j * lanes);
-      t[j] = d1[j] + d2[j];
-    }
-    store(1, t);
-    for (int j = 0; j < 4; ++j) t[j] = d2[j] - d1[j];
-    store(2, t);
-    for (int j = 0; j < 4; ++j) {
-      t[j] = d1[j] - Load(d + 3 * row + j * lanes);
-    }
-    store(3, t);
+    Transform<kSide, kSide>(
+        InputLine,
+        [&](int i, int j) { return Load(tile + i * row + j * lanes + c); },
+        [&](int i, int j, Vec u) {
+          Store(to + (kSide * i + j) * stride + c, u);
+        });
   }
 }
 
-// m -> A'm A, from 16 points to 2x2 outputs.
-inline void TransformOutput(const float* from, int64_t stride, Vec y[2][2]) {
-  Vec t[2][4];
-  for (int j = 0; j < 4; ++j) {
-    const Vec m0 = Load(from + j * stride), m1 = Load(from + (4 + j) * stride);
-    const Vec m2 = Load(from + (8 + j) * stride);
-    const Vec m3 = Load(from + (12 + j) * stride);
-    t[0][j] = m0 + m1 + m2;
-    t[1][j] = m1 - m2 - m3;
-  }
-  for (int i = 0; i < 2; ++i) {
-    y[i][0] = t[i][0] + t[i][1] + t[i][2];
-    y[i][1] = t[i][1] - t[i][2] - t[i][3];
-  }
-}
-
-// g -> A g A', from the gradient in 2x2 outputs to that in 16 points. The
-// outputs lie one row and one pixel inside of the tile.
+// The outputs lie one row and one pixel inside of the tile.
 inline void TransformGradient(const float* tile, int64_t row, int64_t lanes,
                               float* to, int64_t stride) {
   for (int64_t c = 0; c < lanes; c += kLanes) {
-    Vec t[4][2];
-    for (int j = 0; j < 2; ++j) {
-      const Vec g0 = Load(tile + row + (j + 1) * lanes + c);
-      const Vec g1 = Load(tile + 2 * row + (j + 1) * lanes + c);
-      t[0][j] = g0;
-      t[1][j] = g0 + g1;
-      t[2][j] = g0 - g1;
-      t[3][j] = -g1;
-    }
-    for (int i = 0; i < 4; ++i) {
-      float* out = to + 4 * i * stride + c;
-      Store(out, t[i][0]);
-      Store(out + stride, t[i][0] + t[i][1]);
-      Store(out + 2 * stride, t[i][0] - t[i][1]);
-      Store(out + 3 * stride, -t[i][1]);
-    }
+    const float* inside = tile + row + lanes + c;
+    Transform<kTile, kSide>(
+        GradientLine,
+        [&](int i, int j) { return Load(inside + i * row + j * lanes); },
+        [&](int i, int j, Vec u) {
+          Store(to + (kSide * i + j) * stride + c, u);
+        });
   }
 }
 
-// w -> G w G', from 3x3 weights to 16 points: [16, in_lanes, out_lanes].
+// From 3x3 weights to [points, in_lanes, out_lanes].
 void TransformKernel(const float* kernel, const Layer& s, float* to) {
   const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
   std::fill_n(to, kPoints * point, 0.0f);
-  for (int64_t i = 0; i < s.in; ++i) {
+  for (int64_t c = 0; c < s.in; ++c) {
     for (int64_t o = 0; o < s.out; o += kLanes) {
-      const float* w = kernel + i * s.out + o;
-      float* u = to + i * s.out_lanes() + o;
-      Vec t[4][3];
-      for (int j = 0; j < 3; ++j) {
-        const Vec w0 = LoadSome(w + j * tap, s.out - o);
-        const Vec w1 = LoadSome(w + (3 + j) * tap, s.out - o);
-        const Vec w2 = LoadSome(w + (6 + j) * tap, s.out - o);
-        t[0][j] = w0;
-        t[1][j] = 0.5f * (w0 + w1 + w2);
-        t[2][j] = 0.5f * (w0 - w1 + w2);
-        t[3][j] = w2;
-      }
-      for (int k = 0; k < 4; ++k) {
-        Store(u + (4 * k) * point, t[k][0]);
-        Store(u + (4 * k + 1) * point, 0.5f * (t[k][0] + t[k][1] + t[k][2]));
-        Store(u + (4 * k + 2) * point, 0.5f * (t[k][0] - t[k][1] + t[k][2]));
-        Store(u + (4 * k + 3) * point, t[k][2]);
-      }
+      const float* w = kernel + c * s.out + o;
+      float* u = to + c * s.out_lanes() + o;
+      Transform<3, kSide>(
+          KernelLine,
+          [&](int i, int j) {
+            return LoadSome(w + (3 * i + j) * tap, s.out - o);
+          },
+          [&](int i, int j, Vec v) { Store(u + (kSide * i + j) * point, v); });
     }
   }
 }
 
-// m -> G'm G, from the gradient in 16 points to that in 3x3 weights.
+// From the gradient in the points to that in 3x3 weights.
 void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
   const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
-  for (int64_t i = 0; i < s.in; ++i) {
+  for (int64_t c = 0; c < s.in; ++c) {
     for (int64_t o = 0; o < s.out; o += kLanes) {
-      const float* m = from + i * s.out_lanes() + o;
-      float* w = kernel + i * s.out + o;
-      const auto store = [&](int k, Vec value) {
-        StoreSome(w + k * tap, value, s.out - o);
-      };
-      Vec t[3][4];
-      for (int j = 0; j < 4; ++j) {
-        const Vec m1 = Load(m + (4 + j) * point);
-        const Vec m2 = Load(m + (8 + j) * point);
-        t[0][j] = Load(m + j * point) + 0.5f * (m1 + m2);
-        t[1][j] = 0.5f * (m1 - m2);
-        t[2][j] = 0.5f * (m1 + m2) + Load(m + (12 + j) * point);
-      }
-      for (int k = 0; k < 3; ++k) {
-        store(3 * k, t[k][0] + 0.5f * (t[k][1] + t[k][2]));
-        store(3 * k + 1, 0.5f * (t[k][1] - t[k][2]));
-        store(3 * k + 2, 0.5f * (t[k][1] + t[k][2]) + t[k][3]);
-      }
+      const float* m = from + c * s.out_lanes() + o;
+      float* w = kernel + c * s.out + o;
+      Transform<kSide, 3>(
+          KernelGradientLine,
+          [&](int i, int j) { return Load(m + (kSide * i + j) * point); },
+          [&](int i, int j, Vec v) {
+            StoreSome(w + (3 * i + j) * tap, v, s.out - o);
+          });
     }
   }
 }
@@ -388,6 +412,28 @@ inline void Multiply(const float* a, int64_t a_row, const float* b,
     }
   }
 }
+
+// c[rows, columns] = a[rows, depth] b[depth, columns], of at most kRows rows;
+// columns fill vectors.
+template <int kRows>
+inline void MultiplyRows(int64_t rows, const float* a, int64_t depth,
+                         const float* b, int64_t columns, float* c) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) {
+      return MultiplyRows<kRows - 1>(rows, a, depth, b, columns, c);
+    }
+  }
+  int64_t o = 0;
+  for (; o + 2 * kLanes <= columns; o += 2 * kLanes) {
+    Multiply<kRows, 2>(a, depth, b + o, columns, depth, c + o, columns);
+  }
+  if (o < columns) {
+    Multiply<kRows, 1>(a, depth, b + o, columns, depth, c + o, columns);
+  }
+}
+
+// As many rows of products as there are registers for.
+constexpr int kMostRows = 6;
 
 // c[kRows, kVecs * 8] += a[depth, kRows]' b[depth, ...].
 template <int kRows, int kVecs>
@@ -428,40 +474,34 @@ void ForwardTiles(const float* padded, const float* points, const float* bias,
     const int64_t count = std::min(kStrip, s.tiles() - first);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = (first + t) / columns, j = (first + t) % columns;
-      TransformInput(padded + 2 * i * row + 2 * j * in, row, in,
+      TransformInput(padded + kTile * (i * row + j * in), row, in,
                      inputs + t * in, PointStride(in));
     }
-    // Rows beyond `count` hold what an earlier strip left; nobody reads them.
     for (int64_t p = 0; p < kPoints; ++p) {
       const float* a = inputs + p * PointStride(in);
       const float* b = points + p * in * out;
       float* c = products + p * PointStride(out);
-      for (int64_t t = 0; t < count; t += 6) {
-        int64_t o = 0;
-        for (; o + 2 * kLanes <= out; o += 2 * kLanes) {
-          Multiply<6, 2>(a + t * in, in, b + o, out, in, c + t * out + o, out);
-        }
-        if (o < out) {
-          Multiply<6, 1>(a + t * in, in, b + o, out, in, c + t * out + o, out);
-        }
+      for (int64_t t = 0; t < count; t += kMostRows) {
+        MultiplyRows<kMostRows>(count - t, a + t * in, in, b, out, c + t * out);
       }
     }
     for (int64_t t = 0; t < count; ++t) {
-      const int64_t i = 2 * ((first + t) / columns);
-      const int64_t j = 2 * ((first + t) % columns);
-      const int64_t rows = std::min<int64_t>(2, s.height - i);
-      const int64_t pixels = std::min<int64_t>(2, s.width - j);
+      const int64_t i = kTile * ((first + t) / columns);
+      const int64_t j = kTile * ((first + t) % columns);
+      const float* from = products + t * out;
+      float* to = y.data + i * y.row + j * out;
       for (int64_t o = 0; o < out; o += kLanes) {
-        Vec tile[2][2];
-        TransformOutput(products + t * out + o, PointStride(out), tile);
         const Vec shift = bias ? Load(bias + o) : Vec{};
-        for (int64_t di = 0; di < rows; ++di) {
-          for (int64_t dj = 0; dj < pixels; ++dj) {
-            const Vec value = tile[di][dj] + shift;
-            Store(y.data + (i + di) * y.row + (j + dj) * out + o,
-                  s.elu ? Elu(value) : value);
-          }
-        }
+        Transform<kSide, kTile>(
+            OutputLine,
+            [&](int64_t k, int64_t l) {
+              return Load(from + (kSide * k + l) * PointStride(out) + o);
+            },
+            [&](int64_t k, int64_t l, Vec value) {
+              if (i + k >= s.height || j + l >= s.width) return;
+              value += shift;
+              Store(to + k * y.row + l * out + o, s.elu ? Elu(value) : value);
+            });
       }
     }
   }
@@ -543,22 +583,22 @@ void KernelGradientTiles(const float* padded, const float* gradient,
   const int64_t columns = s.tile_columns();
   const int64_t row = s.padded_width() * in;
   const int64_t gradient_row = s.padded_width() * out;
+  for (int64_t o = 0; o < out; o += kLanes) {
+    Vec sum = Load(bias + o);
+    for (int64_t p = 0; p < s.padded_pixels(); ++p) {
+      sum += Load(gradient + p * out + o);
+    }
+    Store(bias + o, sum);
+  }
   for (int64_t first = 0; first < s.tiles(); first += kStrip) {
     const int64_t count = std::min(kStrip, s.tiles() - first);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = (first + t) / columns, j = (first + t) % columns;
-      TransformInput(padded + 2 * i * row + 2 * j * in, row, in,
+      TransformInput(padded + kTile * (i * row + j * in), row, in,
                      inputs + t * in, PointStride(in));
-      TransformGradient(gradient + 2 * i * gradient_row + 2 * j * out,
+      TransformGradient(gradient + kTile * (i * gradient_row + j * out),
                         gradient_row, out, gradients + t * out,
                         PointStride(out));
-    }
-    // The point (1, 1) of A g A' is the sum of a tile.
-    for (int64_t t = 0; t < count; ++t) {
-      for (int64_t o = 0; o < out; o += kLanes) {
-        const float* sum = gradients + 5 * PointStride(out) + t * out + o;
-        Store(bias + o, Load(bias + o) + Load(sum));
-      }
     }
     for (int64_t p = 0; p < kPoints; ++p) {
       const float* a = inputs + p * PointStride(in);
