@@ -11,7 +11,7 @@
 // these shapes, and those of kernels' gradients nine tenths. Here an image
 // stays in the cache of a core from the first layer to the last; and where both
 // sides have channels enough, convolutions are done by Winograd's minimal
-// filtering F(2x2, 3x3): 16 products for 4 outputs in place of 36 (Lavin &
+// filtering F(4x4, 3x3): 36 products for 16 outputs in place of 144 (Lavin &
 // Gray, Fast algorithms for convolutional neural networks, CVPR 2016, Sec.
 // 4.1).
 //
@@ -232,11 +232,11 @@ void BackThroughActivation(const float* gradient, const float* y,
 }
 
 // ---------------------------------------------------------------------------
-// Winograd's transforms: tiles of 4x4 outputs, which overlap in 6x6 inputs, are
-// products at 6x6 points. A point is a pair of two of 0, +-3/4, +-3/2 and
-// infinity, at which the polynomials whose coefficients are a line's pixels are
-// evaluated; next to 0, +-1, +-2 and infinity, whose rounding is several times as
-// large, these round no more than a convolution by its definition.
+// Winograd's transforms. A tile of 4x4 outputs comes from 6x6 inputs: products
+// of polynomials, whose coefficients are a line's pixels, by values at six
+// points. These are 0, +-3/4, +-3/2 and infinity, for there rounding is a few
+// times smaller than at the usual 0, +-1, +-2 and infinity: about that of a
+// convolution whose terms are added one by one.
 
 constexpr int64_t kSide = kTile + 2;
 constexpr int64_t kPoints = kSide * kSide;
@@ -248,6 +248,7 @@ constexpr float kAt0 = kAA * kBB;
 constexpr float kAtA = 2 * kAA * (kAA - kBB), kAtB = 2 * kBB * (kBB - kAA);
 
 // Of a line: B'd, from inputs to points.
+[[gnu::always_inline]]
 inline void InputLine(const Vec d[6], Vec u[6]) {
   const Vec even_a = d[4] - kBB * d[2], odd_a = kA * (d[3] - kBB * d[1]);
   const Vec even_b = d[4] - kAA * d[2], odd_b = kB * (d[3] - kAA * d[1]);
@@ -260,6 +261,7 @@ inline void InputLine(const Vec d[6], Vec u[6]) {
 }
 
 // A'm, from points to outputs.
+[[gnu::always_inline]]
 inline void OutputLine(const Vec m[6], Vec y[4]) {
   const Vec even_a = m[1] + m[2], odd_a = m[1] - m[2];
   const Vec even_b = m[3] + m[4], odd_b = m[3] - m[4];
@@ -270,6 +272,7 @@ inline void OutputLine(const Vec m[6], Vec y[4]) {
 }
 
 // A g, from gradients in outputs to those in points.
+[[gnu::always_inline]]
 inline void GradientLine(const Vec g[4], Vec u[6]) {
   const Vec even_a = g[0] + kAA * g[2], odd_a = kA * (g[1] + kAA * g[3]);
   const Vec even_b = g[0] + kBB * g[2], odd_b = kB * (g[1] + kBB * g[3]);
@@ -282,6 +285,7 @@ inline void GradientLine(const Vec g[4], Vec u[6]) {
 }
 
 // G w, from weights to points.
+[[gnu::always_inline]]
 inline void KernelLine(const Vec w[3], Vec u[6]) {
   const Vec even_a = w[0] + kAA * w[2], odd_a = kA * w[1];
   const Vec even_b = w[0] + kBB * w[2], odd_b = kB * w[1];
@@ -294,6 +298,7 @@ inline void KernelLine(const Vec w[3], Vec u[6]) {
 }
 
 // G'm, from gradients in points to those in weights.
+[[gnu::always_inline]]
 inline void KernelGradientLine(const Vec m[6], Vec w[3]) {
   const Vec even_a = (1 / kAtA) * (m[1] + m[2]);
   const Vec even_b = (1 / kAtB) * (m[3] + m[4]);
@@ -304,19 +309,27 @@ inline void KernelGradientLine(const Vec m[6], Vec w[3]) {
   w[2] = kAA * even_a + kBB * even_b + m[5];
 }
 
-// A line's transform for all columns, then for all rows.
-template <int kFrom, int kTo, typename Line, typename Get, typename Put>
-inline void Transform(const Line& line, const Get& get, const Put& put) {
+// A line's transform for all columns, then for all rows. Calls and loops must
+// vanish, for a vector that has an address is kept in memory.
+template <int kFrom, int kTo, void (*kLine)(const Vec*, Vec*), typename Get,
+          typename Put>
+[[gnu::always_inline]]
+inline void Transform(const Get& get, const Put& put) {
   Vec half[kTo][kFrom];
+#pragma GCC unroll 6
   for (int j = 0; j < kFrom; ++j) {
     Vec from[kFrom], to[kTo];
+#pragma GCC unroll 6
     for (int i = 0; i < kFrom; ++i) from[i] = get(i, j);
-    line(from, to);
+    kLine(from, to);
+#pragma GCC unroll 6
     for (int i = 0; i < kTo; ++i) half[i][j] = to[i];
   }
+#pragma GCC unroll 6
   for (int i = 0; i < kTo; ++i) {
     Vec to[kTo];
-    line(half[i], to);
+    kLine(half[i], to);
+#pragma GCC unroll 6
     for (int j = 0; j < kTo; ++j) put(i, j, to[j]);
   }
 }
@@ -331,8 +344,7 @@ inline int64_t PointStride(int64_t lanes) { return kStrip * lanes + 16; }
 inline void TransformInput(const float* tile, int64_t row, int64_t lanes,
                            float* to, int64_t stride) {
   for (int64_t c = 0; c < lanes; c += kLanes) {
-    Transform<kSide, kSide>(
-        InputLine,
+    Transform<kSide, kSide, InputLine>(
         [&](int i, int j) { return Load(tile + i * row + j * lanes + c); },
         [&](int i, int j, Vec u) {
           Store(to + (kSide * i + j) * stride + c, u);
@@ -345,8 +357,7 @@ inline void TransformGradient(const float* tile, int64_t row, int64_t lanes,
                               float* to, int64_t stride) {
   for (int64_t c = 0; c < lanes; c += kLanes) {
     const float* inside = tile + row + lanes + c;
-    Transform<kTile, kSide>(
-        GradientLine,
+    Transform<kTile, kSide, GradientLine>(
         [&](int i, int j) { return Load(inside + i * row + j * lanes); },
         [&](int i, int j, Vec u) {
           Store(to + (kSide * i + j) * stride + c, u);
@@ -362,8 +373,7 @@ void TransformKernel(const float* kernel, const Layer& s, float* to) {
     for (int64_t o = 0; o < s.out; o += kLanes) {
       const float* w = kernel + c * s.out + o;
       float* u = to + c * s.out_lanes() + o;
-      Transform<3, kSide>(
-          KernelLine,
+      Transform<3, kSide, KernelLine>(
           [&](int i, int j) {
             return LoadSome(w + (3 * i + j) * tap, s.out - o);
           },
@@ -379,8 +389,7 @@ void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
     for (int64_t o = 0; o < s.out; o += kLanes) {
       const float* m = from + c * s.out_lanes() + o;
       float* w = kernel + c * s.out + o;
-      Transform<kSide, 3>(
-          KernelGradientLine,
+      Transform<kSide, 3, KernelGradientLine>(
           [&](int i, int j) { return Load(m + (kSide * i + j) * point); },
           [&](int i, int j, Vec v) {
             StoreSome(w + (3 * i + j) * tap, v, s.out - o);
@@ -488,20 +497,24 @@ void ForwardTiles(const float* padded, const float* points, const float* bias,
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = kTile * ((first + t) / columns);
       const int64_t j = kTile * ((first + t) % columns);
+      const int64_t rows = std::min(kTile, s.height - i);
+      const int64_t pixels = std::min(kTile, s.width - j);
       const float* from = products + t * out;
       float* to = y.data + i * y.row + j * out;
       for (int64_t o = 0; o < out; o += kLanes) {
         const Vec shift = bias ? Load(bias + o) : Vec{};
-        Transform<kSide, kTile>(
-            OutputLine,
+        Vec tile[kTile][kTile];
+        Transform<kSide, kTile, OutputLine>(
             [&](int64_t k, int64_t l) {
               return Load(from + (kSide * k + l) * PointStride(out) + o);
             },
-            [&](int64_t k, int64_t l, Vec value) {
-              if (i + k >= s.height || j + l >= s.width) return;
-              value += shift;
-              Store(to + k * y.row + l * out + o, s.elu ? Elu(value) : value);
-            });
+            [&](int64_t k, int64_t l, Vec value) { tile[k][l] = value; });
+        for (int64_t k = 0; k < rows; ++k) {
+          for (int64_t l = 0; l < pixels; ++l) {
+            const Vec value = tile[k][l] + shift;
+            Store(to + k * y.row + l * out + o, s.elu ? Elu(value) : value);
+          }
+        }
       }
     }
   }
