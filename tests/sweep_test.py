@@ -127,6 +127,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   assert [line["seed"] for line in lines] == ["0", "1", "2"]
   assert [line["steps_until_all"] for line in lines] == ["50", "50", ""]
   assert lines[0]["found/right"] == "50"
+  assert lines[0]["commit"] == "abc1234"
   assert [line["row_of_2/beam"] for line in lines] == ["", "", "0.3"]
   # The same command again has nothing to do but what failed.
   assert runs.run_all(plans, 2, said.append) == 3
@@ -173,6 +174,7 @@ def result_of(planned):
     else {"by_length": {"2": dict(before=0.1, greedy=0.2, beam=0.3, clean=1)}},
     "found_steps": {"right": found, "down": 0},
     "time": {"train_s": 1.0, "total_s": 2.0},
+    "versions": {"commit": "abc1234"},
   }
 
 
@@ -211,6 +213,7 @@ def test_a_sweep_of_sequence_runs_compares_models_on_every_test(tmp_path):
         for j, model in enumerate(["rim", "lstm"])
       },
       "time": {"train_s": 1.0, "total_s": 2.0},
+      "versions": {"commit": "abc1234"},
     }
     files.write_json(folder / files.RESULT, result)
     return page_lib.SweepRun(variant, seed, folder)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 
 import jax
@@ -173,6 +174,9 @@ def test_the_result_holds_what_it_promises(six):
   assert all(time[f"{stage}_s"] > 0 for stage in stages)
   assert sum(time.values()) - time["total_s"] <= time["total_s"] + 0.1
   assert result["versions"]["jax"] == jax.__version__
+  assert re.fullmatch(
+    "[0-9a-f]{7,}(-dirty)?|no checkout", result["versions"]["commit"]
+  )
   assert result["config"]["train"]["steps"] == 6
 
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import pathlib
 import platform
+import subprocess
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,7 @@ def write(
       "python": platform.python_version(),
       "backend": jax.default_backend(),
       **_versions(),
+      "commit": _commit(),
     },
   }
   files.write_json(workdir / files.RESULT, result)
@@ -278,3 +280,20 @@ def _versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       versions[package] = "not installed"
   return versions
+
+
+def _commit() -> str:
+  """Of the checkout that this file lies in; with "-dirty" if it was changed."""
+  root = pathlib.Path(__file__).parents[2]
+  if not (root / ".git").exists():
+    return "no checkout"
+  describe = ("describe", "--always", "--dirty", "--exclude=*")
+  try:
+    return subprocess.run(
+      ("git", "-C", str(root), *describe),
+      capture_output=True,
+      check=True,
+      text=True,
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return "unknown: git does not answer"

@@ -27,6 +27,7 @@ def line(one: sweep.Finished) -> dict[str, Any]:
     },
     "train_s": result["time"]["train_s"],
     "total_s": result["time"]["total_s"],
+    "commit": result["versions"].get("commit"),
   }
 
 

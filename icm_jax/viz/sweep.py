@@ -113,6 +113,7 @@ def _line(one: Finished) -> dict[str, Any]:
     },
     "train_s": result["time"]["train_s"],
     "total_s": result["time"]["total_s"],
+    "commit": result["versions"].get("commit"),
     **{f"found/{name}": step for name, step in result["found_steps"].items()},
   }
 
