@@ -216,7 +216,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   )
   monkeypatch.setattr(classical, "check_installed", lambda: None)
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
-  workdir.write_config(folder, config)
+  files.write_json(folder / files.CONFIG, workdir.plain_config(config))
   try:
     again = results.evaluate_checkpoint(folder)
     assert set(again["chains"]["by_length"]) == {"0", "1"}
@@ -290,6 +290,18 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     loop.train(smoke(), tmp_path / "letters" / "a.txt")
   with pytest.raises(types.InputError, match="holds no run"):
     results.evaluate_checkpoint(tmp_path / "letters")
+
+
+def test_two_processes_do_not_go_on_with_one_run(six):
+  folder, _ = six
+  config = workdir.read_config(folder)
+  with (
+    workdir.hold(folder, config),
+    pytest.raises(types.InputError, match="Another process is at work"),
+  ):
+    loop.train(smoke(6), folder, resume=True)
+  with workdir.hold(folder, config):
+    assert workdir.read_config(folder).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(

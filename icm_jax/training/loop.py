@@ -116,7 +116,6 @@ def train(
   reporter = reporter or Silent()
   workdir_lib.claim(workdir, config, resume=resume)
   run = setup_lib.build(config, progress=reporter.prepare)
-  workdir_lib.write_config(workdir, config)
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
@@ -125,6 +124,7 @@ def train(
     f"{setup_lib.num_experts(config)} experts"
   )
   with (
+    workdir_lib.hold(workdir, config),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
     stop_requests() as stop_requested,
   ):

@@ -59,12 +59,12 @@ def train(
   reporter = reporter or loop.Silent()
   workdir_lib.claim(workdir, config, resume=resume)
   run = setup_lib.build(config, progress=reporter.prepare)
-  workdir_lib.write_config(workdir, config)
   reporter.say(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
   with (
+    workdir_lib.hold(workdir, config),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
     loop.stop_requests() as stop_requested,
   ):

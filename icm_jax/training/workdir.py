@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +80,38 @@ def claim(
     )
 
 
-def write_config(
+@contextlib.contextmanager
+def hold(
   workdir: pathlib.Path, config: ml_collections.ConfigDict
-) -> None:
-  """Writes `config.json`, and makes the folder if need be."""
+) -> Iterator[None]:
+  """Keeps other runs out while the block lasts, and writes `config.json`.
+
+  Of two processes that go on with one run, each would write over what the other
+  has written. File systems without locks keep nobody out.
+
+  Args:
+    workdir: made if it does not exist.
+    config: of the run.
+
+  Raises:
+    InputError: another process is at work in it.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
-  files.write_json(workdir / files.CONFIG, plain_config(config))
+  folder = os.open(workdir, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise types.InputError(
+        f"Another process is at work in --workdir={workdir}; wait for it, or "
+        "choose a new folder."
+      ) from error
+    except OSError:
+      pass  # No locks here.
+    files.write_json(workdir / files.CONFIG, plain_config(config))
+    yield
+  finally:
+    os.close(folder)
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
