@@ -223,11 +223,14 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
     assert again["transfer"]["data"] == "drawn"
     assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
     assert set(again["detection"]) == set(result["mechanisms"])
-    for row in again["detection"].values():
-      assert (row["restored"], row["single_network"]) == (1.0, None)
-      assert row["faces"] == 5
+    assert set(again["transfer"]["detection"]) == set(result["mechanisms"])
+    for table in (again["detection"], again["transfer"]["detection"]):
+      for row in table.values():
+        assert (row["restored"], row["single_network"]) == (1.0, None)
+        assert row["faces"] == 5
     page = report.write(folder).read_text()
-    assert "Faces, detected" in page
+    assert "<h2>Faces, detected</h2>" in page
+    assert "<h2>Faces, detected on drawn</h2>" in page
     assert "On drawn" in page
     assert "Mechanisms in a row" in page
   finally:

@@ -77,6 +77,7 @@ def finished(tmp_path):
         name: dict(win_share=0.5, psnr_db=20.0, best_other_psnr_db=other)
         for name, other in zip(NAMES, (11.5, None), strict=True)
       },
+      "detection": None,
     },
     "psnr_db": dict.fromkeys(NAMES, 17.5),
     "time": {"train_s": 1.0, "total_s": 2.0},

@@ -72,21 +72,9 @@ def measure(
     "active_experts": int(specialisation.active(wins_EM).sum()),
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
-    "transfer": None
-    if run.transfer is None
-    else {
-      "data": config.transfer.name,
-      "by_mechanism": transfer.evaluate(
-        state,
-        run.transfer,
-        wins_EM,
-        names,
-        setup=run.setup,
-        batch_size=config.evaluation.batch_size,
-      ),
-    },
+    "transfer": _transfer(config, run, state, wins_EM),
     "chains": _chains(config, run, state, classifier),
-    "detection": _detection(config, run, state, wins_EM),
+    "detection": _detection(config, run, state, wins_EM, run.problem),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
@@ -111,7 +99,25 @@ def _chains(config, run, state, classifier) -> dict[str, Any] | None:
   )
 
 
-def _detection(config, run, state, wins_EM) -> dict[str, Any] | None:
+def _transfer(config, run, state, wins_EM) -> dict[str, Any] | None:
+  """The experts on another data set; None without one."""
+  if run.transfer is None:
+    return None
+  return {
+    "data": config.transfer.name,
+    "by_mechanism": transfer.evaluate(
+      state,
+      run.transfer.examples,
+      wins_EM,
+      run.mechanism_names,
+      setup=run.setup,
+      batch_size=config.evaluation.batch_size,
+    ),
+    "detection": _detection(config, run, state, wins_EM, run.transfer.problem),
+  }
+
+
+def _detection(config, run, state, wins_EM, problem) -> dict[str, Any] | None:
   """What a face detector finds; None unless asked for."""
   if run.detect is None:
     return None
@@ -122,7 +128,7 @@ def _detection(config, run, state, wins_EM) -> dict[str, Any] | None:
     )
   return detection_table.evaluate(
     state,
-    run.problem,
+    problem,
     run.mechanisms,
     wins_EM,
     run.mechanism_names,

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
   import ml_collections
 
 
+class Transfer(NamedTuple):
+  """Another data set, which experts are tried on: all of it is a test.
+
+  Attributes:
+    problem: its images; nothing is trained on them.
+    examples: some of them, transformed.
+  """
+
+  problem: problem_lib.Problem
+  examples: restoration.Examples
+
+
 class Run(NamedTuple):
   """The parts of a run that do not change.
 
@@ -36,7 +48,7 @@ class Run(NamedTuple):
       classes, or no clean counterparts of its test images.
     curve: evaluator on few examples, for the course of training.
     final: evaluator on many examples, for the result.
-    transfer: examples of another data set; None if there is none.
+    transfer: another data set; None if there is none.
     detect: finds faces; None if that is not asked for.
   """
 
@@ -48,7 +60,7 @@ class Run(NamedTuple):
   classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
-  transfer: restoration.Examples | None
+  transfer: Transfer | None
   detect: detection.Detector | None
 
 
@@ -233,8 +245,8 @@ def make_transfer(
   mechanisms: tuple[mechanisms_lib.Mechanism, ...],
   *,
   progress: Callable[[str, int, int], None] | None = None,
-) -> restoration.Examples | None:
-  """Examples of the data set that experts are tried on; None without one.
+) -> Transfer | None:
+  """The data set that experts are tried on; None without one.
 
   Raises:
     InputError: the run's own mechanisms cannot act on that data set.
@@ -258,12 +270,11 @@ def make_transfer(
     progress=progress,
   )
   roles = roles_lib.choose(data.roles, ())
-  return restoration.make_examples(
-    problem_lib.make_problem(data._replace(roles=roles), seed=config.seed),
-    mechanisms,
-    seed=config.seed,
-    num_examples=c.examples,
+  other = problem_lib.make_problem(data._replace(roles=roles), seed=config.seed)
+  examples = restoration.make_examples(
+    other, mechanisms, seed=config.seed, num_examples=c.examples
   )
+  return Transfer(other, examples)
 
 
 def make_detector(

@@ -129,7 +129,7 @@ def _page(
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
     *_chains(result["chains"]),
-    *_detection(result["detection"]),
+    *_detection(result["detection"], "Faces, detected"),
     *_transfer(result["transfer"]),
     "<h2>The run</h2>",
     html.table(
@@ -285,16 +285,16 @@ def _chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
 
 
 def _detection(
-  detection: Mapping[str, Mapping[str, Any]] | None,
+  detection: Mapping[str, Mapping[str, Any]] | None, heading: str
 ) -> Iterable[str]:
   """What a face detector finds, if it was asked."""
   if detection is None:
     return
   faces = next(iter(detection.values()))["faces"]
   yield (
-    "<h2>Faces, detected</h2><p>Share of the faces that CenterFace finds in "
-    f"clean test images, {faces} of them, which it also finds in other "
-    "versions of the same images, at an overlap of one half or more. "
+    f"<h2>{html.text(heading)}</h2><p>Share of the faces that CenterFace "
+    f"finds in clean test images, {faces} of them, which it also finds in "
+    "other versions of the same images, at an overlap of one half or more. "
     "Restored: by the winner. Oracle: by the mechanism's main expert. "
     "Classical: by a tool of image processing that is told the mechanism. "
     "Clean, gated: clean images after the winner, where the discriminator "
@@ -344,6 +344,9 @@ def _transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:
     )
   head = ("mechanism", "won by its expert", "PSNR, dB", "best other, dB")
   yield html.table(head, lines)
+  yield from _detection(
+    transfer["detection"], f"Faces, detected on {transfer['data']}"
+  )
 
 
 def _run_facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
