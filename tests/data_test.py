@@ -389,6 +389,19 @@ def test_parts_never_share_a_person(groups, seed):
   np.testing.assert_array_equal(made.test_ids, other.test_ids)
 
 
+def test_halves_may_share_people_but_neither_images_nor_the_test():
+  data = table(200, person="who")
+  made = problem.make_problem(data, seed=0, share_people=True)
+  parts = (made.transformed_ids, made.canonical_ids, made.test_ids)
+  assert sorted(np.concatenate(parts)) == list(range(200))
+  assert abs(len(parts[0]) - len(parts[1])) <= 1
+  people = [set(data.images.columns["who"][ids]) for ids in parts]
+  assert people[0] & people[1]
+  assert not people[2] & (people[0] | people[1])
+  apart = problem.make_problem(data, seed=0)
+  np.testing.assert_array_equal(made.test_ids, apart.test_ids)
+
+
 def test_people_of_the_test_split_are_not_trained_on():
   data = table(100, person="who")
   split_N = np.where(np.arange(100) < 10, "test", "train").astype("U10")

@@ -36,6 +36,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     max_images=1_000_000,  # In a folder of your own; more are refused.
     groups="",  # Mechanisms that images already carry; "" is image mechanisms.
     canonical="",  # Rule for canonical images; "" is the data set's own.
+    share_people=False,  # True: halves are of images, not of people.
   )
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]

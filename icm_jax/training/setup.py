@@ -205,7 +205,9 @@ def make_problem(
   if c.canonical:
     roles = roles._replace(canonical=c.canonical)
   problem = problem_lib.make_problem(
-    data._replace(roles=roles), seed=config.seed
+    data._replace(roles=roles),
+    seed=config.seed,
+    share_people=c.share_people,
   )
   num_sources, num_canonical = map(
     len, (problem.transformed_ids, problem.canonical_ids)
