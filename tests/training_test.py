@@ -224,6 +224,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
       assert row["faces"] == 5
     page = report.write(folder).read_text()
     assert "Faces, detected" in page
+    assert "a detector finds 100.0% of the faces in restored" in page
     assert "On drawn" in page
     assert "Mechanisms in a row" in page
   finally:

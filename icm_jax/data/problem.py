@@ -14,7 +14,7 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
-from icm_jax.data import decoded, sources
+from icm_jax.data import augment, decoded, sources
 from icm_jax.data import roles as roles_lib
 
 # Splits of data sets that are kept for tests; a validation split is left alone.
@@ -290,6 +290,7 @@ def make_batch(
   step: jax.Array,
   raw: Raw,
   mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+  augmentation: augment.Augmentation = augment.NONE,
 ) -> types.Batch:
   """Distorts the sources; pure, to be jitted.
 
@@ -299,13 +300,23 @@ def make_batch(
     raw: uint8 images.
     mechanisms: M of them; which one acted is not kept. None are for sources
       that carry a mechanism already.
+    augmentation: how far images of both sides are varied beforehand.
   """
+  source_BHWC, canonical_BHWC = map(to_float, raw)
+  if augmentation != augment.NONE:
+    source_BHWC, canonical_BHWC = (
+      augment.augment(rng.stream(key, name, step), x_BHWC, augmentation)
+      for name, x_BHWC in (
+        ("augment sources", source_BHWC),
+        ("augment canonical", canonical_BHWC),
+      )
+    )
   if not mechanisms:
-    return types.Batch(to_float(raw.source_BHWC), to_float(raw.canonical_BHWC))
+    return types.Batch(source_BHWC, canonical_BHWC)
   transformed_BHWC, _ = mechanisms_lib.apply_mixture(
-    rng.stream(key, "mixture", step), to_float(raw.source_BHWC), mechanisms
+    rng.stream(key, "mixture", step), source_BHWC, mechanisms
   )
-  return types.Batch(transformed_BHWC, to_float(raw.canonical_BHWC))
+  return types.Batch(transformed_BHWC, canonical_BHWC)
 
 
 def to_float(x_BHWC: jax.Array) -> jax.Array:
