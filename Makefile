@@ -1,5 +1,6 @@
 # make test    the gate: environment, lint, tests
 # make mnist   the default experiment, from nothing to runs/mnist/report.html
+# make faces   mechanisms on faces, from nothing to runs/faces/report.html
 # make paper   every experiment of the paper, many hours; SCALE=small, fewer
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
@@ -21,7 +22,7 @@ TORCH := .venv-torch/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test lint format mnist paper data-check clean \
+.PHONY: test lint format mnist faces paper data-check clean \
 	bench bench-step bench-startup bench-parts bench-data bench-rim \
 	bench-result
 
@@ -53,6 +54,20 @@ mnist: $(INSTALLED)
 	    --config=experiments/configs/mnist.py --workdir=runs/mnist \
 	    --config.seed=$(SEED) \
 	    $(if $(wildcard runs/mnist/config.json),--resume)
+
+# The same; first comes one network for all mechanisms, to compare with.
+faces: $(INSTALLED)
+	$(BIN)/python -m experiments.train \
+	    --config=experiments/configs/faces_small.py \
+	    --workdir=runs/faces_one_network \
+	    --config.seed=$(SEED) --config.experts.count=1 \
+	    --config.detection.examples=0 \
+	    $(if $(wildcard runs/faces_one_network/config.json),--resume)
+	$(BIN)/python -m experiments.train \
+	    --config=experiments/configs/faces_small.py --workdir=runs/faces \
+	    --config.seed=$(SEED) \
+	    --config.detection.single_network=runs/faces_one_network \
+	    $(if $(wildcard runs/faces/config.json),--resume)
 
 # The same command goes on where it was cut off.
 paper: $(INSTALLED)

@@ -231,6 +231,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
     page = report.write(folder).read_text()
     assert "<h2>Faces, detected</h2>" in page
     assert "<h2>Faces, detected on drawn</h2>" in page
+    assert "a detector finds 100.0% of the faces in restored" in page
     assert "On drawn" in page
     assert "Mechanisms in a row" in page
   finally:

@@ -36,6 +36,14 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     max_images=1_000_000,  # In a folder of your own; more are refused.
     groups="",  # Mechanisms that images already carry; "" is image mechanisms.
     canonical="",  # Rule for canonical images; "" is the data set's own.
+    share_people=False,  # True: halves are of images, not of people.
+    augment=dict(  # Of both sides, before a mechanism acts.
+      flip=0.0,  # Probability of a mirrored image.
+      shift=0.0,  # At most, of a side; the edge is repeated.
+      zoom=0.0,  # At most, relative change of a side.
+      contrast=0.0,  # At most, relative.
+      brightness=0.0,  # At most, of the pixel range.
+    ),
   )
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
-from icm_jax.data import decoded, sources
+from icm_jax.data import augment, decoded, sources
 from icm_jax.data import roles as roles_lib
 
 # Splits of data sets that are kept for tests; a validation split is left alone.
@@ -26,8 +26,9 @@ _TEST_SHARE = 0.2
 class Problem(NamedTuple):
   """Images, and which of them play which part.
 
-  No two of transformed, canonical and test share an image, nor a person where
-  the data set says who is seen.
+  No two of transformed, canonical and test share an image; nor a person where
+  the data set says who is seen, but for transformed and canonical images where
+  `make_problem` was told that they may.
 
   Attributes:
     name: of the data set.
@@ -71,7 +72,9 @@ class Problem(NamedTuple):
     return counts
 
 
-def make_problem(data: sources.DataSet, *, seed: int) -> Problem:
+def make_problem(
+  data: sources.DataSet, *, seed: int, share_people: bool = False
+) -> Problem:
   """Divides a data set in a transformed, a canonical and a test part.
 
   The test part is the data set's own, or else a fifth of its people (or of the
@@ -83,6 +86,9 @@ def make_problem(data: sources.DataSet, *, seed: int) -> Problem:
   Args:
     data: with the groups that are wanted, or none.
     seed: of the halves.
+    share_people: whether people may be both transformed and canonical, in
+      different images. Where there are few, the discriminator would otherwise
+      learn who is canonical.
 
   Raises:
     InputError: a part has no image.
@@ -104,11 +110,12 @@ def make_problem(data: sources.DataSet, *, seed: int) -> Problem:
 
   source_N = train_N & (role_N != roles_lib.CANONICAL if groups else True)
   canonical_N = train_N & (role_N == roles_lib.CANONICAL)
-  both = np.intersect1d(unit_N[source_N], unit_N[canonical_N])
+  divided_N = np.arange(num_images) if share_people else unit_N
+  both = np.intersect1d(divided_N[source_N], divided_N[canonical_N])
   order = _generator(seed, "halves").permutation(len(both))
   half = len(both) // 2
-  source_N &= ~np.isin(unit_N, both[order[half:]])
-  canonical_N &= ~np.isin(unit_N, both[order[:half]])
+  source_N &= ~np.isin(divided_N, both[order[half:]])
+  canonical_N &= ~np.isin(divided_N, both[order[:half]])
   problem = Problem(
     name=data.name,
     images=data.images,
@@ -283,6 +290,7 @@ def make_batch(
   step: jax.Array,
   raw: Raw,
   mechanisms: tuple[mechanisms_lib.Mechanism, ...],
+  augmentation: augment.Augmentation = augment.NONE,
 ) -> types.Batch:
   """Distorts the sources; pure, to be jitted.
 
@@ -292,13 +300,23 @@ def make_batch(
     raw: uint8 images.
     mechanisms: M of them; which one acted is not kept. None are for sources
       that carry a mechanism already.
+    augmentation: how far images of both sides are varied beforehand.
   """
+  source_BHWC, canonical_BHWC = map(to_float, raw)
+  if augmentation != augment.NONE:
+    source_BHWC, canonical_BHWC = (
+      augment.augment(rng.stream(key, name, step), x_BHWC, augmentation)
+      for name, x_BHWC in (
+        ("augment sources", source_BHWC),
+        ("augment canonical", canonical_BHWC),
+      )
+    )
   if not mechanisms:
-    return types.Batch(to_float(raw.source_BHWC), to_float(raw.canonical_BHWC))
+    return types.Batch(source_BHWC, canonical_BHWC)
   transformed_BHWC, _ = mechanisms_lib.apply_mixture(
-    rng.stream(key, "mixture", step), to_float(raw.source_BHWC), mechanisms
+    rng.stream(key, "mixture", step), source_BHWC, mechanisms
   )
-  return types.Batch(transformed_BHWC, to_float(raw.canonical_BHWC))
+  return types.Batch(transformed_BHWC, canonical_BHWC)
 
 
 def to_float(x_BHWC: jax.Array) -> jax.Array:

@@ -206,7 +206,9 @@ def raw_step(
   state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and lets the experts compete for it; to be jitted."""
-  batch = problem_lib.make_batch(state.key, state.step, raw, run.mechanisms)
+  batch = problem_lib.make_batch(
+    state.key, state.step, raw, run.mechanisms, run.augmentation
+  )
   return competition.competition_step(state, batch, setup=run.setup)
 
 

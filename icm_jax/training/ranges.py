@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 # The least value of every count; learning rates and sizes must be positive.
 _AT_LEAST = {
   "seed": 0,
+  "data.augment.flip": 0,
+  "data.augment.shift": 0,
+  "data.augment.zoom": 0,
+  "data.augment.contrast": 0,
+  "data.augment.brightness": 0,
   "experts.auto.most": 2,
   "experts.auto.least_lead": 0,
   "experts.auto.max_share": 1,

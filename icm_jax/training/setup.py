@@ -12,9 +12,9 @@ import optax
 from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import expert_axis
+from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
-from icm_jax.data import sources
 from icm_jax.evaluation import classical, detection, restoration
 from icm_jax.training import files, ranges
 from icm_jax.training import workdir as workdir_lib
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     problem: images and their parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
     mechanisms: M functions; none where the problem has groups.
+    augmentation: of training images, before a mechanism acts.
     setup: of the competition.
     identity_setup: the same for the identity start.
     classifier: the evaluation classifier; None where the problem has no
@@ -55,6 +56,7 @@ class Run(NamedTuple):
   problem: problem_lib.Problem
   mechanism_names: tuple[str, ...]
   mechanisms: tuple[mechanisms_lib.Mechanism, ...]
+  augmentation: augment.Augmentation
   setup: types.Setup
   identity_setup: types.Setup
   classifier: types.Network | None
@@ -127,6 +129,7 @@ def build(
     problem=problem,
     mechanism_names=mechanism_names,
     mechanisms=mechanisms,
+    augmentation=augment.Augmentation(**config.data.augment),
     setup=setup,
     identity_setup=setup._replace(
       expert_tx=optax.adam(config.identity.learning_rate)
@@ -217,7 +220,9 @@ def make_problem(
   if c.canonical:
     roles = roles._replace(canonical=c.canonical)
   problem = problem_lib.make_problem(
-    data._replace(roles=roles), seed=config.seed
+    data._replace(roles=roles),
+    seed=config.seed,
+    share_people=c.share_people,
   )
   num_sources, num_canonical = map(
     len, (problem.transformed_ids, problem.canonical_ids)

@@ -43,14 +43,23 @@ def headline(result: Mapping[str, Any]) -> str:
   text = (
     f"{owned_M.sum()} of {len(owned_M)} mechanisms have an expert of their own"
   )
-  if accuracy is None:
-    return text
-  return (
-    f"{text}; "
-    f"{accuracy['restored']:.1%} of restored images are recognised "
-    f"({accuracy['transformed']:.1%} transformed, "
-    f"{accuracy['clean']:.1%} clean)"
-  )
+  if accuracy:
+    text += (
+      f"; {accuracy['restored']:.1%} of restored images are recognised "
+      f"({accuracy['transformed']:.1%} transformed, "
+      f"{accuracy['clean']:.1%} clean)"
+    )
+  rows = [*(result["detection"] or {}).values()]
+  if rows and rows[0]["faces"]:
+    restored, transformed = (
+      np.mean([row[version] for row in rows])
+      for version in ("restored", "transformed")
+    )
+    text += (
+      f"; a detector finds {restored:.1%} of the faces in restored images "
+      f"({transformed:.1%} transformed)"
+    )
+  return text
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
