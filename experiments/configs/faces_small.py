@@ -40,7 +40,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       "dark_glasses",
       "face_mask",
     ),
-    noise=dict(stddev=0.1),
+    noise=dict(stddev=0.15),
     low_light=dict(light=0.2, stddev=0.02),
     shift=dict(pixels=6, background=0.5),
     dark_glasses=dict(geometry="orl_faces", level=0.05),
@@ -57,10 +57,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   if mode == "smoke":
     return c.lock()
   c.experts.update(
-    features=8, learning_rate=5e-4, decay_begin=600, half_life=300
+    features=8, learning_rate=5e-4, decay_begin=500, half_life=250
   )
   c.discriminator.hidden = 256
-  c.train.update(steps=1_200, batch_size=16)
+  c.train.update(steps=900, batch_size=16)
   c.evaluation.examples = 1_200
   c.detection.examples = 80  # All people of the test part.
   c.every.update(log=20, evaluate=100, checkpoint=100)
