@@ -10,7 +10,10 @@ experts. `make faces` first trains one network for all mechanisms, to compare
 with. Why the settings are what they are: docs/faces_study.md; what came of
 them: docs/faces.md.
 
-MEASURED
+Measured, seeds 0 and 1, one core: five of six mechanisms have an expert of
+their own (noise does not), and the detector finds 57.5 and 66.3 % of the faces
+in restored images, 50.2 and 50.4 % in transformed ones. Seed 0 took 148 s, and
+66 s for the one network before.
 
 Modes as in mnist.py: none, minutes on a CPU; `full`, more of everything;
 `smoke`, a few steps of tiny networks, for tests.
