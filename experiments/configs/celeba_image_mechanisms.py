@@ -26,9 +26,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   # Of hundreds of people, the discriminator does not soon know each.
   c.data.share_people = False
   c.data.augment = dict.fromkeys(c.data.augment, 0.0)
-  # Such that a face detector fails, where that is possible: it finds 1 % of the
-  # faces under such noise or blocks, 13 % in such light, 29 % of those inverted,
-  # 48 % behind a hand; nearly all behind glasses or a mask, or in any colour.
+  # Such that a face detector fails, where that is possible: it finds few faces
+  # in such noise, blocks or light, and half of them behind a hand; but nearly
+  # all behind glasses or a mask, or in coloured light (docs/faces.md).
   c.mechanisms = dict(
     names=(
       "noise",
