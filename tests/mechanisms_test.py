@@ -86,7 +86,7 @@ def test_presets(preset):
       "paper": 10,
       "three": 3,
       "faces": 8,
-      "faces_grey": 7,
+      "faces_grey": 6,
     }[preset]
   )
 

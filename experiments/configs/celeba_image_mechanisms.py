@@ -16,6 +16,7 @@ tiny networks, for tests.
 import ml_collections
 
 from experiments.configs import faces_small
+from icm_jax import mechanisms
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
@@ -26,28 +27,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   # Of hundreds of people, the discriminator does not soon know each.
   c.data.share_people = False
   c.data.augment = dict.fromkeys(c.data.augment, 0.0)
-  # Such that a face detector fails, where that is possible: it finds few faces
-  # in such noise, blocks or light, and half of them behind a hand; but nearly
-  # all behind glasses or a mask, or in coloured light (docs/faces.md).
-  c.mechanisms = dict(
-    names=(
-      "noise",
-      "invert",
-      "low_light",
-      "colour_cast",
-      "hand",
-      "face_mask",
-      "dark_glasses",
-      "pixelate",
-    ),
-    noise=dict(stddev=0.25),
-    low_light=dict(light=0.12, stddev=0.03),
-    colour_cast=dict(gains=(0.3, 0.6, 1.2)),
-    hand=dict(geometry="celeb_a", level=0.6),
-    face_mask=dict(geometry="celeb_a", level=0.95),
-    dark_glasses=dict(geometry="celeb_a", level=0.05),
-    pixelate=dict(blocks=16),
-  )
+  c.mechanisms = mechanisms.PRESETS["faces"]
   c.experts.count = len(c.mechanisms.names)
   if mode == "smoke":
     return c.lock()

@@ -22,6 +22,7 @@ Modes as in mnist.py: none, minutes on a CPU; `full`, more of everything;
 import ml_collections
 
 from experiments.configs import mnist
+from icm_jax import mechanisms
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
@@ -34,21 +35,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.data.augment = dict(
     flip=0.5, shift=0.03, zoom=0.1, contrast=0.2, brightness=0.1
   )
-  c.mechanisms = dict(
-    names=(
-      "noise",
-      "invert",
-      "low_light",
-      "right",
-      "dark_glasses",
-      "face_mask",
-    ),
-    noise=dict(stddev=0.2),
-    low_light=dict(light=0.2, stddev=0.02),
-    shift=dict(pixels=6, background=0.5),
-    dark_glasses=dict(geometry="orl_faces", level=0.05),
-    face_mask=dict(geometry="orl_faces", level=0.95),
-  )
+  c.mechanisms = mechanisms.PRESETS["faces_grey"]
   c.experts.count = len(c.mechanisms.names)
   # One that sees the whole face draws an average face, whatever it is given.
   c.experts.network = "unet"
