@@ -124,5 +124,13 @@ def drawn_problem(drawn):
 
 @pytest.fixture
 def drawn_data(monkeypatch, drawn):
-  """Makes every config read the made-up data set."""
-  monkeypatch.setattr(setup_lib.sources, "load", lambda name, **kwargs: drawn)
+  """Makes every config read the made-up data set, in its own data's colours."""
+
+  def load(name, **kwargs):
+    del kwargs
+    images = drawn.images
+    channels = sources.SOURCES[name].view["channels"]
+    image_NHWC = np.repeat(images.image_NHWC, channels, axis=-1)
+    return drawn._replace(images=images._replace(image_NHWC=image_NHWC))
+
+  monkeypatch.setattr(setup_lib.sources, "load", load)

@@ -207,7 +207,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   assert result["transfer"] is None
   config = workdir.read_config(folder)
   config.chains.update(examples=5, max_length=1)
-  config.transfer.update(name="drawn", examples=6)
+  config.transfer.update(name="mnist", examples=6)
   config.detection.examples = 5
   # Images of which the detector takes the whole for a face.
   whole = detection.Faces(np.array([[0.0, 0.0, 32.0, 32.0]]), np.ones(1))
@@ -220,7 +220,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   try:
     again = results.evaluate_checkpoint(folder)
     assert set(again["chains"]["by_length"]) == {"0", "1"}
-    assert again["transfer"]["data"] == "drawn"
+    assert again["transfer"]["data"] == "mnist"
     assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
     assert set(again["detection"]) == set(result["mechanisms"])
     assert set(again["transfer"]["detection"]) == set(result["mechanisms"])
@@ -230,9 +230,9 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
         assert row["faces"] == 5
     page = report.write(folder).read_text()
     assert "<h2>Faces, detected</h2>" in page
-    assert "<h2>Faces, detected on drawn</h2>" in page
+    assert "<h2>Faces, detected on mnist</h2>" in page
     assert "a detector finds 100.0% of the faces in restored" in page
-    assert "On drawn" in page
+    assert "On mnist" in page
     assert "Mechanisms in a row" in page
   finally:
     files.write_json(folder / files.CONFIG, result["config"])
