@@ -102,14 +102,17 @@ def plan(
 
 
 def _plan_run(run, config, pairs) -> Planned:
-  arguments = (f"--config={config}", *(f"--config.{pair}" for pair in pairs))
-  values = flags.FlagValues()
+  # The last value of a name holds; flags would join two tuples.
+  values = dict(pair.split("=", 1) for pair in pairs)
+  pairs = [f"--config.{name}={value}" for name, value in values.items()]
+  arguments = (f"--config={config}", *pairs)
+  parsed = flags.FlagValues()
   config_flags.DEFINE_config_file(
-    "config", lock_config=True, flag_values=values, sys_argv=["", *arguments]
+    "config", lock_config=True, flag_values=parsed, sys_argv=["", *arguments]
   )
   try:
-    values(["", *arguments])
-    return Planned(run, arguments, values["config"].value)
+    parsed(["", *arguments])
+    return Planned(run, arguments, parsed["config"].value)
   # ml_collections raises almost anything for a name or value that is not one.
   except Exception as error:
     raise types.InputError(

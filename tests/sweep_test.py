@@ -14,7 +14,7 @@ import pytest
 
 from experiments import paper, runs
 from icm_jax import types
-from icm_jax.training import files, loop
+from icm_jax.training import files, loop, setup
 from icm_jax.viz import sweep as page_lib
 
 # ml_collections loads config files by a deprecated function.
@@ -155,6 +155,16 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 
 
+def test_a_variant_takes_the_place_of_what_all_share(tmp_path):
+  (planned,) = plan(
+    tmp_path,
+    ["mechanisms.names=up,invert,noise"],
+    shared=["mechanisms.names=right,down", "experts.count=2"],
+  )
+  assert setup.make_mechanisms(planned.config)[0] == ("up", "invert", "noise")
+  assert planned.config.experts.count == 2
+
+
 def result_of(planned):
   """A made-up result; with seed 2, one mechanism is not found."""
   found = None if planned.run.seed == 2 else 50
@@ -196,6 +206,8 @@ def test_the_papers_experiments_can_be_planned(scale, tmp_path):
   assert {p.config.data.name for p in plans} == {
     "mnist" if scale == "full" else "mnist_5k"
   }
+  for planned in plans:
+    setup.make_mechanisms(planned.config)
 
 
 def test_a_sweep_of_sequence_runs_compares_models_on_every_test(tmp_path):
