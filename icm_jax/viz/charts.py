@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
@@ -234,10 +235,16 @@ def accuracy_by_variant(
   figure, panels = _panels(len(names), width=3.2, height=2.4)
   for axes, name, seeds in zip(panels, names, curves, strict=True):
     for index, (steps, accuracy_T) in enumerate(seeds):
+      # A dot is all that is seen of a run with one evaluation.
       axes.plot(
-        steps, 100 * np.asarray(accuracy_T), linewidth=1.2, **_style(index)
+        steps,
+        100 * np.asarray(accuracy_T),
+        linewidth=1.2,
+        marker=".",
+        markersize=4,
+        **_style(index),
       )
-    axes.set_title(name, fontsize=9)
+    axes.set_title(_folded(name), fontsize=9)
     axes.set_ylim(0, 103)
     _tidy(axes)
   figure.supxlabel("steps", fontsize=9)
@@ -276,10 +283,15 @@ def found_by_variant(
     axes.set_yticks(range(len(mechanisms)), mechanisms)
     axes.invert_yaxis()
     axes.set_xlim(-0.02 * never, 1.03 * never)
-    axes.set_title(name, fontsize=9)
+    axes.set_title(_folded(name), fontsize=9)
     _tidy(axes)
   figure.supxlabel("steps", fontsize=9)
   return figure
+
+
+def _folded(name: str) -> str:
+  """A variant's name in lines as wide as a panel."""
+  return textwrap.fill(name, 34)
 
 
 def _panels(count: int, *, width: float, height: float):
