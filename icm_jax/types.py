@@ -79,16 +79,16 @@ class Relocation(NamedTuple):
       share is copied; at least 1.
     perturbation: standard deviation of the relative change of the copied
       parameters, without unit.
-    least_lead: an expert that leads the next best by less than this where it
-      wins, on average and in logits, can be spared, and idle experts that are
-      not moved retire. 0: nobody retires.
+    alike: of two experts whose signatures are nearer to each other than this,
+      in squared standard deviations of a score, one can be spared, and idle
+      experts that are not moved retire. 0: nobody retires.
   """
 
   every: int
   min_share: float
   max_share: float
   perturbation: float
-  least_lead: float = 0.0
+  alike: float = 0.0
 
 
 class Setup(NamedTuple):
@@ -155,8 +155,6 @@ class TrainState:
     discriminator_opt: optimizer state of the discriminator.
     win_share_E: [E] float32, share of recent images that each expert won; sums
       to 1.
-    lead_E: [E] float32, by how much, in logits, recent images would score less
-      on average without the expert.
     signature_EE: [E, E] float32, of every expert, the standardised scores of
       all experts for the images that it won of late.
     moved_step_E: [E] int32, the step at which it last became another's copy.
@@ -173,7 +171,6 @@ class TrainState:
   discriminator: PyTree
   discriminator_opt: optax.OptState
   win_share_E: jax.Array
-  lead_E: jax.Array
   signature_EE: jax.Array
   moved_step_E: jax.Array
   retired_E: jax.Array

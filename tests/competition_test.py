@@ -74,21 +74,9 @@ def plain_step(state, batch, setup):
     discriminator=discriminator,
     discriminator_opt=opt,
     win_share_E=assign.remember(state.win_share_E, mask_EB.mean(axis=1)),
-    lead_E=assign.remember(state.lead_E, plain_lead(score_EB)),
     signature_EE=signature.remember(state.signature_EE, score_EB, winner_B),
     average_experts_E=experts_E,
     average_discriminator=discriminator,
-  )
-
-
-def plain_lead(score_EB):
-  """What the mean of the best scores loses without each expert."""
-  without = lambda e: jnp.delete(score_EB, e, axis=0).max(axis=0)
-  return jnp.stack(
-    [
-      (score_EB.max(axis=0) - without(e)).mean()
-      for e in range(score_EB.shape[0])
-    ]
   )
 
 
@@ -398,22 +386,6 @@ def test_handicap_by_hand():
   np.testing.assert_allclose(moved_E.sum(), 1.0, atol=1e-6)
   assert moved_E[3] > share_E[3]
   assert moved_E[0] < share_E[0]
-
-
-def test_leads_by_hand():
-  score_EB = jnp.array([[5.0, 1.0, 0.0], [2.0, 2.0, 9.0], [4.0, 0.0, 8.0]])
-  lead_E = functools.partial(assign.lead, score_EB, jnp.array([0, 0, 1]))
-  retired_E = jnp.zeros(3, bool)
-  # The second image went to the first expert by a handicap.
-  np.testing.assert_allclose(
-    lead_E(retired_E), [(1.0 - 1.0) / 3, 1.0 / 3, 0.0], atol=1e-6
-  )
-  np.testing.assert_allclose(
-    lead_E(retired_E.at[2].set(True)), [(3.0 - 1.0) / 3, 9.0 / 3, 0.0]
-  )
-  # Who is alone is missed very much, and yet finitely.
-  alone = assign.lead(jnp.zeros((1, 2)), jnp.zeros(2, int), jnp.zeros(1, bool))
-  assert 100.0 < alone[0] < 1e6
 
 
 def test_losses_by_hand():

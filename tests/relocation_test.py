@@ -14,7 +14,14 @@ from icm_jax.competition import assign, relocation
 RELOCATION = types.Relocation(
   every=2, min_share=0.3, max_share=1.4, perturbation=0.1
 )
-RETIRING = RELOCATION._replace(least_lead=1.0)
+RETIRING = RELOCATION._replace(alike=0.1)
+# Signatures of four experts: those of the last two are alike.
+SIGNATURE_EE = [
+  [1.5, -0.5, -0.5, -0.5],
+  [-0.5, 1.5, -0.5, -0.5],
+  [-0.5, -0.5, 0.9, 0.6],
+  [-0.5, -0.5, 0.6, 0.9],
+]
 
 
 def jit_relocate(state, setup, thresholds=None):
@@ -43,36 +50,35 @@ def test_donors_by_hand(share_E, moved_E, donor_of):
 
 
 @pytest.mark.parametrize(
-  ("share_E", "lead_E", "retired_E", "idle_E"),
+  ("share_E", "retired_E", "idle_E"),
   [
-    # Of 0.25 logits an image, where it wins a quarter of them: one each.
-    ([0.25, 0.25, 0.25, 0.25], [0.25, 0.3, 0.4, 0.5], [0] * 4, [0, 0, 0, 0]),
-    ([0.25, 0.25, 0.25, 0.25], [0.3, 0.24, 0.2, 0.5], [0] * 4, [0, 0, 1, 0]),
-    ([0.60, 0.30, 0.06, 0.04], [0.3, 0.3, 0.0, 0.0], [0] * 4, [1, 0, 1, 1]),
+    # Of two that are alike, the one that wins less can be spared.
+    ([0.25, 0.25, 0.26, 0.24], [0, 0, 0, 0], [0, 0, 0, 1]),
+    ([0.25, 0.05, 0.30, 0.40], [0, 0, 0, 0], [0, 1, 1, 0]),
+    # Who is like an idle expert, or a retired one, is needed.
+    ([0.30, 0.30, 0.36, 0.04], [0, 0, 0, 0], [0, 0, 0, 1]),
+    ([0.30, 0.30, 0.00, 0.40], [0, 0, 1, 0], [0, 0, 1, 0]),
     # An equal share is a third, of which 0.08 is too little.
-    (
-      [0.62, 0.30, 0.08, 0.00],
-      [2.0, 2.0, 2.0, 0.0],
-      [0, 0, 0, 1],
-      [0, 0, 1, 1],
-    ),
+    ([0.62, 0.08, 0.30, 0.00], [0, 0, 0, 1], [0, 1, 0, 1]),
   ],
 )
 def test_who_is_idle_by_hand(
-  share_E, lead_E, retired_E, idle_E, make_setup, make_state
+  share_E, retired_E, idle_E, make_setup, make_state
 ):
   state = make_state(make_setup(), num_experts=4).replace(
     step=jnp.int32(6),
     win_share_E=jnp.array(share_E),
-    lead_E=jnp.array(lead_E),
+    signature_EE=jnp.array(SIGNATURE_EE),
     retired_E=jnp.array(retired_E, bool),
   )
   np.testing.assert_array_equal(relocation.idle(state, RETIRING), idle_E)
-  # Leads count only where experts may retire, and some time after a move.
+  # Experts are compared only where they may retire, some time after a move, and
+  # by the scores of those that have not retired.
   quiet_E = np.array(share_E) * (4 - sum(retired_E)) < 0.3
   for now, thresholds in (
     (state, RELOCATION),
     (state.replace(moved_step_E=jnp.full(4, 1)), RETIRING),
+    (state, RETIRING._replace(alike=0.04)),
   ):
     np.testing.assert_array_equal(
       relocation.idle(now, thresholds), quiet_E | np.array(retired_E, bool)
@@ -108,7 +114,7 @@ def test_experts_retire_and_come_back_where_there_is_work(
   state = make_state(setup, num_experts=4).replace(
     step=jnp.int32(6),
     win_share_E=share_E,
-    lead_E=share_E * jnp.array([2.0, 2.0, 2.0, 0.5]),
+    signature_EE=jnp.array(SIGNATURE_EE),
   )
   between, moved_E = jit_relocate(
     state.replace(step=jnp.int32(7)), setup, RETIRING
@@ -123,7 +129,6 @@ def test_experts_retire_and_come_back_where_there_is_work(
   state = state.replace(
     step=jnp.int32(8),
     win_share_E=jnp.array([0.5, 0.25, 0.25, 0.0]),
-    lead_E=jnp.ones(4),
   )
   state, moved_E = jit_relocate(state, setup, RETIRING)
   np.testing.assert_array_equal(moved_E, [0, 0, 0, 1])

@@ -49,6 +49,14 @@ def test_two_experts_that_share_two_mechanisms_part():
   assert sorted(main_M) == [0, 1]
 
 
+def test_distances_by_hand():
+  signature_EE = jnp.array([[1.0, 0.0, 9.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
+  distance_EE = signature.distance(signature_EE, jnp.array([True, True, False]))
+  np.testing.assert_allclose(
+    distance_EE, [[0.0, 2.5, 0.0], [2.5, 0.0, 2.5], [0.0, 2.5, 0.0]]
+  )
+
+
 def test_bonus_by_hand():
   score_EB = jnp.array([[1.0, 3.0], [8.0, 2.0]])  # Standardised: -1, 1; 1, -1.
   signature_EE = jnp.array([[-1.0, 1.0], [0.0, 0.0]])

@@ -315,7 +315,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"experts.count": 0}, "experts.count must be at least 1, or auto; got 0"),
     ({"experts.count": "ten"}, "at least 1, or auto; got 'ten'"),
     ({"experts.count": "auto", "relocation.every": 0}, "auto needs.*got 0"),
-    ({"experts.count": "auto", "experts.auto.least_lead": 0.0}, "auto needs"),
+    ({"experts.count": "auto", "experts.auto.alike": 0.0}, "auto needs"),
     ({"train.batch_size": 61}, "batch_size=61 is larger than the 60"),
     ({"data.groups": "nope"}, "Unknown group 'nope'"),
     ({"data.groups": "label=9"}, "0 transformed/label=9"),

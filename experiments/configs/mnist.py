@@ -52,7 +52,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     count=config_dict.FieldReference(10, field_type=object),
     auto=dict(
       most=16,  # Experts at the start.
-      least_lead=1.0,  # Logits; an expert that leads by less can be spared.
+      alike=0.15,  # Squared deviations; nearer signatures are of one mechanism.
       max_share=1.4,  # As of relocation, of the median share.
     ),
     network="conv",  # conv, unet, dilated or vae

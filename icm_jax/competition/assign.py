@@ -8,12 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Steps over which shares of wins and leads are remembered: short enough to
+# Steps over which shares of wins are remembered: short enough to
 # follow a competition that settles within a few hundred steps.
 MEMORY = 20.0
-
-# What an image scores, in logits, for which there is no other expert.
-_NOBODY = -1e3
 
 
 class Assignment(NamedTuple):
@@ -65,27 +62,6 @@ def handicap(
   """
   excess_E = jnp.maximum(win_share_E * jnp.sum(~retired_E) - 1.0, 0.0)
   return jnp.where(retired_E, jnp.inf, balance * excess_E)
-
-
-def lead(
-  score_EB: jax.Array, winner_B: jax.Array, retired_E: jax.Array
-) -> jax.Array:
-  """By how much images would score less without each expert, [E] float.
-
-  The mean over the batch, to which only the images count that the expert won;
-  below zero where a handicap let it win.
-
-  Args:
-    score_EB: float, of all experts.
-    winner_B: int32 in [0, E).
-    retired_E: bool; theirs do not count.
-  """
-  num_experts, num_images = score_EB.shape
-  won_EB = winner_B[None] == jnp.arange(num_experts)[:, None]
-  other_EB = jnp.where(won_EB | retired_E[:, None], -jnp.inf, score_EB)
-  other_B = other_EB.max(axis=0, initial=_NOBODY)
-  lead_EB = jnp.where(won_EB, score_EB - other_B[None], 0.0)
-  return lead_EB.sum(axis=1) / num_images
 
 
 def remember(mean: jax.Array, batch_mean: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 from icm_jax import rng, types
 from icm_jax.competition import expert_axis, signature
 
-# Relocations for which a moved expert's lead is not judged.
+# Relocations for which a moved expert is not compared with others.
 _GRACE = 3
 
 
@@ -18,10 +18,10 @@ def idle(state: types.TrainState, relocation: types.Relocation) -> jax.Array:
   """Which experts have no work of their own, [E] bool.
 
   Those that won less than `min_share` of an equal share, those that have
-  retired, and one that can be spared: another would do nearly as well on the
-  images that it wins. Of several, it is the one that leads by least. An
-  expert that was moved lately is not judged by its lead: it needs time to part
-  from whom it was copied.
+  retired, and one that can be spared: another wins images of the same kind, as
+  their signatures tell. Of several, it is the one that wins least. An expert
+  that was moved lately is not compared: it needs time to part from whom it was
+  copied.
 
   Args:
     state: after the update of its step.
@@ -31,14 +31,19 @@ def idle(state: types.TrainState, relocation: types.Relocation) -> jax.Array:
   idle_E = state.retired_E | (
     share_E * jnp.sum(~state.retired_E) < relocation.min_share
   )
-  if not relocation.least_lead:
+  if not relocation.alike:
     return idle_E
   is_new_E = state.step - state.moved_step_E < _GRACE * relocation.every
-  lead_E = jnp.where(idle_E | is_new_E, jnp.inf, state.lead_E / share_E)
-  first = jnp.argmin(lead_E)
-  return idle_E.at[first].set(
-    idle_E[first] | (lead_E[first] < relocation.least_lead)
+  compared_E = ~(idle_E | is_new_E)
+  distance_EE = signature.distance(state.signature_EE, ~state.retired_E)
+  is_alike_EE = (
+    (distance_EE < relocation.alike)
+    & (compared_E[:, None] & compared_E[None])
+    & ~jnp.eye(share_E.shape[0], dtype=bool)
   )
+  has_alike_E = is_alike_EE.any(axis=1)
+  spared = jnp.argmin(jnp.where(has_alike_E, share_E, jnp.inf))
+  return idle_E.at[spared].set(idle_E[spared] | has_alike_E[spared])
 
 
 def donors(
@@ -62,7 +67,7 @@ def donors(
   """
   busy_E = jnp.where(idle_E, 0.0, win_share_E)
   usual = 1.0 / win_share_E.shape[0]
-  if relocation.least_lead:
+  if relocation.alike:
     # Of two in the middle the lower one: one of two experts may have twice as
     # many mechanisms as the other.
     num_idle = jnp.sum(idle_E)
@@ -83,7 +88,7 @@ def relocate(
   """Moves idle experts, if it is time.
 
   A moved expert becomes a copy of a busy one, slightly perturbed so that the
-  two part, with a fresh optimizer state. If `least_lead` is not 0, idle experts
+  two part, with a fresh optimizer state. If `alike` is not 0, idle experts
   that are not moved retire, until they are. Everything else stays
   bit-identical.
 
@@ -100,7 +105,7 @@ def relocate(
   moved_E, donor_E = donors(state.win_share_E, idle_E, relocation)
   moved_E = moved_E & due
   retired_E = state.retired_E & ~moved_E
-  if relocation.least_lead:
+  if relocation.alike:
     retired_E = jnp.where(due, idle_E & ~moved_E, retired_E)
   key = rng.stream(state.key, "relocate", state.step)
 

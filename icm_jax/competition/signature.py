@@ -63,6 +63,23 @@ def remember(
   return signature_EE + rate_E1 * (mean_EE - signature_EE)
 
 
+def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
+  """How far signatures are from each other, [E, E], symmetric.
+
+  Experts that undo one mechanism win images that score alike, whatever their
+  number, and soon have one signature.
+
+  Args:
+    signature_EE: float, see `bonus`.
+    counts_E: bool, whose scores are compared; at least one.
+
+  Returns:
+    Mean squared differences.
+  """
+  difference_EEE = signature_EE[:, None] - signature_EE[None]
+  return jnp.mean(difference_EEE**2, axis=2, where=counts_E)
+
+
 def move(
   signature_EE: jax.Array, moved_E: jax.Array, donor_E: jax.Array
 ) -> jax.Array:

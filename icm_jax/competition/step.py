@@ -67,7 +67,6 @@ def init_state(
     discriminator=discriminator,
     discriminator_opt=setup.discriminator_tx.init(discriminator),
     win_share_E=jnp.full(num_experts, 1.0 / num_experts, jnp.float32),
-    lead_E=jnp.zeros(num_experts, jnp.float32),
     signature_EE=jnp.zeros((num_experts, num_experts), jnp.float32),
     moved_step_E=jnp.zeros(num_experts, jnp.int32),
     retired_E=jnp.zeros(num_experts, bool),
@@ -218,9 +217,6 @@ def competition_step(
       state.win_share_E, won.wins_E / won.wins_E.sum()
     ),
     signature_EE=signature.remember(state.signature_EE, score_EB, won.winner_B),
-    lead_E=assign.remember(
-      state.lead_E, assign.lead(score_EB, won.winner_B, state.retired_E)
-    ),
   )
   moved_E = jnp.zeros_like(won.wins_E, bool)
   if setup.relocation.every:

@@ -19,7 +19,7 @@ _AT_LEAST = {
   "data.augment.contrast": 0,
   "data.augment.brightness": 0,
   "experts.auto.most": 2,
-  "experts.auto.least_lead": 0,
+  "experts.auto.alike": 0,
   "experts.auto.max_share": 1,
   "experts.features": 1,
   "experts.unet.levels": 1,

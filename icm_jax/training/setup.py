@@ -158,12 +158,12 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
   """
   c = config.experts
   if c.count == "auto":
-    if not (config.relocation.every and c.auto.least_lead):
+    if not (config.relocation.every and c.auto.alike):
       raise types.InputError(
         "--config.experts.count=auto needs --config.relocation.every, steps "
-        "after which experts retire, and --config.experts.auto.least_lead, "
-        f"the lead below which they do; got {config.relocation.every} and "
-        f"{c.auto.least_lead}."
+        "after which experts retire, and --config.experts.auto.alike, how near "
+        "to each other those are of whom one does; got "
+        f"{config.relocation.every} and {c.auto.alike}."
       )
     return c.auto.most
   if not isinstance(c.count, int) or c.count < 1:
@@ -328,7 +328,7 @@ def make_setup(
   rules = dict(config.competition)
   if config.experts.count == "auto":
     relocation = relocation._replace(
-      least_lead=config.experts.auto.least_lead,
+      alike=config.experts.auto.alike,
       max_share=config.experts.auto.max_share,
     )
     # A handicap would keep surplus experts busy, with a part of a mechanism.
