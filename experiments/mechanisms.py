@@ -104,6 +104,6 @@ if __name__ == "__main__":
   flags.DEFINE_string("name", "", "Data set; none is the portrait.")
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")
-  flags.DEFINE_integer("image_size", 48, "Pixels.")
+  flags.DEFINE_integer("image_size", 40, "Pixels.")
   flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Of faces.")
   launch.run(main)
