@@ -119,9 +119,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     max_length=3,  # Of rows of mechanisms and of chains of experts.
     width=8,  # Of the beam search.
   )
-  c.gate = dict(  # What an expert must gain, or chains end, or do not begin.
-    changed=0.01,  # So much that of clean images this share is changed,
-    examples=1_000,  # of so many, at most, that D has not learned.
+  c.gate = dict(  # What an expert must gain, or an image is left alone:
+    changed=0.01,  # so much that of clean images this share would gain more,
+    examples=1_000,  # of so many at most, which D has not learned.
   )
   c.detection = dict(
     examples=0,  # Test images on which a detector looks for faces; 0: none.
