@@ -359,6 +359,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
     ({"detection.examples": -1}, "detection.examples must be at least 0"),
+    ({"gate.changed": 1.5}, "gate.changed is a share and must be at most 1"),
     (
       {"detection.examples": 1, "detection.single_network": "nowhere"},
       "a finished run with one expert, as of one_network.py; nowhere is not",
