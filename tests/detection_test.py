@@ -1,6 +1,7 @@
 """What a face detector finds; classical tools; the table of both."""
 
 import importlib.util
+import os
 import pathlib
 
 import jax
@@ -128,6 +129,22 @@ def photos():
 def centerface():
   pytest.importorskip("onnxruntime", reason="the extra faces is missing")
   return detection.centerface(batch_size=2)
+
+
+def test_the_detector_keeps_to_its_cores(monkeypatch):
+  runtime = pytest.importorskip("onnxruntime", reason="no extra faces")
+  threads = []
+
+  def session(model, options, providers):
+    del model, providers
+    threads.append(options.intra_op_num_threads)
+
+  monkeypatch.setattr(runtime, "InferenceSession", session)
+  monkeypatch.setattr(
+    os, "sched_getaffinity", lambda process: {1, 3, 5}, raising=False
+  )
+  detection.centerface()
+  assert threads == [3]
 
 
 def test_faces_are_found_where_they_are(photos, centerface):
