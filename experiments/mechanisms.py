@@ -1,9 +1,10 @@
-"""Draws every mechanism that does not move an image, on faces.
+"""Draws every mechanism, on faces.
 
-  python -m experiments.mechanisms --out=mechanisms.png
+  python -m experiments.mechanisms --out=docs/mechanisms.png
 
 A row a mechanism, with its parameters: those of the preset `faces`, or else the
-mechanism's own. The default faces come with a package.
+mechanism's own; of the shifts only one. Without `--name` the face is in the
+public domain: Grace Hopper's, whom the U.S. Navy photographed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import pathlib
 
 import jax
+import matplotlib.cbook
 import numpy as np
+import PIL.Image
 from absl import flags
 
 from experiments import launch
@@ -22,6 +25,21 @@ from icm_jax.training import files
 from icm_jax.viz import contact_sheet
 
 _PEOPLE = 8
+# Left, top, right, bottom: eyes and mouth then lie where those of celeb_a do.
+_FACE = (99, 12, 430, 343)
+
+
+def portrait(image_size: int) -> np.ndarray:
+  """A face that comes with matplotlib, aligned as those of celeb_a are.
+
+  Returns:
+    [1, image_size, image_size, 3] uint8.
+  """
+  with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+    image = PIL.Image.open(file).convert("RGB")
+  size = (image_size, image_size)
+  image = image.resize(size, PIL.Image.Resampling.LANCZOS, box=_FACE)
+  return np.asarray(image)[None]
 
 
 def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
@@ -37,10 +55,12 @@ def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
     if name != "names"
   }
   drawn = [contact_sheet.Row("clean", "", image_BHWC)]
+  families = set()
   for index, name in enumerate(mechanisms.MECHANISMS):
     (mechanism,) = mechanisms.by_names([name], parameters)
-    if mechanisms.displacement(mechanism) != (0, 0):
+    if mechanisms.family(mechanism) in families:
       continue
+    families.add(mechanisms.family(mechanism))
     if mechanisms.covered(mechanism, image_BHWC.shape[1:3]) is not None:
       own = parameters.get(name, {}) | {"geometry": geometry}
       (mechanism,) = mechanisms.by_names([name], {name: own})
@@ -59,27 +79,31 @@ def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
 def main() -> None:
   """Draws the picture that the flags describe."""
   args = flags.FLAGS
-  data = sources.load(
-    args.name,
-    image_size=args.image_size,
-    view={"channels": 3},
-    data_dir=args.data_dir,
-    manual_dir=args.manual_dir,
-  )
-  image_NHWC = data.images.image_NHWC
-  ids = np.linspace(0, len(image_NHWC) - 1, _PEOPLE).astype(int)
+  if args.name:
+    data = sources.load(
+      args.name,
+      image_size=args.image_size,
+      view={"channels": 3},
+      data_dir=args.data_dir,
+      manual_dir=args.manual_dir,
+    )
+    image_NHWC = data.images.image_NHWC
+    ids = np.linspace(0, len(image_NHWC) - 1, _PEOPLE).astype(int)
+    image_BHWC = image_NHWC[ids]
+  else:
+    image_BHWC = portrait(args.image_size)
   path = pathlib.Path(args.out).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
-  sheet = contact_sheet.draw(rows(image_NHWC[ids], geometry=args.geometry))
+  sheet = contact_sheet.draw(rows(image_BHWC, geometry=args.geometry))
   files.write_bytes(path, sheet)
   print(path)
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("out", "runs/mechanisms.png", "The picture.")
-  flags.DEFINE_string("name", "orl_faces", "Data set.")
+  flags.DEFINE_string("name", "", "Data set; none is the portrait.")
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")
-  flags.DEFINE_integer("image_size", 64, "Pixels.")
-  flags.DEFINE_enum("geometry", "orl_faces", [*faces.GEOMETRIES], "Of faces.")
+  flags.DEFINE_integer("image_size", 40, "Pixels.")
+  flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Of faces.")
   launch.run(main)

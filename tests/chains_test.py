@@ -79,6 +79,22 @@ def test_greedy_follows_one_chain_and_the_gate_leaves_clean_images_alone(toy):
   np.testing.assert_array_equal(beam.expert_BL[0], [2, 2])
 
 
+@pytest.mark.parametrize(
+  ("changed", "margin"), [(0.0, 3.0), (1 / 3, 1.5), (1.0, 0.0)]
+)
+def test_the_margin_is_what_few_clean_images_gain(toy, changed, margin):
+  setup, state = toy
+  # The best experts add -0.2, 0.25, 0.25 and 0.3, for -2, -1.5, 1.5 and 3.
+  means = np.array([0.5, 0.45, 0.3, 0.2], np.float32)
+  clean_NHWC = np.tile(means[:, None, None, None], (1, 2, 2, 1))
+  found = chains.find_margin(
+    state, clean_NHWC, setup=setup, changed=changed, batch_size=3
+  )
+  assert found == pytest.approx(margin, abs=1e-4)
+  opened = run(toy, means, width=1, margin=found + 1e-3).length_B > 0
+  assert opened.mean() <= changed
+
+
 def test_rows_keep_the_digit_in_the_frame():
   names = ["up", "down", "right", "up_right", "invert"]
   functions = mechanisms.by_names(names, {"shift": {"pixels": 3}})

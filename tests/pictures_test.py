@@ -53,6 +53,20 @@ def test_the_middle_square_is_cut_out():
   assert pictures.read(encode(image), small).shape == (6, 6, 1)
 
 
+def test_a_frame_moves_and_reaches_beyond_the_picture():
+  image = gradient(16, 8)
+  view = pictures.View(size=4, channels=1, frame=pictures.Frame(0.25, -0.5, 1))
+  moved = view._replace(crop=4)  # A picture of 4x4 in the middle,
+  array = pictures.read(encode(image), moved)  # and now 1 right, 2 up.
+  np.testing.assert_array_equal(array[..., 0], np.asarray(image)[0:4, 7:11])
+  wide = pictures.View(
+    size=16, channels=3, frame=pictures.Frame(-0.75, -0.5, 2)
+  )
+  array = pictures.read(encode(image), wide)
+  edge_HW = np.pad(np.asarray(image), ((4, 4), (2, 0)), mode="edge")[:, :16]
+  np.testing.assert_array_equal(array, np.stack([edge_HW] * 3, axis=-1))
+
+
 def test_resizing_is_antialiased():
   stripes = np.zeros((64, 64), np.uint8)
   stripes[:, ::2] = 255

@@ -200,11 +200,42 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   assert report.headline(result).endswith("expert of their own")
 
 
+@pytest.mark.parametrize(
+  ("name", "crop", "frame"),
+  [
+    ("lfw", None, (0.5 - 0.5 * 14 / 13, 0.42 - 0.53 * 14 / 13, 14 / 13)),
+    ("lfw", 100, None),  # Nobody knows where faces lie in such a picture.
+    ("mnist", None, None),
+  ],
+)
+def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
+  config = smoke(**{"data.name": "celeb_a", "data.crop": crop})
+  config.transfer.update(name=name, examples=6, canonical="label=0|1")
+  views = []
+
+  def load(name, *, view, **kwargs):
+    del name, kwargs
+    views.append(view)
+    return drawn
+
+  monkeypatch.setattr(setup_lib.sources, "load", load)
+  _, mechanisms = setup_lib.make_mechanisms(config)
+  problem = setup_lib.make_problem(config)
+  transfer = setup_lib.make_transfer(config, problem, mechanisms)
+  assert views[-1].get("frame") == (frame and pytest.approx(frame))
+  # All that the rule names are tests: nothing is trained on them.
+  label_N = drawn.images.label_N
+  np.testing.assert_array_equal(
+    transfer.problem.test_ids, np.flatnonzero(label_N <= 1)
+  )
+
+
 def test_more_is_measured_if_asked_for(six, monkeypatch):
   folder, result = six
   assert result["detection"] is None
   assert result["chains"] is None
   assert result["transfer"] is None
+  assert result["margin"] is None
   config = workdir.read_config(folder)
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="mnist", examples=6)
@@ -219,6 +250,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   files.write_json(folder / files.CONFIG, workdir.plain_config(config))
   try:
     again = results.evaluate_checkpoint(folder)
+    assert again["margin"] >= 0
     assert set(again["chains"]["by_length"]) == {"0", "1"}
     assert again["transfer"]["data"] == "mnist"
     assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
@@ -327,6 +359,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
     ({"detection.examples": -1}, "detection.examples must be at least 0"),
+    ({"gate.changed": 1.5}, "gate.changed is a share and must be at most 1"),
     (
       {"detection.examples": 1, "detection.single_network": "nowhere"},
       "a finished run with one expert, as of one_network.py; nowhere is not",

@@ -54,6 +54,7 @@ def finished(tmp_path):
         "transformed": 0.125,
         "restored": restored,
         "oracle": 0.75,
+        "gated": 0.25,
         "single_network": None,
         "classical": 0.5,
         "clean": 1.0,
@@ -63,6 +64,7 @@ def finished(tmp_path):
           "transformed": 0.0,
           "restored": 0.25,
           "oracle": 0.0,
+          "gated": 0.0,
           "single_network": None,
           "classical": 0.0,
           "clean": 0.0,
@@ -127,7 +129,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "<td>50.0%</td><td>20.0</td><td>11.5</td>" in page
   assert "<td>12.5% (0.00)</td><td>50.0% (0.25)</td>" in page
   assert "<td>mean</td><td>12.5% (0.00)</td><td>75.0% (0.25)</td>" in page
-  assert "<td>75.0% (0.00)</td><td></td><td>50.0% (0.00)</td>" in page
+  assert "<td>25.0% (0.00)</td><td></td><td>50.0% (0.00)</td>" in page
   assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4

@@ -118,7 +118,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     examples=0,  # Test images for each length of rows of mechanisms; 0: none.
     max_length=3,  # Of rows of mechanisms and of chains of experts.
     width=8,  # Of the beam search.
-    margin=0.5,  # Logits that a further expert must gain.
+  )
+  c.gate = dict(  # What an expert must gain, or an image is left alone:
+    changed=0.01,  # so much that of clean images this share would gain more,
+    examples=1_000,  # of so many at most, which D has not learned.
   )
   c.detection = dict(
     examples=0,  # Test images on which a detector looks for faces; 0: none.
@@ -127,6 +130,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.transfer = dict(
     name="",  # Another data set to try the experts on; "" is none.
     manual_dir="",  # Its original files, as for data.manual_dir.
+    canonical="",  # Rule for its images, as for data.canonical.
     examples=2_000,  # Transformed test images of it.
   )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.

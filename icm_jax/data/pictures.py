@@ -18,14 +18,30 @@ class Unreadable(Exception):
   """A picture cannot be used; the text says why, the same for like cases."""
 
 
+class Frame(NamedTuple):
+  """A square, relative to another one: fractions of that one's side.
+
+  Attributes:
+    left: of its left edge, to the right of the other one's.
+    top: of its upper edge, below the other one's.
+    side: its own.
+  """
+
+  left: float = 0.0
+  top: float = 0.0
+  side: float = 1.0
+
+
 class View(NamedTuple):
-  """What is seen of a picture: crop, resize, pad; all in pixels.
+  """What is seen of a picture: crop, resize, pad; lengths in pixels.
 
   Attributes:
     size: height and width of the result.
     channels: 1 (grey) or 3 (RGB).
     crop: side of the centred square that is cut out first; 0 is the largest
       one. A picture with a shorter side is cut to its largest square.
+    frame: what is seen, relative to that square. It may reach beyond it, and
+      beyond the picture too, whose edge is then repeated.
     content: side to which the square is then resized; what is missing to
       `size` is filled with zeros all around. 0 is `size`.
     invert: whether dark and light are exchanged before the zeros are added, for
@@ -36,6 +52,7 @@ class View(NamedTuple):
   size: int
   channels: int
   crop: int = 0
+  frame: Frame = Frame()
   content: int = 0
   invert: bool = False
   max_pixels: int = MAX_PIXELS
@@ -63,9 +80,11 @@ def read(data: bytes, view: View) -> np.ndarray:
   side = min(flat.size)
   if view.crop:
     side = min(side, view.crop)
-  left, top = (flat.width - side) // 2, (flat.height - side) // 2
+  left = (flat.width - side) // 2 + round(view.frame.left * side)
+  top = (flat.height - side) // 2 + round(view.frame.top * side)
+  side = round(view.frame.side * side)
   content = view.content or view.size
-  square = flat.crop((left, top, left + side, top + side))
+  square = _cut(flat, left, top, side)
   if side != content:
     square = square.resize((content, content), PIL.Image.Resampling.BICUBIC)
   array = np.asarray(square).reshape(content, content, view.channels)
@@ -74,6 +93,18 @@ def read(data: bytes, view: View) -> np.ndarray:
   before = (view.size - content) // 2
   after = view.size - content - before
   return np.pad(array, ((before, after), (before, after), (0, 0)))
+
+
+def _cut(image: PIL.Image.Image, left: int, top: int, side: int):
+  """Cuts a square out; where it leaves the picture, the edge is repeated."""
+  right, bottom = left + side - image.width, top + side - image.height
+  before, after = (max(0, -top), max(0, -left)), (max(0, bottom), max(0, right))
+  if any(before + after):
+    array = np.asarray(image)
+    edges = [*zip(before, after, strict=True), (0, 0)][: array.ndim]
+    image = PIL.Image.fromarray(np.pad(array, edges, mode="edge"))
+  left, top = left + before[1], top + before[0]
+  return image.crop((left, top, left + side, top + side))
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:

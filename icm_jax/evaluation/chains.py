@@ -70,8 +70,8 @@ def search(
     setup: bound before jitting, as are all below.
     max_length: L, at least 1.
     width: K, chains that are followed.
-    margin: logits by which the score must rise for every further expert; what
-      does not gain so much is left alone.
+    margin: logits by which the score must rise for every further expert, as of
+      `find_margin`; what does not gain so much is left alone.
   """
   num_images = x_BHWC.shape[0]
   image_B = jnp.arange(num_images)
@@ -129,6 +129,45 @@ def search(
   lengths = jnp.arange(1, max_length + 1, dtype=jnp.int32)
   (_, best), _ = jax.lax.scan(extend, (start, best), lengths)
   return best
+
+
+def find_margin(
+  state: types.TrainState,
+  clean_NHWC: np.ndarray,
+  *,
+  setup: types.Setup,
+  changed: float,
+  batch_size: int,
+) -> float:
+  """What an expert must gain, or an image is left alone; logits, at least 0.
+
+  So much that of clean images no more than a given share are changed. They
+  must be none of those that the discriminator learned as canonical ones: it
+  knows these, and would hardly prefer anything to them.
+
+  Args:
+    state: of a run.
+    clean_NHWC: float32 in [0, 1], images that nothing has distorted.
+    setup: of the run.
+    changed: the share, in [0, 1].
+    batch_size: images at a time.
+  """
+
+  @jax.jit
+  def gain(state, x_BHWC):
+    score_B, _ = setup.discriminator.apply(
+      state.average_discriminator, {}, x_BHWC, train=False
+    )
+    score_EB = restoration.restore(state, x_BHWC, setup=setup).score_EB
+    return score_EB.max(axis=0) - score_B
+
+  gains = []
+  for start in range(0, len(clean_NHWC), batch_size):
+    # The last batch is filled up from the front, and cut again below.
+    ids = np.arange(start, start + batch_size) % len(clean_NHWC)
+    gains.append(gain(state, clean_NHWC[ids]))
+  gain_N = np.concatenate(gains)[: len(clean_NHWC)]
+  return max(0.0, float(np.quantile(gain_N, 1.0 - changed)))
 
 
 def compositions(

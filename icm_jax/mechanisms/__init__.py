@@ -11,12 +11,15 @@ import numpy as np
 
 from icm_jax import types
 from icm_jax.mechanisms import digits, faces
+from icm_jax.mechanisms.faces import GEOMETRIES, alignment
 from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
 
 __all__ = (
+  "GEOMETRIES",
   "MECHANISMS",
   "PRESETS",
   "Mechanism",
+  "alignment",
   "apply_each",
   "apply_mixture",
   "by_names",

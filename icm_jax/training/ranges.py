@@ -51,7 +51,8 @@ _AT_LEAST = {
   "chains.examples": 0,
   "chains.max_length": 1,
   "chains.width": 1,
-  "chains.margin": 0,
+  "gate.changed": 0,
+  "gate.examples": 1,
   "every.log": 1,
   "every.evaluate": 0,
   "every.checkpoint": 0,
@@ -65,6 +66,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     InputError: the first one that does not.
   """
   check_least(config, _AT_LEAST)
+  if config.gate.changed > 1:
+    raise types.InputError(
+      "--config.gate.changed is a share and must be at most 1; got "
+      f"{config.gate.changed}."
+    )
   stride = config.train.updates_per_dispatch
   for path, steps in (
     ("train.steps", config.train.steps),

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
+from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import (
   chains,
   detection_table,
@@ -45,6 +46,7 @@ def measure(
   Returns:
     `result.json` without its times; `psnr_db` is None where images came
     transformed, and `classifier` also where they have no classes.
+    `margin` is that of `chains.find_margin`, None where nothing needs it.
     `found_steps` are as exact as evaluations along the course were frequent;
     None for a mechanism without an expert of its own.
   """
@@ -52,6 +54,7 @@ def measure(
   _write_examples(workdir, run, state)
   wins_EM = values["wins_EM"]
   names = run.mechanism_names
+  margin = _margin(config, run, state)
   return {
     "config": workdir_lib.plain_config(config),
     "seed": config.seed,
@@ -72,18 +75,44 @@ def measure(
     "active_experts": int(specialisation.active(wins_EM).sum()),
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
-    "transfer": _transfer(config, run, state, wins_EM),
-    "chains": _chains(config, run, state, classifier),
-    "detection": _detection(config, run, state, wins_EM, run.problem),
+    "margin": margin,
+    "transfer": _transfer(config, run, state, wins_EM, margin),
+    "chains": _chains(config, run, state, classifier, margin),
+    "detection": _detection(config, run, state, wins_EM, run.problem, margin),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
 
 
-def _chains(config, run, state, classifier) -> dict[str, Any] | None:
+def _wants_chains(config, run) -> bool:
+  return bool(config.chains.examples and run.classifier)
+
+
+def _margin(config, run, state) -> float | None:
+  """What experts must gain; None unless something asks for it.
+
+  Clean images are those of the transformed side, before anything distorts them.
+  """
+  if not (_wants_chains(config, run) or run.detect):
+    return None
+  problem = run.problem
+  order = np.random.default_rng(config.seed).permutation(
+    len(problem.transformed_ids)
+  )
+  ids = problem.transformed_ids[order[: config.gate.examples]]
+  return chains.find_margin(
+    state,
+    np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])),
+    setup=run.setup,
+    changed=config.gate.changed,
+    batch_size=config.evaluation.batch_size,
+  )
+
+
+def _chains(config, run, state, classifier, margin) -> dict[str, Any] | None:
   """Mechanisms in a row; None unless asked for, and images have classes."""
-  if not config.chains.examples or run.classifier is None:
+  if not _wants_chains(config, run):
     return None
   return chains.evaluate(
     state,
@@ -95,11 +124,12 @@ def _chains(config, run, state, classifier) -> dict[str, Any] | None:
     classifier=run.classifier,
     seed=config.seed,
     batch_size=config.evaluation.batch_size,
+    margin=margin,
     **config.chains,
   )
 
 
-def _transfer(config, run, state, wins_EM) -> dict[str, Any] | None:
+def _transfer(config, run, state, wins_EM, margin) -> dict[str, Any] | None:
   """The experts on another data set; None without one."""
   if run.transfer is None:
     return None
@@ -113,11 +143,15 @@ def _transfer(config, run, state, wins_EM) -> dict[str, Any] | None:
       setup=run.setup,
       batch_size=config.evaluation.batch_size,
     ),
-    "detection": _detection(config, run, state, wins_EM, run.transfer.problem),
+    "detection": _detection(
+      config, run, state, wins_EM, run.transfer.problem, margin
+    ),
   }
 
 
-def _detection(config, run, state, wins_EM, problem) -> dict[str, Any] | None:
+def _detection(
+  config, run, state, wins_EM, problem, margin
+) -> dict[str, Any] | None:
   """What a face detector finds; None unless asked for."""
   if run.detect is None:
     return None
@@ -138,6 +172,7 @@ def _detection(config, run, state, wins_EM, problem) -> dict[str, Any] | None:
     seed=config.seed,
     examples=config.detection.examples,
     batch_size=config.evaluation.batch_size,
+    margin=margin,
   )
 
 

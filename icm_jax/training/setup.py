@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import expert_axis
-from icm_jax.data import augment, sources
+from icm_jax.data import augment, pictures, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import classical, detection, restoration
@@ -264,10 +265,19 @@ def make_transfer(
       "--config.transfer.name needs mechanisms that are functions; those of "
       "groups cannot be applied to other images."
     )
+  view = {"channels": problem.shape_HWC[-1]}
+  geometries = mechanisms_lib.GEOMETRIES
+  # What was learned of faces in one place is of no use for faces in another.
+  if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:
+    view["frame"] = pictures.Frame(
+      *mechanisms_lib.alignment(
+        geometries[c.name], geometries[config.data.name]
+      )
+    )
   data = sources.load(
     c.name,
     image_size=config.data.image_size,
-    view={"channels": problem.shape_HWC[-1]},
+    view=view,
     data_dir=config.data.dir,
     manual_dir=c.manual_dir,
     download=config.data.download,
@@ -275,7 +285,12 @@ def make_transfer(
     progress=progress,
   )
   roles = roles_lib.choose(data.roles, ())
+  if c.canonical:
+    roles = roles._replace(canonical=c.canonical)
   other = problem_lib.make_problem(data._replace(roles=roles), seed=config.seed)
+  # Nothing is trained on it.
+  everything = np.concatenate([other.train_ids, other.test_ids])
+  other = other._replace(test_ids=np.sort(everything))
   examples = restoration.make_examples(
     other, mechanisms, seed=config.seed, num_examples=c.examples
   )

@@ -23,6 +23,7 @@ _MAY_CHANGE = (
   "every.",
   "evaluation.",
   "chains.",
+  "gate.",
   "detection.",
   "transfer.",
   "data.dir",

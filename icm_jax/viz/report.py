@@ -305,9 +305,11 @@ def _detection(
     f"finds in clean test images, {faces} of them, which it also finds in "
     "other versions of the same images, at an overlap of one half or more. "
     "Restored: by the winner. Oracle: by the mechanism's main expert. "
+    "Gated: by the winner where the discriminator prefers its output by so "
+    "much as it seldom does for clean images, and else left alone; clean, "
+    "gated: the same of clean images. "
     "Classical: by a tool of image processing that is told the mechanism. "
-    "Clean, gated: clean images after the winner, where the discriminator "
-    "prefers its output. In brackets: other faces found, per image.</p>"
+    "In brackets: other faces found, per image.</p>"
   )
   views = (*detection_table.VERSIONS, "clean_gated")
 
