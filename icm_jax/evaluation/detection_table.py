@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -120,7 +119,6 @@ def evaluate(
     single_BHWC = single_network(x_BHWC) if single_network else None
     return restored.restored_BHWC, output_BHWCE, single_BHWC
 
-  by_batches = functools.partial(_by_batches, state, batch_size=batch_size)
   versions = {}
   for m, (name, mechanism) in enumerate(zip(names, mechanisms, strict=True)):
     key = rng.stream(jax.random.key(seed), "detection", m)
@@ -129,7 +127,9 @@ def evaluate(
         jax.random.split(key, len(clean_NHWC)), clean_NHWC
       )
     )
-    restored_NHWC, output_NHWCE, single_NHWC = by_batches(restore, x_NHWC)
+    restored_NHWC, output_NHWCE, single_NHWC = restoration.by_batches(
+      restore, state, x_NHWC, batch_size=batch_size
+    )
     images = (
       x_NHWC,
       restored_NHWC,
@@ -138,17 +138,7 @@ def evaluate(
       classical.restore(mechanism, x_NHWC),
     )
     versions[name] = dict(zip(VERSIONS, images, strict=True))
-  gated_NHWC = by_batches(gate, clean_NHWC)
-  return table(detect, clean_NHWC, gated_NHWC, versions)
-
-
-def _by_batches(state, function, x_NHWC, *, batch_size):
-  """`function(state, x_BHWC)` of all images, on the host."""
-  parts = []
-  for start in range(0, len(x_NHWC), batch_size):
-    # The last batch is filled up from the front, and cut again below.
-    ids = np.arange(start, start + batch_size) % len(x_NHWC)
-    parts.append(jax.device_get(function(state, x_NHWC[ids])))
-  return jax.tree.map(
-    lambda *leaves: np.concatenate(leaves)[: len(x_NHWC)], *parts
+  gated_NHWC = restoration.by_batches(
+    gate, state, clean_NHWC, batch_size=batch_size
   )
+  return table(detect, clean_NHWC, gated_NHWC, versions)

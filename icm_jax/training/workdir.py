@@ -24,6 +24,7 @@ _MAY_CHANGE = (
   "evaluation.",
   "chains.",
   "detection.",
+  "attributes.",
   "transfer.",
   "data.dir",
   "data.manual_dir",

@@ -1,0 +1,41 @@
+"""CelebA's faces that glasses, a smile, blond hair or a beard set apart.
+
+  python -m experiments.train \\
+      --config=experiments/configs/celeba_attributes.py \\
+      --config.data.manual_dir=DIR --workdir=runs/celeba_attributes
+
+DIR holds CelebA's original files, or any part of them (README.md, "Your
+data"). Nothing is drawn onto images: a mechanism is what a group of images
+carries already, by CelebA's labels, and canonical are those that carry none. A
+probe says what is gone after the experts, and what else changed.
+"""
+
+import ml_collections
+
+from experiments.configs import celeba_image_mechanisms
+
+# What one sees plainly. Kinds of beard are not among it, for they go with
+# Beard; nor is what is a matter of taste.
+JUDGED = (
+  "Bald,Bangs,Black_Hair,Brown_Hair,Gray_Hair,Heavy_Makeup,High_Cheekbones,Male,"
+  "Mouth_Slightly_Open,Wearing_Hat,Wearing_Lipstick,Wearing_Necktie,Young"
+)
+
+
+def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
+  """CelebA's attributes; mode is embedded, full or smoke."""
+  c = celeba_image_mechanisms.get_config(mode)
+  c.unlock()
+  groups = ["Eyeglasses", "Smiling", "Blond_Hair", "Beard"]
+  if mode == "full":
+    groups += ["Wearing_Hat", "Heavy_Makeup"]
+  c.data.groups = ",".join(groups)
+  # Among a few thousand faces, hats that come alone are too few for a group.
+  c.data.canonical = "" if mode == "full" else "Wearing_Hat=0"
+  # The discriminator shall not tell sides apart by who is on them.
+  c.data.share_people = True
+  c.data.augment.update(flip=0.5, shift=0.03, zoom=0.05)
+  c.experts.count = len(groups)
+  c.attributes.names = JUDGED
+  c.detection.examples = 0  # There are no clean counterparts.
+  return c.lock()
