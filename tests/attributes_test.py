@@ -70,8 +70,8 @@ def test_changes_by_hand():
     "all_others_unchanged": None,
     "likeness": None,
   }
-  # What the probe does not know is neither there nor gone.
-  assert attributes.change(before, after, 0, ~nothing_else)["gone"] is None
+  nowhere = before._replace(has_NK=~everything[None].repeat(3, axis=0))
+  assert attributes.change(nowhere, after, 0, everything)["gone"] is None
 
 
 @pytest.fixture

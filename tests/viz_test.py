@@ -167,11 +167,12 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "<td>mean</td><td>12.5% (0.00)</td><td>75.0% (0.25)</td>" in page
   assert "<td>75.0% (0.00)</td><td></td><td>50.0% (0.00)</td>" in page
   assert (
-    "<td>7</td><td>87.5%</td><td>25.0%</td><td>50.0% (37.5%)</td>"
+    "<td>7</td><td>90.0%</td><td>87.5%</td><td>25.0%</td>"
+    "<td>50.0% (37.5%)</td>"
     "<td>0.50</td><td>31.2%</td><td></td><td></td>"
   ) in page
   assert "in 62.5% of all cases" in page
-  assert "3  &lt;b&gt;down&lt;/b&gt;, which does not count" in page
+  assert "3  &lt;b&gt;down&lt;/b&gt;, not counted among others" in page
   assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4

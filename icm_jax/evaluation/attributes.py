@@ -24,7 +24,7 @@ from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import classifier, restoration
 
 # Of an attribute, the balanced accuracy on clean test images from which the
-# probe's word counts.
+# probe's word counts where it should not have changed.
 LEAST_ACCURACY = 0.8
 # Transformed images after experts, in the order of the page's columns.
 VERSIONS = ("restored", "oracle")
@@ -248,13 +248,13 @@ def change(
 
   Returns:
     `gone`: of the images in which the attribute was seen, the share in which it
-    no longer is; None if the probe does not judge it well, or saw it nowhere.
+    no longer is; None if it was seen nowhere.
     `others_unchanged`: the share of all other attributes' judgements that stay
     as they were; `all_others_unchanged`: the share of images in which all do;
     None where no other one counts. `likeness`: mean cosine of faces before and
     after; None where people are not known.
   """
-  had_N = before.has_NK[:, attribute] & counts_K[attribute]
+  had_N = before.has_NK[:, attribute]
   other_K = counts_K & (np.arange(len(counts_K)) != attribute)
   same_NO = (before.has_NK == after.has_NK)[:, other_K]
   cosine_N = None
@@ -342,7 +342,7 @@ def evaluate(
       version["relative_likeness"] = _relative(version["likeness"], alike)
     rows[name] = {
       "images": len(x_NHWC),
-      "seen": float(before.has_NK[:, m].mean()) if counts_K[m] else None,
+      "seen": float(before.has_NK[:, m].mean()),
       **versions,
       "gone_by_expert": [version["gone"] for version in by_expert],
     }

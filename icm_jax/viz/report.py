@@ -344,16 +344,22 @@ def _attributes(measured: Mapping[str, Any] | None) -> Iterable[str]:
     "attributes that stay as they were; in brackets, images in which every one "
     "does. Same person: how like the faces before and after are, 0 for photos "
     "of two people and 1 for two photos of one. Restored: by the winner. "
-    "Oracle: by the group's main expert. Empty where the probe does not know."
-    "</p>"
+    "Oracle: by the group's main expert. The probe's own accuracy on clean "
+    "test images is the mean of its accuracies on those with the attribute and "
+    "on those without.</p>"
   )
-  head = ["attribute", "images", "seen"]
+  head = ["attribute", "images", "probe's accuracy", "seen"]
   for version in attributes.VERSIONS:
     head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
   head.append("gone, by expert")
   lines = []
   for name, row in measured["by_group"].items():
-    line = [name, str(row["images"]), _percent(row["seen"])]
+    line = [
+      name,
+      str(row["images"]),
+      _percent(measured["probe"][name]["accuracy"]),
+      _percent(row["seen"]),
+    ]
     for version in attributes.VERSIONS:
       values = row[version]
       others = _percent(values["others_unchanged"])
@@ -376,12 +382,12 @@ def _attributes(measured: Mapping[str, Any] | None) -> Iterable[str]:
       "half.</p>"
     )
   yield html.details(
-    "The probe itself, on clean test images: balanced accuracy, of those with "
-    "the attribute, of those without, how many have it",
+    "The probe itself, on clean test images: accuracy, on those with the "
+    "attribute, on those without, how many have it",
     "\n".join(
-      f"{row['accuracy']:6.1%} {row['with']:6.1%} {row['without']:6.1%} "
-      f"{row['images_with']:5}  {name}"
-      + ("" if row["counts"] else ", which does not count")
+      f"{_percent(row['accuracy']):>6} {_percent(row['with']):>6} "
+      f"{_percent(row['without']):>6} {row['images_with']:5}  {name}"
+      + ("" if row["counts"] else ", not counted among others")
       for name, row in measured["probe"].items()
     ),
   )
