@@ -34,8 +34,22 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.data.canonical = "" if mode == "full" else "Wearing_Hat=0"
   # The discriminator shall not tell sides apart by who is on them.
   c.data.share_people = True
-  c.data.augment.update(flip=0.5, shift=0.03, zoom=0.05)
+  c.data.augment.update(
+    flip=0.5, shift=0.03, zoom=0.05, contrast=0.1, brightness=0.05
+  )
+  c.data.crop = 120  # The face and its hair, for glasses are thin.
   c.experts.count = len(groups)
   c.attributes.names = JUDGED
   c.detection.examples = 0  # There are no clean counterparts.
+  if mode == "smoke":
+    return c.lock()
+  # Attributes set images less apart than noise does: the discriminator has to
+  # learn them before it can tell the experts anything.
+  c.discriminator.learning_rate = 2e-3
+  c.competition.update(balance=0.5, signature=0.5, r1=0.02)
+  c.experts.learning_rate = 5e-4
+  c.experts.unet.levels = 2
+  if mode == "embedded":
+    c.data.image_size = 40
+    c.train.steps = 1_200
   return c.lock()

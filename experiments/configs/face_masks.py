@@ -20,7 +20,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     name="face_mask",
     groups="with_mask,mask_weared_incorrect",
     canonical="",
-    image_size=32,  # Half of the faces are smaller in their pictures.
+    crop=None,
   )
   c.experts.count = 2
   c.attributes.names = c.data.groups

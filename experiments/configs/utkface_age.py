@@ -17,7 +17,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = celeba_attributes.get_config(mode)
   c.unlock()
   c.data.update(
-    name="utkface", groups="child,middle_aged,old", canonical="age=20-39"
+    name="utkface",
+    groups="child,middle_aged,old",
+    canonical="age=20-39",
+    crop=None,
   )
   c.experts.count = 3
   c.attributes.names = "gender=female"
