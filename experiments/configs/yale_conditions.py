@@ -33,7 +33,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.experts.count = 3
   c.attributes.names = c.data.groups
   c.detection.examples = 0  # There are no clean counterparts.
+  if mode == "smoke":
+    return c.lock()
+  c.competition.r1 = 1.0  # Or the discriminator knows a dozen people by heart.
   if mode == "embedded":
-    c.train.steps = 600
+    c.train.steps = 300
     c.classifier.steps = 500
   return c.lock()
