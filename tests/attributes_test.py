@@ -1,5 +1,7 @@
 """What a probe sees; the table of what experts did to attributes."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,22 +58,30 @@ def test_changes_by_hand():
   before = attributes.Seen(bits("110", "100", "001"), face_N2)
   after = attributes.Seen(bits("010", "111", "001"), face_N2[::-1])
   everything = np.array([True, True, True])
-  assert attributes.change(before, after, 0, everything) == {
+  measure = functools.partial(
+    attributes.change, attribute=0, names=("hat", "scarf", "bow")
+  )
+  assert measure(before, after, counts_K=everything) == {
     "gone": 0.5,  # Of the two that had it.
+    "unchanged": {
+      "scarf": pytest.approx(2 / 3),
+      "bow": pytest.approx(2 / 3),
+    },
     "others_unchanged": pytest.approx(4 / 6),
     "all_others_unchanged": pytest.approx(2 / 3),
     "likeness": 1.0,
   }
   nothing_else = np.array([True, False, False])
   unknown = before._replace(face_NP=None)
-  assert attributes.change(unknown, after, 0, nothing_else) == {
+  assert measure(unknown, after, counts_K=nothing_else) == {
     "gone": 0.5,
+    "unchanged": {},
     "others_unchanged": None,
     "all_others_unchanged": None,
     "likeness": None,
   }
   nowhere = before._replace(has_NK=~everything[None].repeat(3, axis=0))
-  assert attributes.change(nowhere, after, 0, everything)["gone"] is None
+  assert measure(nowhere, after, counts_K=everything)["gone"] is None
 
 
 @pytest.fixture
@@ -196,6 +206,7 @@ def test_experts_are_measured_by_what_a_probe_sees(
   distance = alike["same_person"] - alike["two_people"]
   assert two["oracle"] == {
     "gone": 0.0,
+    "unchanged": {"one": 1.0},
     "others_unchanged": 1.0,
     "all_others_unchanged": 1.0,
     "likeness": 1.0,

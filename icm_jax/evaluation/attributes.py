@@ -236,7 +236,12 @@ def likeness(
 
 
 def change(
-  before: Seen, after: Seen, attribute: int, counts_K: np.ndarray
+  before: Seen,
+  after: Seen,
+  attribute: int,
+  *,
+  names: Sequence[str],
+  counts_K: np.ndarray,
 ) -> dict[str, Any]:
   """What became of images that carry an attribute.
 
@@ -244,14 +249,16 @@ def change(
     before: N images.
     after: the same after experts.
     attribute: number of the one that should go.
+    names: K attributes.
     counts_K: bool, attributes that the probe judges well enough.
 
   Returns:
     `gone`: of the images in which the attribute was seen, the share in which it
-    no longer is; None if it was seen nowhere.
-    `others_unchanged`: the share of all other attributes' judgements that stay
-    as they were; `all_others_unchanged`: the share of images in which all do;
-    None where no other one counts. `likeness`: mean cosine of faces before and
+    no longer is; None if it was seen nowhere. `unchanged`: by other attribute,
+    the share of its judgements that stay as they were; `others_unchanged`: the
+    share of all these judgements; `all_others_unchanged`: the share of images
+    in which all do; both None where no other one counts. `likeness`: mean
+    cosine of faces before and
     after; None where people are not known.
   """
   had_N = before.has_NK[:, attribute]
@@ -262,6 +269,10 @@ def change(
     cosine_N = (before.face_NP * after.face_NP).sum(axis=1)
   return {
     "gone": _share(~after.has_NK[had_N, attribute]),
+    "unchanged": {
+      names[k]: _share(same_N)
+      for k, same_N in zip(np.flatnonzero(other_K), same_NO.T, strict=True)
+    },
     "others_unchanged": _share(same_NO),
     "all_others_unchanged": (
       _share(same_NO.all(axis=1)) if other_K.any() else None
@@ -326,7 +337,9 @@ def evaluate(
       restore, state, x_NHWC, batch_size=batch_size
     )
     before = probe(x_NHWC)
-    measure = functools.partial(change, before, attribute=m, counts_K=counts_K)
+    measure = functools.partial(
+      change, before, attribute=m, names=labels.names, counts_K=counts_K
+    )
     by_expert = [
       measure(probe(output_NHWC))
       for output_NHWC in np.moveaxis(output_NHWCE, -1, 0)
