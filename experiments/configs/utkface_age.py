@@ -5,6 +5,15 @@
 
 DIR holds the folder `UTKFace`, or a part of it. Who is seen is not known, so
 that one person may be on both sides, and in the test part.
+
+Measured, seed 0, on 3,000 pictures: one expert turns to children, whom a probe
+sees no more in 52 % of the pictures after the winner; middle and old age share
+an expert, and are not removed (10 and 24 %). 748 s on a busy core.
+docs/attributes.md has the table.
+
+Modes as in mnist.py: none, 40x40 pixels, for a CPU; `full`, 64x64 and larger
+networks, for an accelerator, which nobody has run yet; `smoke`, a few steps of
+tiny networks, for tests.
 """
 
 import ml_collections

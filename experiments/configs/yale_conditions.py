@@ -5,6 +5,15 @@
 
 DIR holds the folder `yalefaces`. Canonical are other pictures of the same
 people, whatever their expression; three people are the test part.
+
+Measured, seeds 0 and 1: 8 and 9 of 9 test pictures go to their group's expert.
+A probe sees the light from a side no more in 5 of 6 pictures after the winner,
+and glasses are not removed. 224 and 305 s on a busy core. docs/attributes.md
+has the tables.
+
+Modes as in mnist.py: none, 48x48 pixels, for a CPU; `full`, 64x64 and larger
+networks, for an accelerator, which nobody has run yet; `smoke`, a few steps of
+tiny networks, for tests.
 """
 
 import ml_collections

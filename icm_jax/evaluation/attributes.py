@@ -258,8 +258,7 @@ def change(
     the share of its judgements that stay as they were; `others_unchanged`: the
     share of all these judgements; `all_others_unchanged`: the share of images
     in which all do; both None where no other one counts. `likeness`: mean
-    cosine of faces before and
-    after; None where people are not known.
+    cosine of faces before and after; None where people are not known.
   """
   had_N = before.has_NK[:, attribute]
   other_K = counts_K & (np.arange(len(counts_K)) != attribute)
