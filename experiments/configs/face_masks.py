@@ -6,8 +6,8 @@
 DIR holds `images` and `annotations` of Face Mask Detection, or a part of them.
 Canonical are faces without a mask. Who is seen is not known.
 
-Measured, seed 0, on 149 faces: masks are painted in the colour of skin, not
-removed, and the two groups share an expert. 229 s on a busy core.
+Measured, seed 0, on 149 faces: masks are painted over in red, not removed, and
+the two groups share an expert. 229 s on a busy core.
 docs/attributes.md has the table.
 
 Modes as in mnist.py: none, for a CPU; `full`, larger networks and more
