@@ -262,7 +262,7 @@ def change(
   """
   had_N = before.has_NK[:, attribute]
   other_K = counts_K & (np.arange(len(counts_K)) != attribute)
-  same_NO = (before.has_NK == after.has_NK)[:, other_K]
+  same_NK = (before.has_NK == after.has_NK)[:, other_K]
   cosine_N = None
   if before.face_NP is not None:
     cosine_N = (before.face_NP * after.face_NP).sum(axis=1)
@@ -270,11 +270,11 @@ def change(
     "gone": _share(~after.has_NK[had_N, attribute]),
     "unchanged": {
       names[k]: _share(same_N)
-      for k, same_N in zip(np.flatnonzero(other_K), same_NO.T, strict=True)
+      for k, same_N in zip(np.flatnonzero(other_K), same_NK.T, strict=True)
     },
-    "others_unchanged": _share(same_NO),
+    "others_unchanged": _share(same_NK),
     "all_others_unchanged": (
-      _share(same_NO.all(axis=1)) if other_K.any() else None
+      _share(same_NK.all(axis=1)) if other_K.any() else None
     ),
     "likeness": None if cosine_N is None else float(cosine_N.mean()),
   }
