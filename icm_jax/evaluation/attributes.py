@@ -36,7 +36,7 @@ class Labels(NamedTuple):
   Attributes:
     names: K attributes.
     has_NK: bool, whether an image is labelled as having them.
-    person_N: int32 in [0, P), who is seen; None where that is not known.
+    person_N: int32, numbers of who is seen; None where that is not known.
   """
 
   names: tuple[str, ...]
