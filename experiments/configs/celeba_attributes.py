@@ -7,7 +7,17 @@
 DIR holds CelebA's original files, or any part of them (README.md, "Your
 data"). Nothing is drawn onto images: a mechanism is what a group of images
 carries already, by CelebA's labels, and canonical are those that carry none. A
-probe says what is gone after the experts, and what else changed.
+probe says what is gone after the experts, and what else changed. A person's
+race is never a mechanism.
+
+Measured, seed 0, on 3,200 pictures: blond hair, in the probe's eyes, is gone in
+73 % of the pictures after the winner; glasses, smiles and beards are not
+removed (29, 14 and 9 %), and no group has an expert of its own. 434 s on a busy
+core. docs/attributes.md has the tables.
+
+Modes as in mnist.py: none, 40x40 pixels, for a CPU; `full`, 64x64, two more
+groups and larger networks, for an accelerator, which nobody has run yet;
+`smoke`, a few steps of tiny networks, for tests.
 """
 
 import ml_collections
