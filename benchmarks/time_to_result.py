@@ -116,7 +116,12 @@ def theirs(seed: int, python: str) -> dict[str, float]:
   config.data.manual_dir = _MANUAL_DIR.value
   run = setup_lib.build(config)
   classifier = classifier_lib.train_classifier(
-    run.classifier, run.problem, seed=seed, **config.classifier
+    run.classifier,
+    run.problem.images.image_NHWC,
+    run.problem.images.label_N,
+    run.problem.train_ids,
+    seed=seed,
+    **config.classifier,
   )
   predict = jax.jit(classifier_lib.classify(run.classifier))
   key = jax.random.key(seed)

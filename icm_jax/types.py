@@ -7,7 +7,8 @@ leaf has a leading expert axis ends in `_E`.
   B  examples of a batch
   H, W, C  height, width, channels of an image
   M  mechanisms
-  K  classes of the evaluation classifier
+  K  classes of the evaluation classifier, attributes that a probe judges
+  P  people of the training part, whom a probe finds a face to be like
   N  examples of a data set
   G, S  groups of winners and the slots of a group (`competition.winners`)
   T  steps: of a sequence, or of a run that is drawn

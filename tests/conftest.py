@@ -122,15 +122,44 @@ def drawn_problem(drawn):
   return problem_lib.make_problem(drawn, seed=0)
 
 
+def drawn_columns(source: sources.Source, num_images: int):
+  """Made-up columns of a data set, whose groups and people are then there."""
+  rng = np.random.default_rng(0)
+  rules = (source.roles.canonical, *source.roles.groups.values())
+  columns = {}
+  for name, kind in source.builder.COLUMNS.items():
+    # Everybody is on four images, so that parts may have their own people; a
+    # config may ask for some of them by the names that Yale has.
+    texts = [f"subject{n // 4:02}" for n in range(num_images)]
+    if name != source.roles.person:
+      values = {"male", "female"} if name == "gender" else {""}
+      for rule in rules:
+        if rule.startswith(f"{name}="):
+          values |= set(rule.partition("=")[2].split("|"))
+      texts = rng.choice(sorted(values), num_images)
+    if kind is np.bool_:
+      usual = 0.8 if f"{name}=0" in rules else 0.2  # Groups are not.
+      columns[name] = rng.random(num_images) < usual
+    elif kind is np.int32:
+      columns[name] = rng.integers(0, 100, num_images).astype(np.int32)
+    elif name != "label":
+      columns[name] = np.array(texts)
+  return columns
+
+
 @pytest.fixture
 def drawn_data(monkeypatch, drawn):
-  """Makes every config read the made-up data set, in its own data's colours."""
+  """Makes every config read the made-up data set, in its own data's colours.
+
+  It has what its own data has, columns and groups, in made-up values.
+  """
 
   def load(name, **kwargs):
     del kwargs
-    images = drawn.images
-    channels = sources.SOURCES[name].view["channels"]
-    image_NHWC = np.repeat(images.image_NHWC, channels, axis=-1)
-    return drawn._replace(images=images._replace(image_NHWC=image_NHWC))
+    source, images = sources.SOURCES[name], drawn.images
+    image_NHWC = np.repeat(images.image_NHWC, source.view["channels"], axis=-1)
+    columns = drawn_columns(source, len(image_NHWC)) | images.columns
+    images = images._replace(image_NHWC=image_NHWC, columns=columns)
+    return drawn._replace(images=images, roles=source.roles)
 
   monkeypatch.setattr(setup_lib.sources, "load", load)

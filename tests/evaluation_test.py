@@ -133,7 +133,9 @@ def test_a_perfect_state_is_judged_perfect(
   network = models.from_linen(models.ConvClassifier(3), (32, 32, 1))
   params = classifier.train_classifier(
     network,
-    drawn_problem,
+    drawn_problem.images.image_NHWC,
+    drawn_problem.images.label_N,
+    drawn_problem.train_ids,
     seed=0,
     steps=40,
     batch_size=24,
@@ -179,17 +181,18 @@ def test_the_classifier_never_reads_the_test_part(drawn_problem):
   train = functools.partial(
     classifier.train_classifier,
     network,
+    target_N=drawn_problem.images.label_N,
+    ids=drawn_problem.train_ids,
     seed=0,
     steps=2,
     batch_size=8,
     learning_rate=1e-3,
   )
-  params = train(drawn_problem)
-  images = drawn_problem.images
-  image_NHWC = np.array(images.image_NHWC)
+  image_NHWC = drawn_problem.images.image_NHWC
+  params = train(image_NHWC)
+  image_NHWC = np.array(image_NHWC)
   image_NHWC[drawn_problem.test_ids] = 0
-  images = images._replace(image_NHWC=image_NHWC)
-  without = train(drawn_problem._replace(images=images))
+  without = train(image_NHWC)
   for a, b in zip(
     jax.tree.leaves(params), jax.tree.leaves(without), strict=True
   ):

@@ -185,6 +185,7 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   config.data.canonical = "label=0"
   config.data.groups = "label=1, label=2"
   config.experts.count = 2
+  config.attributes.names = "label=0"
   result = loop.train(config, tmp_path / "run")
   assert result["mechanisms"] == ["label=1", "label=2"]
   assert result["classifier"] is None
@@ -192,11 +193,17 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   assert np.array(result["wins"]).shape == (2, 2)
   with np.load(tmp_path / "run" / files.EXAMPLES) as examples:
     assert "clean_MHWC" not in examples
+  attributes = result["attributes"]
+  assert set(attributes["probe"]) == {"label=0", "label=1", "label=2"}
+  assert attributes["likeness"] is None  # Nobody is seen.
+  assert set(attributes["by_group"]) == {"label=1", "label=2"}
   again = results.evaluate_checkpoint(tmp_path / "run")
   assert again["wins"] == result["wins"]
+  assert again["attributes"] == attributes
   page = report.write(tmp_path / "run").read_text()
   assert "recognised" not in page
   assert "PSNR" not in page
+  assert "<h2>Attributes, before and after</h2>" in page
   assert report.headline(result).endswith("expert of their own")
 
 
@@ -220,7 +227,7 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
 
   monkeypatch.setattr(setup_lib.sources, "load", load)
   _, mechanisms = setup_lib.make_mechanisms(config)
-  problem = setup_lib.make_problem(config)
+  problem = setup_lib.make_problem(config, drawn)
   transfer = setup_lib.make_transfer(config, problem, mechanisms)
   assert views[-1].get("frame") == (frame and pytest.approx(frame))
   # All that the rule names are tests: nothing is trained on them.
@@ -233,6 +240,7 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
 def test_more_is_measured_if_asked_for(six, monkeypatch):
   folder, result = six
   assert result["detection"] is None
+  assert result["attributes"] is None
   assert result["chains"] is None
   assert result["transfer"] is None
   assert result["margin"] is None
@@ -358,6 +366,24 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
     ({"seed": -1}, "seed must be at least 0"),
     ({"evaluation.examples": 2}, "at least one example"),
+    ({"attributes.names": "label=1"}, "attributes.names needs .*groups"),
+    (
+      {
+        "data.groups": "label=1,label=2",
+        "data.canonical": "label=0",
+        "attributes.names": "label=9",
+      },
+      "cannot learn label=9: of the 120 images .*, 0 have it",
+    ),
+    (
+      {
+        "data.groups": "label=1,label=2",
+        "data.canonical": "label=0",
+        "attributes.names": "label=0",
+        "classifier.batch_size": 121,
+      },
+      "batch_size=121 is larger than the 120 images .* a probe",
+    ),
     ({"detection.examples": -1}, "detection.examples must be at least 0"),
     ({"gate.changed": 1.5}, "gate.changed is a share and must be at most 1"),
     (

@@ -81,6 +81,44 @@ def finished(tmp_path):
       },
       "detection": None,
     },
+    "attributes": {
+      "probe": {
+        name: {
+          "accuracy": accuracy,
+          "with": accuracy,
+          "without": accuracy,
+          "images_with": 3,
+          "counts": accuracy > 0.8,
+        }
+        for name, accuracy in zip(NAMES, (0.9, 0.7), strict=True)
+      },
+      "likeness": {
+        "same_person": 0.5,
+        "two_people": 0.1,
+        "told_apart": 0.625,
+      },
+      "by_group": {
+        NAMES[0]: {
+          "images": 7,
+          "seen": 0.875,
+          "restored": {
+            "gone": 0.25,
+            "others_unchanged": 0.5,
+            "all_others_unchanged": 0.375,
+            "likeness": 0.3,
+            "relative_likeness": 0.5,
+          },
+          "oracle": {
+            "gone": 0.3125,
+            "others_unchanged": None,
+            "all_others_unchanged": None,
+            "likeness": None,
+            "relative_likeness": None,
+          },
+          "gone_by_expert": [0.25, None, 0.3125],
+        }
+      },
+    },
     "psnr_db": dict.fromkeys(NAMES, 17.5),
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
@@ -130,6 +168,13 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "<td>12.5% (0.00)</td><td>50.0% (0.25)</td>" in page
   assert "<td>mean</td><td>12.5% (0.00)</td><td>75.0% (0.25)</td>" in page
   assert "<td>25.0% (0.00)</td><td></td><td>50.0% (0.00)</td>" in page
+  assert (
+    "<td>7</td><td>90.0%</td><td>87.5%</td><td>25.0%</td>"
+    "<td>50.0% (37.5%)</td>"
+    "<td>0.50</td><td>31.2%</td><td></td><td></td>"
+  ) in page
+  assert "in 62.5% of all cases" in page
+  assert "3  &lt;b&gt;down&lt;/b&gt;, not counted among others" in page
   assert "2 of 3 experts are at work" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4

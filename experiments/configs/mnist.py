@@ -127,6 +127,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     examples=0,  # Test images on which a detector looks for faces; 0: none.
     single_network="",  # Folder of a run with one expert, to compare with.
   )
+  c.attributes = dict(
+    names="",  # What a probe judges beside groups, names or rules; "": none.
+  )
   c.transfer = dict(
     name="",  # Another data set to try the experts on; "" is none.
     manual_dir="",  # Its original files, as for data.manual_dir.

@@ -40,6 +40,9 @@ class Problem(NamedTuple):
     transformed_ids: images that experts see as transformed ones.
     canonical_ids: images that the discriminator sees as canonical ones.
     test_ids: images that nothing is trained on.
+    judge_ids: images that judges of the evaluation may be trained on, whatever
+      their role: none of the test or validation part, and nobody of the test
+      part.
   """
 
   name: str
@@ -49,6 +52,7 @@ class Problem(NamedTuple):
   transformed_ids: np.ndarray
   canonical_ids: np.ndarray
   test_ids: np.ndarray
+  judge_ids: np.ndarray
 
   @property
   def shape_HWC(self) -> tuple[int, int, int]:
@@ -105,8 +109,9 @@ def make_problem(
   test_N = used_N & np.isin(columns["split"], _TEST_SPLITS)
   if not test_N.any():
     test_N = used_N & np.isin(unit_N, _held_out(unit_N, strata_N, used_N))
-  train_N = used_N & ~test_N & (columns["split"] != "validation")
-  train_N &= ~np.isin(unit_N, unit_N[test_N])
+  judge_N = ~np.isin(columns["split"], (*_TEST_SPLITS, "validation"))
+  judge_N &= ~np.isin(unit_N, unit_N[test_N])
+  train_N = used_N & judge_N
 
   source_N = train_N & (role_N != roles_lib.CANONICAL if groups else True)
   canonical_N = train_N & (role_N == roles_lib.CANONICAL)
@@ -124,6 +129,7 @@ def make_problem(
     transformed_ids=np.flatnonzero(source_N),
     canonical_ids=np.flatnonzero(canonical_N),
     test_ids=np.flatnonzero(test_N),
+    judge_ids=np.flatnonzero(judge_N),
   )
   counts = problem.counts()
   if 0 in counts.values():

@@ -161,12 +161,9 @@ def find_margin(
     score_EB = restoration.restore(state, x_BHWC, setup=setup).score_EB
     return score_EB.max(axis=0) - score_B
 
-  gains = []
-  for start in range(0, len(clean_NHWC), batch_size):
-    # The last batch is filled up from the front, and cut again below.
-    ids = np.arange(start, start + batch_size) % len(clean_NHWC)
-    gains.append(gain(state, clean_NHWC[ids]))
-  gain_N = np.concatenate(gains)[: len(clean_NHWC)]
+  gain_N = restoration.by_batches(
+    gain, state, clean_NHWC, batch_size=batch_size
+  )
   return max(0.0, float(np.quantile(gain_N, 1.0 - changed)))
 
 

@@ -1,72 +1,95 @@
-"""Training of the evaluation classifier, on clean images."""
+"""Training of the evaluation's classifiers, on clean images."""
 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from icm_jax import rng, types
+from icm_jax.data import augment
 from icm_jax.data import problem as problem_lib
+
+# Of logits [B, K] and a batch of targets, a mean over the batch.
+Loss = Callable[[jax.Array, Any], jax.Array]
+
+
+def cross_entropy(logit_BK: jax.Array, label_B: jax.Array) -> jax.Array:
+  """The loss of one class an image."""
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logit_BK, label_B
+  ).mean()
 
 
 def train_classifier(
   network: types.Network,
-  problem: problem_lib.Problem,
+  image_NHWC: np.ndarray,
+  target_N: types.PyTree,
+  ids: np.ndarray,
   *,
+  loss: Loss = cross_entropy,
+  augmentation: augment.Augmentation = augment.NONE,
   seed: int,
   steps: int,
   batch_size: int,
   learning_rate: float,
 ) -> types.PyTree:
-  """Trains a classifier on all clean training images, both halves.
+  """Trains a classifier on some clean images.
 
-  Adam with a cosine decay to zero. The test part is never touched.
+  Adam with a cosine decay to zero. No other image is touched.
 
   Args:
     network: `[B, H, W, C] -> [B, K]` logits, without statistics.
-    problem: gives images and labels; it must have labels.
-    seed: of parameters and batches.
+    image_NHWC: uint8, all images of a data set.
+    target_N: what the loss takes, with a leading axis of all images: classes,
+      int32 in [0, K), for cross entropy.
+    ids: of images to train on, such as `problem.train_ids`.
+    loss: pure.
+    augmentation: how far images are varied beforehand.
+    seed: of parameters, batches and variations.
     steps: number of updates, at least 1.
-    batch_size: images an update.
+    batch_size: images an update; at most as many as there are ids.
     learning_rate: at the start.
 
   Returns:
     The parameters.
   """
   tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+  key = jax.random.key(seed)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def update(params, opt_state, x_BHWC, label_B):
+  def update(params, opt_state, x_BHWC, target_B, step):
+    x_BHWC = problem_lib.to_float(x_BHWC)
+    if augmentation != augment.NONE:
+      x_BHWC = augment.augment(
+        rng.stream(key, "augment classifier", step), x_BHWC, augmentation
+      )
+
     def objective(params):
-      x = problem_lib.to_float(x_BHWC)
-      logit_BK, _ = network.apply(params, {}, x, train=True)
-      return optax.softmax_cross_entropy_with_integer_labels(
-        logit_BK, label_B
-      ).mean()
+      logit_BK, _ = network.apply(params, {}, x_BHWC, train=True)
+      return loss(logit_BK, target_B)
 
     updates, opt_state = tx.update(jax.grad(objective)(params), opt_state)
     return optax.apply_updates(params, updates), opt_state
 
-  params, _ = network.init(rng.stream(jax.random.key(seed), "classifier"))
+  params, _ = network.init(rng.stream(key, "classifier"))
   opt_state = tx.init(params)
-  images = problem.images
   for step in range(steps):
-    ids = problem_lib.draw_ids(
-      problem.train_ids,
-      seed=seed,
-      name="classifier",
-      step=step,
-      batch_size=batch_size,
+    ids_B = problem_lib.draw_ids(
+      ids, seed=seed, name="classifier", step=step, batch_size=batch_size
     )
     params, opt_state = update(
       params,
       opt_state,
-      images.image_NHWC[ids],
-      images.label_N[ids],
+      image_NHWC[ids_B],
+      jax.tree.map(operator.itemgetter(ids_B), target_N),
+      jnp.int32(step),
     )
   return params
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -153,7 +152,6 @@ def evaluate(
     is_open_B = gate(state, x_BHWC).length_B == 1
     return restored.restored_BHWC, output_BHWCE, single_BHWC, is_open_B
 
-  by_batches = functools.partial(_by_batches, state, batch_size=batch_size)
   versions = {}
   for m, (name, mechanism) in enumerate(zip(names, mechanisms, strict=True)):
     key = rng.stream(jax.random.key(seed), "detection", m)
@@ -162,8 +160,8 @@ def evaluate(
         jax.random.split(key, len(clean_NHWC)), clean_NHWC
       )
     )
-    restored_NHWC, output_NHWCE, single_NHWC, is_open_N = by_batches(
-      restore, x_NHWC
+    restored_NHWC, output_NHWCE, single_NHWC, is_open_N = (
+      restoration.by_batches(restore, state, x_NHWC, batch_size=batch_size)
     )
     images = (
       x_NHWC,
@@ -174,17 +172,7 @@ def evaluate(
       classical.restore(mechanism, x_NHWC),
     )
     versions[name] = dict(zip(VERSIONS, images, strict=True))
-  gated_NHWC = by_batches(gate, clean_NHWC).restored_BHWC
+  gated_NHWC = restoration.by_batches(
+    gate, state, clean_NHWC, batch_size=batch_size
+  ).restored_BHWC
   return table(detect, clean_NHWC, gated_NHWC, versions)
-
-
-def _by_batches(state, function, x_NHWC, *, batch_size):
-  """`function(state, x_BHWC)` of all images, on the host."""
-  parts = []
-  for start in range(0, len(x_NHWC), batch_size):
-    # The last batch is filled up from the front, and cut again below.
-    ids = np.arange(start, start + batch_size) % len(x_NHWC)
-    parts.append(jax.device_get(function(state, x_NHWC[ids])))
-  return jax.tree.map(
-    lambda *leaves: np.concatenate(leaves)[: len(x_NHWC)], *parts
-  )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -148,6 +149,28 @@ def restore(
   winner_B = assign.assign_winners(score_EB).winner_B
   restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
   return Restored(output_EBHWC, score_EB, winner_B, restored_BHWC)
+
+
+def by_batches(
+  function: Callable[[types.PyTree, jax.Array], types.PyTree],
+  state: types.PyTree,
+  x_NHWC: np.ndarray,
+  *,
+  batch_size: int,
+) -> types.PyTree:
+  """`function(state, x_BHWC)` of all images, on the host.
+
+  Batches are of one size, so that a jitted function compiles once; every leaf
+  of its result has a leading axis of images.
+  """
+  parts = []
+  for start in range(0, len(x_NHWC), batch_size):
+    # The last batch is filled up from the front, and cut again below.
+    ids = np.arange(start, start + batch_size) % len(x_NHWC)
+    parts.append(jax.device_get(function(state, x_NHWC[ids])))
+  return jax.tree.map(
+    lambda *leaves: np.concatenate(leaves)[: len(x_NHWC)], *parts
+  )
 
 
 class Judgement(NamedTuple):

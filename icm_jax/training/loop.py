@@ -186,7 +186,12 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   if run.classifier:
     reporter.say("training the evaluation classifier")
     classifier = classifier_lib.train_classifier(
-      run.classifier, run.problem, seed=config.seed, **config.classifier
+      run.classifier,
+      run.problem.images.image_NHWC,
+      run.problem.images.label_N,
+      run.problem.train_ids,
+      seed=config.seed,
+      **config.classifier,
     )
     jax.block_until_ready(classifier)
     clock.lap("classifier")

@@ -18,6 +18,7 @@ import numpy as np
 from icm_jax import types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import (
+  attributes,
   chains,
   detection_table,
   restoration,
@@ -79,6 +80,7 @@ def measure(
     "transfer": _transfer(config, run, state, wins_EM, margin),
     "chains": _chains(config, run, state, classifier, margin),
     "detection": _detection(config, run, state, wins_EM, run.problem, margin),
+    "attributes": _attributes(config, run, state, wins_EM),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
@@ -173,6 +175,31 @@ def _detection(
     examples=config.detection.examples,
     batch_size=config.evaluation.batch_size,
     margin=margin,
+  )
+
+
+def _attributes(config, run, state, wins_EM) -> dict[str, Any] | None:
+  """What a probe sees; None unless asked for."""
+  if run.labels is None:
+    return None
+  batch_size = config.evaluation.batch_size
+  probe = attributes.train_probe(
+    run.problem,
+    run.labels,
+    augmentation=run.augmentation,
+    seed=config.seed,
+    batch_size=batch_size,
+    training=config.classifier,
+  )
+  return attributes.evaluate(
+    state,
+    run.problem,
+    run.final.examples,
+    run.labels,
+    probe,
+    wins_EM,
+    setup=run.setup,
+    batch_size=batch_size,
   )
 
 

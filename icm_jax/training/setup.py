@@ -16,7 +16,7 @@ from icm_jax.competition import expert_axis
 from icm_jax.data import augment, pictures, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
-from icm_jax.evaluation import classical, detection, restoration
+from icm_jax.evaluation import attributes, classical, detection, restoration
 from icm_jax.training import files, ranges
 from icm_jax.training import workdir as workdir_lib
 
@@ -52,6 +52,7 @@ class Run(NamedTuple):
     final: evaluator on many examples, for the result.
     transfer: another data set; None if there is none.
     detect: finds faces; None if that is not asked for.
+    labels: of what a probe judges; None if that is not asked for.
   """
 
   problem: problem_lib.Problem
@@ -65,6 +66,7 @@ class Run(NamedTuple):
   final: restoration.Evaluator
   transfer: Transfer | None
   detect: detection.Detector | None
+  labels: attributes.Labels | None
 
 
 def build(
@@ -85,7 +87,8 @@ def build(
   num_experts(config)
   detect = make_detector(config)
   mechanism_names, mechanisms = make_mechanisms(config)
-  problem = make_problem(config, progress=progress)
+  data = load_data(config, progress=progress)
+  problem = make_problem(config, data)
   if problem.group_names:
     mechanism_names, mechanisms = problem.group_names, ()
     if config.identity.paired:
@@ -140,6 +143,7 @@ def build(
     final=make_evaluator(config.evaluation.examples),
     transfer=make_transfer(config, problem, mechanisms, progress=progress),
     detect=detect,
+    labels=make_labels(config, data, problem),
   )
 
 
@@ -199,14 +203,14 @@ def make_mechanisms(
   return names, mechanisms_lib.by_names(names, parameters)
 
 
-def make_problem(
+def load_data(
   config: ml_collections.ConfigDict,
   *,
   progress: Callable[[str, int, int], None] | None = None,
-) -> problem_lib.Problem:
-  """The config's images and their parts; checks that batches fit."""
+) -> sources.DataSet:
+  """The config's images, with all groups that are known of them."""
   c = config.data
-  data = sources.load(
+  return sources.load(
     c.name,
     image_size=c.image_size,
     view={name: c[name] for name in ("channels", "crop", "max_pixels")},
@@ -216,7 +220,14 @@ def make_problem(
     max_images=c.max_images,
     progress=progress,
   )
-  groups = tuple(text.strip() for text in c.groups.split(",") if text.strip())
+
+
+def make_problem(
+  config: ml_collections.ConfigDict, data: sources.DataSet
+) -> problem_lib.Problem:
+  """The parts that images play; checks that batches fit."""
+  c = config.data
+  groups = _listed(c.groups)
   roles = roles_lib.choose(data.roles, groups or data.default_groups)
   if c.canonical:
     roles = roles._replace(canonical=c.canonical)
@@ -243,6 +254,39 @@ def make_problem(
         f"{available} images of {config.data.name} that it draws from."
       )
   return problem
+
+
+def make_labels(
+  config: ml_collections.ConfigDict,
+  data: sources.DataSet,
+  problem: problem_lib.Problem,
+) -> attributes.Labels | None:
+  """What a probe judges; None if that is not asked for.
+
+  Raises:
+    InputError: there are no groups, or a probe cannot be trained.
+  """
+  names = _listed(config.attributes.names)
+  if not names:
+    return None
+  if not problem.group_names:
+    raise types.InputError(
+      "--config.attributes.names needs --config.data.groups, attributes that "
+      "images carry already."
+    )
+  batch_size = config.classifier.batch_size
+  if batch_size > len(problem.judge_ids):
+    raise types.InputError(
+      f"--config.classifier.batch_size={batch_size} is larger than the "
+      f"{len(problem.judge_ids)} images of {config.data.name} that a probe is "
+      "trained on."
+    )
+  return attributes.make_labels(data, problem, names)
+
+
+def _listed(names: str) -> tuple[str, ...]:
+  """Names that commas part."""
+  return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def make_transfer(

@@ -25,6 +25,7 @@ _MAY_CHANGE = (
   "chains.",
   "gate.",
   "detection.",
+  "attributes.",
   "transfer.",
   "data.dir",
   "data.manual_dir",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from icm_jax import types
-from icm_jax.evaluation import detection_table, specialisation
+from icm_jax.evaluation import attributes, detection_table, specialisation
 from icm_jax.training import files
 from icm_jax.viz import charts, html, sequence_report
 
@@ -139,6 +139,7 @@ def _page(
     + "</p>",
     *_chains(result["chains"]),
     *_detection(result["detection"], "Faces, detected"),
+    *_attributes(result["attributes"]),
     *_transfer(result["transfer"]),
     "<h2>The run</h2>",
     html.table(
@@ -331,6 +332,71 @@ def _detection(
     means.append(cell(*np.mean(pairs, axis=0)) if known else "")
   head = ("mechanism", *(view.replace("_", " ") for view in views))
   yield html.table(head, [*lines, means])
+
+
+def _attributes(measured: Mapping[str, Any] | None) -> Iterable[str]:
+  """What a probe sees, if it was asked."""
+  if measured is None:
+    return
+  yield (
+    "<h2>Attributes, before and after</h2><p>A probe, a classifier that was "
+    "trained on labels for this table alone, looks at test images. Seen: the "
+    "share of a group's images in which it sees the attribute. Gone: of these, "
+    "the share in which it sees it no longer. Others: judgements of all other "
+    "attributes that stay as they were; in brackets, images in which every one "
+    "does. Same person: how like the faces before and after are, 0 for photos "
+    "of two people and 1 for two photos of one. Restored: by the winner. "
+    "Oracle: by the group's main expert. The probe's own accuracy on clean "
+    "test images is the mean of its accuracies on those with the attribute and "
+    "on those without.</p>"
+  )
+  head = ["attribute", "images", "probe's accuracy", "seen"]
+  for version in attributes.VERSIONS:
+    head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
+  head.append("gone, by expert")
+  lines = []
+  for name, row in measured["by_group"].items():
+    line = [
+      name,
+      str(row["images"]),
+      _percent(measured["probe"][name]["accuracy"]),
+      _percent(row["seen"]),
+    ]
+    for version in attributes.VERSIONS:
+      values = row[version]
+      others = _percent(values["others_unchanged"])
+      if others:
+        others += f" ({_percent(values['all_others_unchanged'])})"
+      alike = values["relative_likeness"]
+      line += [
+        _percent(values["gone"]),
+        others,
+        "" if alike is None else f"{alike:.2f}",
+      ]
+    line.append(" ".join(map(_percent, row["gone_by_expert"])))
+    lines.append(line)
+  yield html.table(head, lines)
+  alike = measured["likeness"]
+  if alike:
+    yield (
+      "<p>Two photos of one person are more alike to the probe than photos of "
+      f"two people in {alike['told_apart']:.1%} of all cases; chance is one "
+      "half.</p>"
+    )
+  yield html.details(
+    "The probe itself, on clean test images: accuracy, on those with the "
+    "attribute, on those without, how many have it",
+    "\n".join(
+      f"{_percent(row['accuracy']):>6} {_percent(row['with']):>6} "
+      f"{_percent(row['without']):>6} {row['images_with']:5}  {name}"
+      + ("" if row["counts"] else ", not counted among others")
+      for name, row in measured["probe"].items()
+    ),
+  )
+
+
+def _percent(share: float | None) -> str:
+  return "" if share is None else f"{share:.1%}"
 
 
 def _transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:

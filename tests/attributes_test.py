@@ -1,0 +1,215 @@
+"""What a probe sees; the table of what experts did to attributes."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import types
+from icm_jax.data import augment, roles
+from icm_jax.data import problem as problem_lib
+from icm_jax.evaluation import attributes, restoration
+
+
+def bits(*rows):
+  return np.array([[character == "1" for character in row] for row in rows])
+
+
+def test_accuracies_by_hand():
+  rows = attributes.accuracies(
+    bits("11", "11", "01", "00", "00"),
+    bits("10", "10", "10", "00", "00"),
+    ("hat", "scarf"),
+  )
+  assert rows["hat"] == {
+    "accuracy": pytest.approx(5 / 6),
+    "with": pytest.approx(2 / 3),
+    "without": 1.0,
+    "images_with": 3,
+    "counts": True,
+  }
+  # Nobody wears one, so that nothing is known of those who do.
+  assert rows["scarf"] == {
+    "accuracy": None,
+    "with": None,
+    "without": pytest.approx(2 / 5),
+    "images_with": 0,
+    "counts": False,
+  }
+
+
+def test_likeness_by_hand():
+  angle_N = np.radians([0, 60, 100, 180])
+  face_N2 = np.stack([np.cos(angle_N), np.sin(angle_N)], axis=1)
+  measured = attributes.likeness(face_N2, np.array([7, 7, 3, 3]))
+  assert measured == {
+    # Pairs of one person are 60 and 80 degrees apart, others 100, 180, 40, 120.
+    "same_person": pytest.approx(np.cos(np.radians([60, 80])).mean()),
+    "two_people": pytest.approx(np.cos(np.radians([100, 180, 40, 120])).mean()),
+    "told_apart": 6 / 8,
+  }
+  assert attributes.likeness(face_N2, np.arange(4)) is None
+  assert attributes.likeness(face_N2, np.zeros(4)) is None
+
+
+def test_changes_by_hand():
+  face_N2 = np.array([[1.0, 0], [0, 1], [1, 0]])
+  before = attributes.Seen(bits("110", "100", "001"), face_N2)
+  after = attributes.Seen(bits("010", "111", "001"), face_N2[::-1])
+  everything = np.array([True, True, True])
+  measure = functools.partial(
+    attributes.change, attribute=0, names=("hat", "scarf", "bow")
+  )
+  assert measure(before, after, counts_K=everything) == {
+    "gone": 0.5,  # Of the two that had it.
+    "unchanged": {
+      "scarf": pytest.approx(2 / 3),
+      "bow": pytest.approx(2 / 3),
+    },
+    "others_unchanged": pytest.approx(4 / 6),
+    "all_others_unchanged": pytest.approx(2 / 3),
+    "likeness": 1.0,
+  }
+  nothing_else = np.array([True, False, False])
+  unknown = before._replace(face_NP=None)
+  assert measure(unknown, after, counts_K=nothing_else) == {
+    "gone": 0.5,
+    "unchanged": {},
+    "others_unchanged": None,
+    "all_others_unchanged": None,
+    "likeness": None,
+  }
+  nowhere = before._replace(has_NK=~everything[None].repeat(3, axis=0))
+  assert measure(nowhere, after, counts_K=everything)["gone"] is None
+
+
+@pytest.fixture
+def rows_problem(drawn):
+  """Groups are rows of a square; everybody is on two of 160 images."""
+  person_N = np.array([f"{n // 2}" for n in range(160)])
+  columns = {**drawn.images.columns, "person": person_N}
+  data = drawn._replace(
+    images=drawn.images._replace(columns=columns),
+    roles=roles.Roles(
+      "label=0", {"one": "label=1", "two": "label=2"}, "person"
+    ),
+  )
+  return data, problem_lib.make_problem(data, seed=0, share_people=True)
+
+
+def test_labels_are_of_groups_and_more(rows_problem):
+  data, problem = rows_problem
+  labels = attributes.make_labels(data, problem, ("label=0|1", "two"))
+  assert labels.names == ("one", "two", "label=0|1")
+  label_N = data.images.label_N
+  expected_NK = np.stack([label_N == 1, label_N == 2, label_N < 2], axis=1)
+  np.testing.assert_array_equal(labels.has_NK, expected_NK)
+  person_N = data.images.columns["person"]
+  same_NN = labels.person_N[:, None] == labels.person_N[None]
+  np.testing.assert_array_equal(same_NN, person_N[:, None] == person_N[None])
+
+
+def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
+  data, problem = rows_problem
+  labels = attributes.make_labels(data, problem, ())
+
+  def train(problem, steps):
+    return attributes.train_probe(
+      problem,
+      labels,
+      augmentation=augment.Augmentation(flip=0.5),
+      seed=0,
+      batch_size=32,
+      training={"steps": steps, "batch_size": 32, "learning_rate": 2e-3},
+    )
+
+  x_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC))
+  test_ids = problem.test_ids
+  seen = train(problem, 60)(x_NHWC[test_ids])
+  rows = attributes.accuracies(
+    seen.has_NK, labels.has_NK[test_ids], labels.names
+  )
+  assert all(row["accuracy"] > 0.9 for row in rows.values())
+  people = np.unique(labels.person_N[problem.judge_ids])
+  assert seen.face_NP.shape == (len(test_ids), len(people))
+  np.testing.assert_allclose((seen.face_NP**2).sum(axis=1), 1, rtol=1e-5)
+  np.testing.assert_allclose(seen.face_NP.sum(axis=1), 0, atol=1e-4)
+
+  assert not np.isin(labels.person_N[test_ids], people).any()
+  image_NHWC = np.array(problem.images.image_NHWC)
+  image_NHWC[test_ids] = 0
+  images = problem.images._replace(image_NHWC=image_NHWC)
+  for a, b in zip(
+    train(problem, 2)(x_NHWC[:9]),
+    train(problem._replace(images=images), 2)(x_NHWC[:9]),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_experts_are_measured_by_what_a_probe_sees(
+  rows_problem, make_setup, make_state
+):
+  """Experts move squares up by a row, by two, and not at all."""
+  data, problem = rows_problem
+
+  def apply(params, stats, x_BHWC, *, train):
+    del train
+    moved = [jnp.roll(x_BHWC, -6 * rows, axis=1) for rows in (1, 2, 0)]
+    return jnp.einsum(
+      "e,ebhwc->bhwc", params["choice"], jnp.stack(moved)
+    ), stats
+
+  def discriminate(params, stats, x_BHWC, *, train):
+    del params, train
+    return -x_BHWC[:, 12:].sum(axis=(1, 2, 3)), stats  # It likes the top.
+
+  setup = make_setup((32, 32, 1))._replace(
+    expert=types.Network(lambda key: ({}, {}), apply),
+    discriminator=types.Network(lambda key: ({}, {}), discriminate),
+  )
+  state = make_state(make_setup()).replace(
+    average_experts_E={"choice": jnp.eye(3)},
+    expert_stats_E={},
+    average_discriminator={},
+  )
+
+  def probe(x_NHWC):
+    """Sees rows as they are; a face is its row."""
+    bright_N12 = [
+      x_NHWC[:, r : r + 4].max(axis=(1, 2, 3)) > 0 for r in (14, 20)
+    ]
+    has_N2 = np.stack(bright_N12, axis=1)
+    face_N3 = np.concatenate([has_N2, ~has_N2.any(axis=1, keepdims=True)], 1)
+    return attributes.Seen(has_N2, face_N3.astype(np.float32))
+
+  measured = attributes.evaluate(
+    state,
+    problem,
+    restoration.make_examples(problem, (), seed=0, num_examples=12),
+    attributes.make_labels(data, problem, ()),
+    probe,
+    np.array([[9, 0], [0, 0], [0, 9]]),
+    setup=setup,
+    batch_size=5,
+  )
+  assert [row["accuracy"] for row in measured["probe"].values()] == [1.0, 1.0]
+  one, two = measured["by_group"].values()
+  assert (one["images"], one["seen"]) == (6, 1.0)
+  assert one["gone_by_expert"] == [1.0, 1.0, 0.0]
+  assert two["gone_by_expert"] == [1.0, 1.0, 0.0]
+  assert one["restored"] == one["oracle"] | {"gone": 1.0}
+  assert two["restored"]["others_unchanged"] == 1.0
+  # The expert that leaves everything as it is was taken for its own.
+  alike = measured["likeness"]
+  distance = alike["same_person"] - alike["two_people"]
+  assert two["oracle"] == {
+    "gone": 0.0,
+    "unchanged": {"one": 1.0},
+    "others_unchanged": 1.0,
+    "all_others_unchanged": 1.0,
+    "likeness": 1.0,
+    "relative_likeness": pytest.approx((1 - alike["two_people"]) / distance),
+  }
+  assert two["restored"]["likeness"] == 0.0
