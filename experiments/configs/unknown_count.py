@@ -10,7 +10,9 @@
 `active_experts` in result.json is the answer. Any config can do the same by
 --config.experts.count=auto.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on embedded digits: ten, six and three of sixteen experts stay for ten,
+six and three mechanisms, each with one of its own, after 600, 400 and 300 steps
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections
