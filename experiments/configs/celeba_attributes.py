@@ -13,7 +13,8 @@ race is never a mechanism.
 Measured, seed 0, on 3,200 pictures: blond hair, in the probe's eyes, is gone in
 73 % of the pictures after the winner; glasses, smiles and beards are not
 removed (29, 14 and 9 %), and no group has an expert of its own. 434 s on a busy
-core. docs/attributes.md has the tables.
+core. After twice as many updates beards begin to go. docs/attributes.md has the
+tables.
 
 Modes as in mnist.py: none, 40x40 pixels, for a CPU; `full`, 64x64, two more
 groups and larger networks, for an accelerator, which nobody has run yet;
