@@ -385,7 +385,8 @@ def test_two_processes_do_not_go_on_with_one_run(six):
       "batch_size=121 is larger than the 120 images .* a probe",
     ),
     ({"detection.examples": -1}, "detection.examples must be at least 0"),
-    ({"gate.changed": 1.5}, "gate.changed is a share and must be at most 1"),
+    ({"gate.changed": 1.5}, "gate.changed must be at most 1; got 1.5"),
+    ({"data.augment.zoom": 1.2}, "augment.zoom must be at most 1; got 1.2"),
     (
       {"detection.examples": 1, "detection.single_network": "nowhere"},
       "a finished run with one expert, as of one_network.py; nowhere is not",

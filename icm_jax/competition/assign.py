@@ -8,8 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Steps over which shares of wins are remembered: short enough to
-# follow a competition that settles within a few hundred steps.
+# Steps over which shares of wins are remembered: short enough to follow a
+# competition that settles within a few hundred steps.
 MEMORY = 20.0
 
 

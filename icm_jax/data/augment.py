@@ -20,7 +20,8 @@ class Augmentation(NamedTuple):
     flip: probability of a mirrored image, in [0, 1].
     shift: largest shift along either axis, a fraction of its length; what comes
       into the frame repeats its edge.
-    zoom: largest relative change of size, along each axis on its own; below 1.
+    zoom: largest relative change of size, along each axis on its own; at
+      most 1.
     contrast: largest relative change of the distance from grey.
     brightness: largest change of brightness, in units of the pixel range.
   """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,14 @@ _AT_LEAST = {
   "every.checkpoint": 0,
 }
 
+# Shares and probabilities, and how much smaller a picture can become.
+_AT_MOST = {
+  "data.augment.flip": 1,
+  "data.augment.zoom": 1,
+  "competition.winner_weight": 1,
+  "gate.changed": 1,
+}
+
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Checks that numbers lie in their ranges.
@@ -66,11 +76,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     InputError: the first one that does not.
   """
   check_least(config, _AT_LEAST)
-  if config.gate.changed > 1:
-    raise types.InputError(
-      "--config.gate.changed is a share and must be at most 1; got "
-      f"{config.gate.changed}."
-    )
+  for path, bound in _AT_MOST.items():
+    value = _value(config, path)
+    if value > bound:
+      raise types.InputError(
+        f"--config.{path} must be at most {bound}; got {value}."
+      )
   stride = config.train.updates_per_dispatch
   for path, steps in (
     ("train.steps", config.train.steps),
@@ -92,10 +103,12 @@ def check_least(
     InputError: the first one that is below.
   """
   for path, bound in least.items():
-    value = config
-    for name in path.split("."):
-      value = value[name]
+    value = _value(config, path)
     if value < bound:
       raise types.InputError(
         f"--config.{path} must be at least {bound}; got {value}."
       )
+
+
+def _value(config: ml_collections.ConfigDict, path: str) -> float:
+  return functools.reduce(operator.getitem, path.split("."), config)
