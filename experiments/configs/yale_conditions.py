@@ -44,7 +44,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
-  c.competition.signature = 0.5
+  c.competition.signature = 0.5  # More was not tried with so few images.
   c.competition.r1 = 1.0  # Or the discriminator knows a dozen people by heart.
   if mode == "embedded":
     c.train.steps = 300
