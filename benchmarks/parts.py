@@ -54,6 +54,7 @@ def main() -> None:
       winner_B,
       wins_E,
       mode=setup.expert_map,
+      pullback=None,
     )
 
   def optimize(state, grads_E):

@@ -152,6 +152,7 @@ def test_winners_gradient_is_autodiff_of_the_masked_form(
       winner_B,
       wins_E,
       mode=mode,
+      pullback=None,
     )
   )(state.experts_E)
   chex.assert_trees_all_close(

@@ -5,7 +5,7 @@ A discriminator alone rewards every plausible image, whatever the input was.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,20 +21,27 @@ class Untouched(NamedTuple):
   Attributes:
     x_BHWC: canonical images.
     y_EBHWC: every expert's output.
+    pullback: as of `winners.Restored`.
   """
 
   x_BHWC: jax.Array
   y_EBHWC: jax.Array
+  pullback: Callable[[jax.Array], types.PyTree] | None
 
 
 def untouched(
   state: types.TrainState, canonical_BHWC: jax.Array, *, setup: types.Setup
 ) -> Untouched:
   """Applies every expert to canonical images."""
-  restore = functools.partial(setup.expert.apply, train=True)
-  over = expert_axis.map_leading(restore, (0, 0, None), mode=setup.expert_map)
-  y_EBHWC, _ = over(state.experts_E, state.expert_stats_E, canonical_BHWC)
-  return Untouched(canonical_BHWC, y_EBHWC)
+  restored = winners.restore(
+    setup.expert,
+    state.experts_E,
+    state.expert_stats_E,
+    canonical_BHWC,
+    losers_learn=False,
+    mode=setup.expert_map,
+  )
+  return Untouched(canonical_BHWC, restored.y_EBHWC, restored.pullback)
 
 
 def changed_by_itself(
@@ -121,6 +128,7 @@ def identity_gradient(
     winner_B,
     wins_E,
     mode=setup.expert_map,
+    pullback=canonical.pullback,
   )
 
 

@@ -97,9 +97,9 @@ def competition_step(
   over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
 
   # Every expert restores every image.
-  restore = functools.partial(setup.expert.apply, train=True)
-  y_EBHWC, stats_E = over(restore, (0, 0, None))(
-    state.experts_E, state.expert_stats_E, x_BHWC
+  parts = (setup.expert, state.experts_E, state.expert_stats_E, x_BHWC)
+  y_EBHWC, stats_E, pullback = winners.restore(
+    *parts, losers_learn=setup.losers_learn, mode=setup.expert_map
   )
 
   # What counts beside scores, if anything does.
@@ -171,16 +171,13 @@ def competition_step(
       loss.winner,
       y_EBHWC[learned_from],
     )
-  parts = (setup.expert, state.experts_E, state.expert_stats_E, x_BHWC)
   if setup.losers_learn:
     learning_E = jnp.ones_like(won.wins_E, bool)
-    grads_E = winners.everyones_gradient(
-      *parts, cotangent, mode=setup.expert_map
-    )
+    grads_E = pullback(cotangent)
   else:
     learning_E = won.wins_E > 0
     grads_E = winners.winners_gradient(
-      *parts, cotangent, *won, mode=setup.expert_map
+      *parts, cotangent, *won, mode=setup.expert_map, pullback=pullback
     )
   if setup.identity:
     grads_E = _sum(

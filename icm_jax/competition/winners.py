@@ -83,36 +83,51 @@ def output_gradient(
   return jax.grad(objective)(flat_BHWC).reshape(y_BHWC.shape)
 
 
-def everyones_gradient(
+class Restored(NamedTuple):
+  """What all experts make of all images.
+
+  Attributes:
+    y_EBHWC: outputs.
+    stats_E: running statistics after them.
+    pullback: from gradients in all outputs to those of the experts; None where
+      experts learn from the outputs with which they won only.
+  """
+
+  y_EBHWC: jax.Array
+  stats_E: types.PyTree
+  pullback: Callable[[jax.Array], types.PyTree] | None
+
+
+def restore(
   expert: types.Network,
   experts_E: types.PyTree,
   stats_E: types.PyTree,
   x_BHWC: jax.Array,
-  cotangent_EBHWC: jax.Array,
   *,
+  losers_learn: bool,
   mode: str,
-) -> types.PyTree:
-  """Gradient of the experts through all of their outputs.
+) -> Restored:
+  """Applies every expert to every image.
 
   Args:
     expert: the network of all experts.
     experts_E: their parameters.
-    stats_E: their running statistics.
-    x_BHWC: transformed images.
-    cotangent_EBHWC: gradient of the loss in every output.
+    stats_E: their running statistics. If there are any, an output depends on
+      the whole batch, and so does the gradient of an expert that won little.
+    x_BHWC: images.
+    losers_learn: whether experts learn from all outputs.
     mode: see `expert_axis.map_leading`.
-
-  Returns:
-    Gradients with the structure of `experts_E`.
   """
-  restore = functools.partial(expert.apply, train=True)
 
-  def whole_batch(experts_E):
-    return expert_axis.map_leading(restore, (0, 0, None), mode=mode)(
-      experts_E, stats_E, x_BHWC
-    )[0]
+  def all_outputs(experts_E):
+    apply = functools.partial(expert.apply, train=True)
+    over = expert_axis.map_leading(apply, (0, 0, None), mode=mode)
+    return over(experts_E, stats_E, x_BHWC)
 
-  return jax.vjp(whole_batch, experts_E)[1](cotangent_EBHWC)[0]
+  if not losers_learn and not jax.tree.leaves(stats_E):
+    return Restored(*all_outputs(experts_E), None)
+  y_EBHWC, pull, stats_E = jax.vjp(all_outputs, experts_E, has_aux=True)
+  return Restored(y_EBHWC, stats_E, lambda cotangent: pull(cotangent)[0])
 
 
 def winners_gradient(
@@ -125,37 +140,34 @@ def winners_gradient(
   wins_E: jax.Array,
   *,
   mode: str,
+  pullback: Callable[[jax.Array], types.PyTree] | None,
 ) -> types.PyTree:
   """Gradient of the experts through the outputs with which they won.
 
   Args:
     expert: the network of all experts.
     experts_E: their parameters.
-    stats_E: their running statistics. If there are any, an output depends on
-      the whole batch, and so the backward pass runs over the whole batch; if
-      there are none, it runs only over the images that an expert won.
-    x_BHWC: transformed images.
+    stats_E: their running statistics.
+    x_BHWC: images.
     cotangent_BHWC: gradient of the loss in the winning output of each image.
     winner_B: int32 in [0, E).
     wins_E: int32, images won by each expert.
     mode: see `expert_axis.map_leading`.
+    pullback: as of `Restored`. Where there is none, the backward pass runs
+      over the images that an expert won only, which is several times less.
 
   Returns:
     Gradients with the structure of `experts_E`; zero where nothing was won.
   """
-  restore = functools.partial(expert.apply, train=True)
-  if jax.tree.leaves(stats_E):
+  if pullback:
     won_EB = winner_B[None, :] == jnp.arange(wins_E.shape[0])[:, None]
-    cotangent_EBHWC = jnp.where(
-      won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0
+    return pullback(
+      jnp.where(won_EB[:, :, None, None, None], cotangent_BHWC[None], 0.0)
     )
 
-    return everyones_gradient(
-      expert, experts_E, stats_E, x_BHWC, cotangent_EBHWC, mode=mode
-    )
-
+  apply = functools.partial(expert.apply, train=True)
   mode = expert_axis.resolve(
-    mode, restore, (0, 0, None), experts_E, stats_E, x_BHWC
+    mode, apply, (0, 0, None), experts_E, stats_E, x_BHWC
   )
   groups = group_by_winner(winner_B, wins_E, size=GROUP_SIZE[mode])
 
@@ -163,8 +175,8 @@ def winners_gradient(
     params = jax.tree.map(lambda a_E: a_E[expert_id], experts_E)
     x_SHWC = x_BHWC.at[image_S].get(mode="fill", fill_value=0.0)
     cotangent_SHWC = cotangent_BHWC.at[image_S].get(mode="fill", fill_value=0.0)
-    apply = lambda params: restore(params, stats_E, x_SHWC)[0]
-    return jax.vjp(apply, params)[1](cotangent_SHWC)[0]
+    output = lambda params: apply(params, stats_E, x_SHWC)[0]
+    return jax.vjp(output, params)[1](cotangent_SHWC)[0]
 
   grads_G = expert_axis.map_leading(one_group, (0, 0), mode=mode)(*groups)
   sum_by_expert = functools.partial(

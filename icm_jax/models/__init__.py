@@ -10,7 +10,8 @@ from icm_jax.models.classifier import ConvClassifier
 from icm_jax.models.compiled import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
-from icm_jax.models.network import NORMS, from_linen
+from icm_jax.models.network import from_linen
+from icm_jax.models.normalisation import NORMS
 from icm_jax.models.residual import DilatedExpert, UNetExpert
 from icm_jax.models.rim import RIMCell
 from icm_jax.models.sequence import (

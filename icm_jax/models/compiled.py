@@ -1,7 +1,7 @@
 """What was compiled for CPUs when the package was installed.
 
-`convolution.cc`, `active_rows.cc` and `attention.cc` are one library. Where
-there was no C++ compiler, XLA does the same, slower.
+`convolution.cc`, `normalisation.cc`, `active_rows.cc` and `attention.cc` are
+one library. Where there was no C++ compiler, XLA does the same, slower.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ import jax.numpy as jnp
 _CALLS = (
   "IcmStack",
   "IcmStackGradient",
+  "IcmBatchNorm",
+  "IcmBatchNormGradient",
   "IcmMultiply",
   "IcmMultiplyTransposed",
   "IcmOuterProducts",

@@ -23,11 +23,8 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "cpu.h"
+#include "operands.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -35,15 +32,6 @@ namespace ffi = xla::ffi;
 namespace {
 
 using namespace icm;
-
-// ---------------------------------------------------------------------------
-// ELU.
-
-// What is not a number stays none.
-inline Vec Elu(Vec x) { return x <= 0.0f ? ExpMinusOne(x) : x; }
-
-// The derivative of ELU where its value is y.
-inline Vec EluSlope(Vec y) { return y > 0.0f ? Same(1.0f) : y + 1.0f; }
 
 // ---------------------------------------------------------------------------
 // Memory.
@@ -64,21 +52,6 @@ float* Memory(Use use, int64_t size) {
   }
   auto address = reinterpret_cast<uintptr_t>(memory[use].data());
   return reinterpret_cast<float*>((address + 63) & ~uintptr_t{63});
-}
-
-// Asks for large pages where a result will be written. XLA returns its memory
-// after every execution; to get it back by pages of 4 KiB takes a tenth of a
-// step. The advice may reach a little beyond the result; it changes no content.
-void WantLargePages(float* to, int64_t size) {
-#if defined(__linux__)
-  constexpr uintptr_t kPage = 2 << 20;
-  const uintptr_t first = reinterpret_cast<uintptr_t>(to);
-  const uintptr_t last = first + size * sizeof(float);
-  if (last - first < kPage / 4) return;
-  const uintptr_t begin = first & ~(kPage - 1);
-  const uintptr_t end = (last + kPage - 1) & ~(kPage - 1);
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 // ---------------------------------------------------------------------------
@@ -738,48 +711,6 @@ void FinishKernelGradient(const float* sum, const Layer& s, float* kernel) {
   }
 }
 
-// ---------------------------------------------------------------------------
-// Operands and their groups.
-
-int64_t Axis(const ffi::AnyBuffer& buffer, int64_t from_last) {
-  return buffer.dimensions()[buffer.dimensions().size() - from_last];
-}
-
-// All axes but the last `own` ones.
-std::vector<int64_t> OuterAxes(const ffi::AnyBuffer& buffer, int64_t own) {
-  const auto axes = buffer.dimensions();
-  return {axes.begin(), axes.end() - own};
-}
-
-// What an operand holds for one group after another.
-struct Operand {
-  const float* data;
-  std::vector<int64_t> begin;  // By group, in floats.
-
-  // `groups` are the leading axes of the results; where they have more, the
-  // operand may have 1.
-  Operand(const ffi::AnyBuffer& buffer, int64_t own,
-          const std::vector<int64_t>& groups)
-      : data(buffer.typed_data<float>()) {
-    const std::vector<int64_t> outer = OuterAxes(buffer, own);
-    int64_t stride = 1, repeat = 1, count = 1;
-    for (int64_t a = 1; a <= own; ++a) stride *= Axis(buffer, a);
-    for (int64_t size : groups) count *= size;
-    begin.assign(count, 0);
-    for (size_t a = outer.size(); a-- > 0;) {
-      for (int64_t g = 0; g < count && outer[a] > 1; ++g) {
-        begin[g] += g / repeat % groups[a] * stride;
-      }
-      stride *= outer[a];
-      repeat *= groups[a];
-    }
-  }
-
-  const float* of(int64_t group) const { return data + begin[group]; }
-  // Whether all groups have the same.
-  bool shared() const { return begin.front() == begin.back(); }
-};
-
 // Every layer's kernels and biases in the form that images are multiplied with,
 // once for every group, or once if all groups share them.
 struct Prepared {
@@ -845,12 +776,6 @@ struct Parts {
     return std::min(images, begin(part) + size);
   }
 };
-
-int64_t Product(const std::vector<int64_t>& sizes) {
-  int64_t product = 1;
-  for (int64_t size : sizes) product *= size;
-  return product;
-}
 
 using Flags = ffi::Span<const int64_t>;
 

@@ -77,6 +77,12 @@ inline Vec ExpMinusOne(Vec x) {
   return p - 1.0f;
 }
 
+// ELU; what is not a number stays none.
+inline Vec Elu(Vec x) { return x <= 0.0f ? ExpMinusOne(x) : x; }
+
+// The derivative of ELU where its value is y.
+inline Vec EluSlope(Vec y) { return y > 0.0f ? Same(1.0f) : y + 1.0f; }
+
 // ---------------------------------------------------------------------------
 // Threads.
 

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import convolution
+from icm_jax.models import convolution, normalisation
 
-NORMS = ("batch", "group", "none")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -69,35 +68,12 @@ def from_linen(
   return types.Network(init, apply, apply_penalty if penalty else None)
 
 
-class Norm(nn.Module):
-  """Normalisation chosen by name: "batch", "group" (of 8 channels) or "none".
-
-  Raises:
-    InputError: the name is unknown.
-  """
-
-  kind: str
-
-  @nn.compact
-  def __call__(self, x_BHWC, *, train: bool):
-    if self.kind == "none":
-      return x_BHWC
-    if self.kind == "batch":
-      return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x_BHWC)
-    if self.kind == "group":
-      channels = x_BHWC.shape[-1]
-      return nn.GroupNorm(num_groups=max(1, channels // 8))(x_BHWC)
-    raise types.InputError(
-      f"Unknown normalisation {self.kind!r}; known: {', '.join(NORMS)}."
-    )
-
-
 class ConvStack(nn.Module):
   """A stack of convolutions, each perhaps with a normalisation before its ELU.
 
   Attributes:
     layers: of the stack.
-    norm: see `Norm`; a layer without ELU has none.
+    norm: see `NormElu`; a layer without ELU has none.
     copies: whether it starts as a copy of its input; only without norm.
   """
 
@@ -118,7 +94,7 @@ class ConvStack(nn.Module):
       alone = layer._replace(elu=False, halve=False)
       x_BHWC = convolution.Stack((alone,))(x_BHWC)
       if layer.elu:
-        x_BHWC = nn.elu(Norm(self.norm)(x_BHWC, train=train))
+        x_BHWC = normalisation.NormElu(self.norm)(x_BHWC, train=train)
       if layer.halve:
         x_BHWC = nn.avg_pool(x_BHWC, (2, 2), strides=(2, 2))
     return x_BHWC

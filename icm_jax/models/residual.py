@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import convolution, network
+from icm_jax.models import convolution, network, normalisation
 
 # Kernels of the last layer start this much smaller than others where experts
 # are to copy: far below what an eye sees, but not zero, for of experts that
@@ -83,7 +83,7 @@ class DilatedExpert(nn.Module):
     h_BHWF = nn.Conv(self.features, (3, 3))(2.0 * x_BHWC - 1.0)
     for dilation in self.dilations:
       r_BHWF = nn.Conv(self.features, (3, 3), kernel_dilation=dilation)(h_BHWF)
-      r_BHWF = nn.elu(network.Norm(self.norm)(r_BHWF, train=train))
+      r_BHWF = normalisation.NormElu(self.norm)(r_BHWF, train=train)
       h_BHWF = h_BHWF + r_BHWF
     return _add(x_BHWC, h_BHWF, self.copies)
 

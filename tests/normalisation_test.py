@@ -1,0 +1,134 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from icm_jax.models import compiled, normalisation
+
+needs_compiled = pytest.mark.skipif(
+  not compiled.is_compiled(),
+  reason="nothing was compiled when the package was installed",
+)
+FORMS = [
+  pytest.param(normalisation.batch_norm_elu, marks=needs_compiled),
+  normalisation.plain_batch_norm_elu,
+]
+
+
+def draw(rng, *shape, mean=0.0):
+  return jnp.asarray(rng.normal(mean, 1.0, shape), jnp.float32)
+
+
+def by_flax(x_BHWC, scale_C, bias_C):
+  """What linen's layer makes of it; its statistics start from 0 and 1."""
+  channels = scale_C.shape[0]
+  variables = {
+    "params": {"scale": scale_C, "bias": bias_C},
+    "batch_stats": {"mean": jnp.zeros(channels), "var": jnp.zeros(channels)},
+  }
+  layer = nn.BatchNorm(
+    use_running_average=False, momentum=0.0, use_fast_variance=False
+  )
+  y_BHWC, new = layer.apply(variables, x_BHWC, mutable=["batch_stats"])
+  return nn.elu(y_BHWC), new["batch_stats"]["mean"], new["batch_stats"]["var"]
+
+
+def value_and_gradients(fn, *arrays):
+  """With a cotangent that differs from one output to the next."""
+
+  def objective(*arrays):
+    y, *statistics = fn(*arrays)
+    weight = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+    return jnp.sum(y * weight), (y, *statistics)
+
+  run = jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True))
+  (_, outputs), gradients = run(*arrays)
+  return outputs, gradients
+
+
+def assert_near(actual, expected):
+  largest = np.abs(expected).max()
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+  "shape", [(3, 5, 7, 8), (2, 4, 4, 20), (1, 2, 3, 1), (40, 2, 2, 3)]
+)
+def test_it_is_linens_layer_and_an_elu(form, shape):
+  rng = np.random.default_rng(0)
+  arrays = (
+    draw(rng, *shape),
+    draw(rng, shape[-1]),
+    draw(rng, shape[-1]),
+  )
+  jax.tree.map(
+    assert_near,
+    value_and_gradients(form, *arrays),
+    value_and_gradients(by_flax, *arrays),
+  )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("axes", [(0, 0, 0), (None, 0, 0), (0, None, None)])
+def test_every_group_has_statistics_of_its_own(form, axes):
+  rng = np.random.default_rng(0)
+  shapes = (2, 3, 3, 9), (9,), (9,)
+  arrays = [
+    draw(rng, *(() if axis is None else (4,)), *shape)
+    for axis, shape in zip(axes, shapes, strict=True)
+  ]
+  jax.tree.map(
+    assert_near,
+    value_and_gradients(jax.vmap(form, axes), *arrays),
+    value_and_gradients(jax.vmap(by_flax, axes), *arrays),
+  )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mean_far_from_zero_costs_the_variance_no_digits(form):
+  x_BHWC = draw(np.random.default_rng(0), 8, 6, 6, 8, mean=1e3)
+  _, mean_C, variance_C = jax.jit(form)(x_BHWC, jnp.ones(8), jnp.zeros(8))
+  exact_BHWC = np.asarray(x_BHWC, np.float64)
+  np.testing.assert_allclose(mean_C, exact_BHWC.mean((0, 1, 2)), rtol=1e-6)
+  np.testing.assert_allclose(variance_C, exact_BHWC.var((0, 1, 2)), rtol=1e-5)
+
+
+@needs_compiled
+def test_results_are_bit_identical_again_and_again():
+  rng = np.random.default_rng(0)
+  arrays = draw(rng, 5, 50, 6, 6, 16), draw(rng, 5, 16), draw(rng, 5, 16)
+  fn = functools.partial(
+    value_and_gradients, jax.vmap(normalisation.batch_norm_elu)
+  )
+  first = fn(*arrays)
+  for _ in range(5):
+    chex.assert_trees_all_equal(fn(*arrays), first)
+
+
+def test_what_is_not_compiled_is_done_by_xla(monkeypatch):
+  monkeypatch.setattr(compiled, "is_compiled", lambda: False)
+  arrays = jnp.ones((1, 2, 2, 3)), jnp.ones(3), jnp.zeros(3)
+  assert "ffi_call" not in str(
+    jax.make_jaxpr(normalisation.batch_norm_elu)(*arrays)
+  )
+
+
+def test_running_statistics_follow_those_of_batches():
+  layer = normalisation.BatchNormElu()
+  x_BHWC = draw(np.random.default_rng(0), 4, 3, 3, 2, mean=2.0)
+  variables = layer.init(jax.random.key(0), x_BHWC, train=False)
+  for _ in range(200):
+    _, new = layer.apply(variables, x_BHWC, train=True, mutable=["batch_stats"])
+    variables = {**variables, **new}
+  in_training, _ = layer.apply(
+    variables, x_BHWC, train=True, mutable=["batch_stats"]
+  )
+  at_test = layer.apply(variables, x_BHWC, train=False)
+  np.testing.assert_allclose(at_test, in_training, atol=1e-5)
+  again = layer.apply(variables, x_BHWC[:1], train=False)
+  np.testing.assert_allclose(again, at_test[:1], atol=1e-6)
