@@ -10,7 +10,15 @@ import pytest
 from experiments.configs import mnist, mnist_paper
 from icm_jax import types
 from icm_jax.evaluation import classical, detection
-from icm_jax.training import checkpoint, files, loop, metrics, results, workdir
+from icm_jax.training import (
+  checkpoint,
+  files,
+  loop,
+  metrics,
+  results,
+  transfer_setup,
+  workdir,
+)
 from icm_jax.training import setup as setup_lib
 from icm_jax.viz import report
 
@@ -228,7 +236,7 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
   monkeypatch.setattr(setup_lib.sources, "load", load)
   _, mechanisms = setup_lib.make_mechanisms(config)
   problem = setup_lib.make_problem(config, drawn)
-  transfer = setup_lib.make_transfer(config, problem, mechanisms)
+  transfer = transfer_setup.build(config, problem, mechanisms)
   assert views[-1].get("frame") == (frame and pytest.approx(frame))
   # All that the rule names are tests: nothing is trained on them.
   label_N = drawn.images.label_N

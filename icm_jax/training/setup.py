@@ -7,33 +7,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
 from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import expert_axis
-from icm_jax.data import augment, pictures, sources
+from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import attributes, classical, detection, restoration
-from icm_jax.training import files, ranges
+from icm_jax.training import files, ranges, transfer_setup
 from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
   import ml_collections
-
-
-class Transfer(NamedTuple):
-  """Another data set, which experts are tried on: all of it is a test.
-
-  Attributes:
-    problem: its images; nothing is trained on them.
-    examples: some of them, transformed.
-  """
-
-  problem: problem_lib.Problem
-  examples: restoration.Examples
 
 
 class Run(NamedTuple):
@@ -64,7 +51,7 @@ class Run(NamedTuple):
   classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
-  transfer: Transfer | None
+  transfer: transfer_setup.Transfer | None
   detect: detection.Detector | None
   labels: attributes.Labels | None
 
@@ -141,7 +128,9 @@ def build(
     classifier=classifier,
     curve=make_evaluator(config.evaluation.curve_examples),
     final=make_evaluator(config.evaluation.examples),
-    transfer=make_transfer(config, problem, mechanisms, progress=progress),
+    transfer=transfer_setup.build(
+      config, problem, mechanisms, progress=progress
+    ),
     detect=detect,
     labels=make_labels(config, data, problem),
   )
@@ -287,58 +276,6 @@ def make_labels(
 def _listed(names: str) -> tuple[str, ...]:
   """Names that commas part."""
   return tuple(name.strip() for name in names.split(",") if name.strip())
-
-
-def make_transfer(
-  config: ml_collections.ConfigDict,
-  problem: problem_lib.Problem,
-  mechanisms: tuple[mechanisms_lib.Mechanism, ...],
-  *,
-  progress: Callable[[str, int, int], None] | None = None,
-) -> Transfer | None:
-  """The data set that experts are tried on; None without one.
-
-  Raises:
-    InputError: the run's own mechanisms cannot act on that data set.
-  """
-  c = config.transfer
-  if not c.name:
-    return None
-  if problem.group_names:
-    raise types.InputError(
-      "--config.transfer.name needs mechanisms that are functions; those of "
-      "groups cannot be applied to other images."
-    )
-  view = {"channels": problem.shape_HWC[-1]}
-  geometries = mechanisms_lib.GEOMETRIES
-  # What was learned of faces in one place is of no use for faces in another.
-  if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:
-    view["frame"] = pictures.Frame(
-      *mechanisms_lib.alignment(
-        geometries[c.name], geometries[config.data.name]
-      )
-    )
-  data = sources.load(
-    c.name,
-    image_size=config.data.image_size,
-    view=view,
-    data_dir=config.data.dir,
-    manual_dir=c.manual_dir,
-    download=config.data.download,
-    max_images=config.data.max_images,
-    progress=progress,
-  )
-  roles = roles_lib.choose(data.roles, ())
-  if c.canonical:
-    roles = roles._replace(canonical=c.canonical)
-  other = problem_lib.make_problem(data._replace(roles=roles), seed=config.seed)
-  # Nothing is trained on it.
-  everything = np.concatenate([other.train_ids, other.test_ids])
-  other = other._replace(test_ids=np.sort(everything))
-  examples = restoration.make_examples(
-    other, mechanisms, seed=config.seed, num_examples=c.examples
-  )
-  return Transfer(other, examples)
 
 
 def make_detector(
