@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from experiments import launch
 from icm_jax import types
-from icm_jax.training import files, loop, workdir
+from icm_jax.training import course, files, workdir
 from icm_jax.viz import sweep
 
 # An update alone can use two cores and more.
@@ -178,7 +178,7 @@ def run_all(
   say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")
   failed, running = 0, set()
   with (
-    loop.stop_requests() as stop_requested,
+    course.stop_requests() as stop_requested,
     concurrent.futures.ThreadPoolExecutor(jobs) as pool,
   ):
     waiting = {
@@ -196,7 +196,7 @@ def run_all(
             process.terminate()
             told.add(process)
           time.sleep(_POLL_S)
-        raise loop.Interrupted(
+        raise course.Interrupted(
           "Stopped; the same command goes on with what was cut off."
         )
       for future in done:

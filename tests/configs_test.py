@@ -12,7 +12,7 @@ import pytest
 from icm_jax import competition, models, types
 from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
-from icm_jax.training import loop, ranges
+from icm_jax.training import course, loop, ranges
 from icm_jax.training import setup as setup_lib
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
@@ -44,7 +44,7 @@ def test_smoke_modes_train(name):
   state = setup_lib.init_state(jax.random.key(0), config, run.setup)
   if config.identity.paired:
     before = jax.tree.leaves(jax.device_get(state.experts_E))
-    state = loop.identity_start(config, run, state, loop.Silent())
+    state = loop.identity_start(config, run, state, course.Silent())
     after = jax.tree.leaves(jax.device_get(state.experts_E))
     assert not all(map(np.array_equal, before, after))
     return

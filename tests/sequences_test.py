@@ -14,9 +14,9 @@ from icm_jax import models, types
 from icm_jax.data import sequences
 from icm_jax.data.sequences import balls, digits
 from icm_jax.training import (
+  course,
   experiment,
   files,
-  loop,
   sequence_run,
   sequence_setup,
 )
@@ -234,7 +234,7 @@ def test_a_run_leaves_its_result_and_its_page(whole):
 
 
 def test_resuming_in_any_model_is_exact(whole, tmp_path):
-  class Impatient(loop.Silent):
+  class Impatient(course.Silent):
     """Presses Ctrl-C after the first update of the second model."""
 
     def progress(self, step, total, values):
@@ -242,7 +242,7 @@ def test_resuming_in_any_model_is_exact(whole, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
   folder = tmp_path / "run"
-  with pytest.raises(loop.Interrupted, match="after step 3.*--resume"):
+  with pytest.raises(course.Interrupted, match="after step 3.*--resume"):
     experiment.train(two_models(), folder, reporter=Impatient())
   resumed = experiment.train(two_models(), folder, resume=True)
   assert resumed["table"] == whole[1]["table"]

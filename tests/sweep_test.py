@@ -14,7 +14,7 @@ import pytest
 
 from experiments import paper, runs
 from icm_jax import types
-from icm_jax.training import files, loop, setup
+from icm_jax.training import course, files, setup
 from icm_jax.viz import sweep as page_lib
 
 # ml_collections loads config files by a deprecated function.
@@ -150,7 +150,7 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
     return process
 
   monkeypatch.setattr(runs.subprocess, "Popen", sleeper)
-  with pytest.raises(loop.Interrupted, match="same command goes on"):
+  with pytest.raises(course.Interrupted, match="same command goes on"):
     runs.run_all(plan(tmp_path / "sweep", seeds=[0, 1, 2]), 1, print)
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 

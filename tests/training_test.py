@@ -12,6 +12,7 @@ from icm_jax import types
 from icm_jax.evaluation import classical, detection
 from icm_jax.training import (
   checkpoint,
+  course,
   files,
   loop,
   metrics,
@@ -131,7 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over(six, tmp_path):
 def test_an_interruption_saves_first(six, tmp_path):
   whole, _ = six
 
-  class Impatient(loop.Silent):
+  class Impatient(course.Silent):
     """Presses Ctrl-C in the middle of the run."""
 
     def progress(self, step, total, values):
@@ -140,7 +141,7 @@ def test_an_interruption_saves_first(six, tmp_path):
 
   folder = tmp_path / "run"
   handler = signal.getsignal(signal.SIGINT)
-  with pytest.raises(loop.Interrupted, match="after step 4.*--resume"):
+  with pytest.raises(course.Interrupted, match="after step 4.*--resume"):
     loop.train(smoke(6), folder, reporter=Impatient())
   assert signal.getsignal(signal.SIGINT) is handler
   assert not (folder / files.RESULT).exists()
@@ -439,8 +440,8 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_due():
-  assert [s for s in range(1, 8) if loop.due(s, 3, 7)] == [3, 6, 7]
-  assert not any(loop.due(s, 0, 7) for s in range(1, 8))
+  assert [s for s in range(1, 8) if course.due(s, 3, 7)] == [3, 6, 7]
+  assert not any(course.due(s, 0, 7) for s in range(1, 8))
 
 
 def test_the_papers_config_has_no_remedies():

@@ -1,25 +1,23 @@
-"""A run from its config to its result; the only code that writes meanwhile."""
+"""A run from its config to its result."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from icm_jax import competition, models, rng, types
 from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import checkpoint, metrics, results
+from icm_jax.training import course as course_lib
 from icm_jax.training import setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
 
@@ -27,72 +25,12 @@ if TYPE_CHECKING:
   import ml_collections
 
 
-class Reporter(Protocol):
-  """Tells a person how a run goes; the library itself prints nothing."""
-
-  def say(self, text: str) -> None:
-    """A line of text."""
-
-  def progress(
-    self, step: int, total: int, values: Mapping[str, np.ndarray]
-  ) -> None:
-    """The row of metrics of the steps up to `step`."""
-
-  def prepare(self, what: str, done: int, total: int) -> None:
-    """How far preparing the data is; total is 0 where it is not known."""
-
-
-class Silent:
-  """The reporter that reports nothing."""
-
-  def say(self, text: str) -> None:
-    del text
-
-  def progress(
-    self, step: int, total: int, values: Mapping[str, np.ndarray]
-  ) -> None:
-    del step, total, values
-
-  def prepare(self, what: str, done: int, total: int) -> None:
-    del what, done, total
-
-
-class Interrupted(Exception):
-  """The user stopped the run; all that was done is saved."""
-
-
-class Clock:
-  """Seconds by stage, added up over interrupted runs.
-
-  Attributes:
-    seconds: by stage: `start`, `compile`, `classifier`, `identity`, `train`,
-      `evaluate`; and `total`, which holds what belongs to no stage too.
-  """
-
-  def __init__(self, started: float, seconds: Mapping[str, float]):
-    """Goes on from `seconds`; `started` is a `time.perf_counter` value."""
-    self._last = started
-    self.seconds = dict(seconds)
-
-  def lap(self, stage: str | None = None) -> None:
-    """Books the time since the last lap."""
-    now = time.perf_counter()
-    for name in ("total", stage) if stage else ("total",):
-      self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-    self._last = now
-
-
-def due(step: int, every: int, total: int) -> bool:
-  """True on multiples of `every` and on the last step; 0 means never."""
-  return every > 0 and (step % every == 0 or step == total)
-
-
 def train(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: Reporter | None = None,
+  reporter: course_lib.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains, evaluates and writes everything but the report.
@@ -113,7 +51,7 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or Silent()
+  reporter = reporter or course_lib.Silent()
   workdir_lib.claim(workdir, config, resume=resume)
   run = setup_lib.build(config, progress=reporter.prepare)
   reporter.say(
@@ -126,7 +64,7 @@ def train(
   with (
     workdir_lib.hold(workdir, config),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    stop_requests() as stop_requested,
+    course_lib.stop_requests() as stop_requested,
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
@@ -151,7 +89,7 @@ class _Session(NamedTuple):
   state: types.TrainState
   classifier: types.PyTree
   step_fn: Callable[..., tuple[types.TrainState, types.Metrics]]
-  clock: Clock
+  clock: course_lib.Clock
 
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
@@ -161,7 +99,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   if checkpoints.steps():
     saved = checkpoints.restore(*abstract)
     reporter.say(f"resuming at step {int(saved.state.step)}")
-  clock = Clock(started, saved.progress["seconds"] if saved else {})
+  clock = course_lib.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
   if jax.default_backend() == "cpu" and not models.is_compiled():
@@ -239,7 +177,7 @@ def identity_start(
   config: ml_collections.ConfigDict,
   run: setup_lib.Run,
   state: types.TrainState,
-  reporter: Reporter,
+  reporter: course_lib.Reporter,
 ) -> types.TrainState:
   """Trains every expert to copy its input, until its error is in bounds.
 
@@ -300,54 +238,30 @@ def _compete(
 ) -> _Session:
   """Runs the remaining steps."""
   state, classifier, step_fn, clock = session
-  total = config.train.steps
-  pending: list[types.Metrics] = []
-
-  def write_evaluation(step):
-    values = run.curve.evaluate(state, classifier)
-    clock.lap("evaluate")
-    writer.write(
-      step,
-      clock.seconds.get("train", 0.0),
-      {f"evaluation/{name}": value for name, value in values.items()},
-    )
-
-  first_step = int(state.step)
-  if first_step == 0 and config.every.evaluate:
-    write_evaluation(0)
+  first, total = int(state.step), config.train.steps
+  stride = config.train.updates_per_dispatch
   raws = problem_lib.batches(
     run.problem,
     seed=config.seed,
-    steps=range(first_step, total),
+    steps=range(first, total),
     batch_size=config.train.batch_size,
   )
-  stride = config.train.updates_per_dispatch
-  for step in range(first_step + stride, total + 1, stride):
-    state, steps_metrics = step_fn(state, [next(raws) for _ in range(stride)])
-    pending.append(steps_metrics)
-    stop = stop_requested.is_set()
-    save = due(step, config.every.checkpoint, total) or stop
-    evaluate = due(step, config.every.evaluate, total)
-    if due(step, config.every.log, total) or save or evaluate:
-      rows = [
-        jax.tree.map(lambda a, i=i: a[i], dispatched)
-        for dispatched in jax.device_get(pending)
-        for i in range(stride)
-      ]
-      row = metrics.summarise(step - len(rows) + 1, rows)
-      pending = []
-      clock.lap("train")
-      writer.write(step, clock.seconds["train"], row)
-      reporter.progress(step, total, row)
-    if evaluate:
-      write_evaluation(step)
-    if save:
-      session = _Session(state, classifier, step_fn, clock)
-      checkpoints.save(_saved(config, session))
-      clock.lap()
-    if stop and step < total:
-      raise Interrupted(f"Stopped after step {step}; go on with --resume.")
-  return _Session(state, classifier, step_fn, clock)
+  course = course_lib.Course(
+    update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
+    evaluate=lambda state: run.curve.evaluate(state, classifier),
+    save=lambda state: checkpoints.save(
+      _saved(config, session._replace(state=state))
+    ),
+    every=config.every,
+    clock=clock,
+    writer=writer,
+    reporter=reporter,
+    stop_requested=stop_requested,
+  )
+  if first == 0 and config.every.evaluate:
+    course.write_evaluation(state, 0)
+  state = course.run(state, first, total, stride=stride)
+  return session._replace(state=state)
 
 
 def _saved(config, session: _Session) -> checkpoint.Saved:
@@ -359,30 +273,3 @@ def _saved(config, session: _Session) -> checkpoint.Saved:
       "seconds": dict(session.clock.seconds),
     },
   )
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-  """Turns the first SIGINT or SIGTERM into a request; the second one kills.
-
-  An exception in the middle of a step would leave its donated state unusable.
-  """
-  requested = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield requested  # Only the main thread may handle signals.
-    return
-  kinds = (signal.SIGINT, signal.SIGTERM)
-  previous = {}
-
-  def request(number, frame):
-    del frame
-    requested.set()
-    signal.signal(number, previous[number])
-
-  for kind in kinds:
-    previous[kind] = signal.signal(kind, request)
-  try:
-    yield requested
-  finally:
-    for kind in kinds:
-      signal.signal(kind, previous[kind])

@@ -19,7 +19,8 @@ import numpy as np
 import optax
 
 from icm_jax import rng, types
-from icm_jax.training import checkpoint, files, loop, metrics, results
+from icm_jax.training import checkpoint, files, metrics, results
+from icm_jax.training import course as course_lib
 from icm_jax.training import sequence_setup as setup_lib
 from icm_jax.training import workdir as workdir_lib
 
@@ -35,7 +36,7 @@ def train(
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: loop.Reporter | None = None,
+  reporter: course_lib.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains all models, evaluates and writes everything but the report.
@@ -56,7 +57,7 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or loop.Silent()
+  reporter = reporter or course_lib.Silent()
   workdir_lib.claim(workdir, config, resume=resume)
   run = setup_lib.build(config, progress=reporter.prepare)
   reporter.say(
@@ -66,7 +67,7 @@ def train(
   with (
     workdir_lib.hold(workdir, config),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    loop.stop_requests() as stop_requested,
+    course_lib.stop_requests() as stop_requested,
   ):
     saved = None
     if checkpoints.steps():
@@ -76,7 +77,9 @@ def train(
     else:
       init = jax.jit(functools.partial(setup_lib.init_state, run=run))
       state = init(jax.random.key(config.seed))
-    clock = loop.Clock(started, saved.progress["seconds"] if saved else {})
+    clock = course_lib.Clock(
+      started, saved.progress["seconds"] if saved else {}
+    )
     clock.lap("start")
     writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
     with contextlib.closing(writer):
@@ -106,6 +109,9 @@ def update(
     run: the task, the models and their optimizer.
     batch_size: sequences.
     updates: of each model; every one sees the same batches in the same order.
+
+  Returns:
+    The next state and `loss/NAME`, [1].
   """
   network, task = run.networks[name], run.task
   step = state.step % updates
@@ -126,7 +132,7 @@ def update(
     params={**state.params, name: params},
     opt={**state.opt, name: opt},
   )
-  return state, {f"loss/{name}": loss}
+  return state, {f"loss/{name}": loss[None]}
 
 
 class Tests:
@@ -206,37 +212,25 @@ def _train_models(
     )
     step_fn = step_fn.lower(state).compile()
     clock.lap("compile")
-    pending: list[types.Metrics] = []
-    for step in range(int(state.step) + 1, last + 1):
-      state, step_metrics = step_fn(state)
-      pending.append(step_metrics)
-      own = step - index * updates
-      stop = stop_requested.is_set()
-      save = loop.due(own, config.every.checkpoint, updates) or stop
-      evaluate = loop.due(own, config.every.evaluate, updates)
-      if loop.due(own, config.every.log, updates) or save or evaluate:
-        rows = jax.device_get(pending)
-        row = metrics.summarise(step - len(rows) + 1, rows)
-        pending = []
-        clock.lap("train")
-        writer.write(step, clock.seconds["train"], row)
-        reporter.progress(step, total, row)
-      if evaluate:
-        values = tests.measure(name, state.params[name])
-        clock.lap("evaluate")
-        writer.write(
-          step,
-          clock.seconds["train"],
-          {f"evaluation/{name}/{key}": value for key, value in values.items()},
-        )
-      if save:
-        checkpoints.save(_saved(config, state, clock))
-        clock.lap()
-      if stop and step < total:
-        raise loop.Interrupted(
-          f"Stopped after step {step}; go on with --resume."
-        )
+    course = course_lib.Course(
+      update=step_fn,
+      evaluate=functools.partial(_evaluate, name=name, tests=tests),
+      save=lambda state: checkpoints.save(_saved(config, state, clock)),
+      every=config.every,
+      clock=clock,
+      writer=writer,
+      reporter=reporter,
+      stop_requested=stop_requested,
+    )
+    state = course.run(
+      state, int(state.step), last, begin=last - updates, total=total
+    )
   return state
+
+
+def _evaluate(state, *, name, tests):
+  values = tests.measure(name, state.params[name])
+  return {f"{name}/{key}": value for key, value in values.items()}
 
 
 def _saved(config, state, clock) -> checkpoint.Saved:

@@ -1,0 +1,198 @@
+"""The course of a run of any kind: updates, and what happens between them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from icm_jax import types
+from icm_jax.training import metrics
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+class Reporter(Protocol):
+  """Tells a person how a run goes; the library itself prints nothing."""
+
+  def say(self, text: str) -> None:
+    """A line of text."""
+
+  def progress(
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    """The row of metrics of the steps up to `step`."""
+
+  def prepare(self, what: str, done: int, total: int) -> None:
+    """How far preparing the data is; total is 0 where it is not known."""
+
+
+class Silent:
+  """The reporter that reports nothing."""
+
+  def say(self, text: str) -> None:
+    del text
+
+  def progress(
+    self, step: int, total: int, values: Mapping[str, np.ndarray]
+  ) -> None:
+    del step, total, values
+
+  def prepare(self, what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
+class Interrupted(Exception):
+  """The user stopped the run; all that was done is saved."""
+
+
+class Clock:
+  """Seconds by stage, added up over interrupted runs.
+
+  Attributes:
+    seconds: by stage: `start`, `compile`, `classifier`, `identity`, `train`,
+      `evaluate`; and `total`, which holds what belongs to no stage too.
+  """
+
+  def __init__(self, started: float, seconds: Mapping[str, float]):
+    """Goes on from `seconds`; `started` is a `time.perf_counter` value."""
+    self._last = started
+    self.seconds = dict(seconds)
+
+  def lap(self, stage: str | None = None) -> None:
+    """Books the time since the last lap."""
+    now = time.perf_counter()
+    for name in ("total", stage) if stage else ("total",):
+      self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+    self._last = now
+
+
+def due(step: int, every: int, total: int) -> bool:
+  """True on multiples of `every` and on the last step; 0 means never."""
+  return every > 0 and (step % every == 0 or step == total)
+
+
+class Course(NamedTuple):
+  """What happens to a state, update after update.
+
+  Attributes:
+    update: a state, which is donated, to the next one and metrics with a
+      leading axis of updates.
+    evaluate: a state to values by `area/name`.
+    save: writes a checkpoint of a state.
+    every: updates from one `log`, `evaluate` or `checkpoint` to the next; 0 is
+      never.
+    clock: booked with `train` and `evaluate`.
+    writer: gets rows of metrics and of evaluations.
+    reporter: told how the run goes.
+    stop_requested: see `stop_requests`.
+  """
+
+  update: Callable[[Any], tuple[Any, types.Metrics]]
+  evaluate: Callable[[Any], Mapping[str, Any]]
+  save: Callable[[Any], None]
+  every: ml_collections.ConfigDict
+  clock: Clock
+  writer: metrics.MetricWriter
+  reporter: Reporter
+  stop_requested: threading.Event
+
+  def write_evaluation(self, state: Any, step: int) -> None:
+    """Evaluates a state and writes the values in the row of a step."""
+    values = self.evaluate(state)
+    self.clock.lap("evaluate")
+    self.writer.write(
+      step,
+      self.clock.seconds.get("train", 0.0),
+      {f"evaluation/{name}": value for name, value in values.items()},
+    )
+
+  def run(
+    self,
+    state: Any,
+    first: int,
+    last: int,
+    *,
+    stride: int = 1,
+    begin: int = 0,
+    total: int | None = None,
+  ) -> Any:
+    """Runs updates.
+
+    Args:
+      state: after `first` updates; donated.
+      first: updates that are done.
+      last: updates that are done in the end; `stride` divides the difference.
+      stride: updates of one call of `update`.
+      begin: update from which what is due is counted.
+      total: of the whole run; None is `last`.
+
+    Returns:
+      The state after `last` updates.
+
+    Raises:
+      FloatingPointError: a metric is not finite; names the step.
+      Interrupted: a stop was requested, and a checkpoint is saved.
+    """
+    total = last if total is None else total
+    pending: list[types.Metrics] = []
+    for step in range(first + stride, last + 1, stride):
+      state, dispatched = self.update(state)
+      pending.append(dispatched)
+      own, updates = step - begin, last - begin
+      stop = self.stop_requested.is_set()
+      save = due(own, self.every.checkpoint, updates) or stop
+      evaluate = due(own, self.every.evaluate, updates)
+      if due(own, self.every.log, updates) or save or evaluate:
+        rows = [
+          jax.tree.map(lambda a, i=i: a[i], values)
+          for values in jax.device_get(pending)
+          for i in range(stride)
+        ]
+        row = metrics.summarise(step - len(rows) + 1, rows)
+        pending = []
+        self.clock.lap("train")
+        self.writer.write(step, self.clock.seconds["train"], row)
+        self.reporter.progress(step, total, row)
+      if evaluate:
+        self.write_evaluation(state, step)
+      if save:
+        self.save(state)
+        self.clock.lap()
+      if stop and step < total:
+        raise Interrupted(f"Stopped after step {step}; go on with --resume.")
+    return state
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+  """Turns the first SIGINT or SIGTERM into a request; the second one kills.
+
+  An exception in the middle of a step would leave its donated state unusable.
+  """
+  requested = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield requested  # Only the main thread may handle signals.
+    return
+  kinds = (signal.SIGINT, signal.SIGTERM)
+  previous = {}
+
+  def request(number, frame):
+    del frame
+    requested.set()
+    signal.signal(number, previous[number])
+
+  for kind in kinds:
+    previous[kind] = signal.signal(kind, request)
+  try:
+    yield requested
+  finally:
+    for kind in kinds:
+      signal.signal(kind, previous[kind])
