@@ -8,7 +8,10 @@ Trained on single mechanisms only. `chains` in result.json, and a table on the
 page: accuracy before, after greedy and after beam search, by the number of
 mechanisms; 0 are clean images, which the experts should leave alone.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 1,000 steps: 92.2 % of digits after two
+mechanisms are recognised after beam search (79.2 % after greedy, 44.2 %
+before), 87.8 % after three, and no fewer clean ones than before
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -7,7 +7,9 @@
 Kernels that carry the image through, plus small random weights, in place of the
 training of the identity start. To be compared with mnist.py.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seeds 0 to 2, 1,000 steps: one to one, all found by
+step 400, 300 and 200; 98.6, 98.2 and 98.4 % of restored images are recognised,
+clean 99.1 % (experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -140,7 +140,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   if mode == "full":
     c.data.name = "mnist"
     c.experts.half_life = 250
-    c.train.steps = 800
+    c.train.steps = 1_000
     c.classifier.learning_rate = 6e-3
     c.evaluation.examples = 10_000
     c.every.evaluate = 100

@@ -6,7 +6,9 @@
 
 An ablation: winners are told for the table of wins only.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: no mechanism has an expert of its
+own, and fewer restored images are recognised than transformed ones, 34.4 and
+44.5 % (experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

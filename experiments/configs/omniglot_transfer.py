@@ -8,8 +8,9 @@ DIR holds any of Omniglot's zips, see the README. `transfer` in result.json, and
 a table on the page: how many letters a mechanism's expert wins, and the PSNR of
 its output and of the best other expert's.
 
-Measured: see experiments/README.md. Modes as in mnist.py; `smoke` takes the
-digits again.
+Measured, seeds 0 to 2, 800 steps: of 2,000 transformed letters the mechanism's
+expert wins 62 %, and restores them to 19.0 dB, the best other to 11.2 dB
+(experiments/README.md). Modes as in mnist.py; `smoke` takes the digits again.
 """
 
 import ml_collections

@@ -6,7 +6,9 @@
 
 To be compared with mnist.py and copying_start.py.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 800 steps: one to one, all found by step 300,
+98.0 % of restored images recognised, clean 99.1 %: no worse than mnist.py
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -6,7 +6,10 @@
 
 An ablation: losers' outputs have no part in the discriminator's loss.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: six of ten mechanisms have an
+expert of their own, 86.8 % of restored images are recognised, clean 99.1 %,
+which is no more and no less than mnist_paper.py after as many
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections
