@@ -81,10 +81,16 @@ EXPERIMENTS = (
   Experiment("copying_start"),
   Experiment("one_network", small=""),
   Experiment("one_network", override="experts.features=64", small=""),
+  Experiment("one_network", override="experts.network=unet", small=""),
   Experiment("paired_network", small="identity.max_steps=500 train.steps=0"),
   Experiment(
     "paired_network",
     override="experts.features=64",
+    small="identity.max_steps=500 train.steps=0",
+  ),
+  Experiment(
+    "paired_network",
+    override="experts.network=unet",
     small="identity.max_steps=500 train.steps=0",
   ),
   Experiment("composed", small=f"{_SMALL_COUNT} chains.examples=600"),

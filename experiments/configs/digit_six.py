@@ -7,7 +7,8 @@
 Right, down and inversion. With one digit the classifier has one class, so that
 its accuracy says nothing; see the wins and the PSNR.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0: one to one, all found by step 100, PSNR 20.1
+dB (experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -3,12 +3,15 @@
   python -m experiments.sweep \
       --config=experiments/configs/one_network.py:full --seeds=0-2 \
       --override="" --override="experts.features=64" \
+      --override="experts.network=unet" \
       --workdir=runs/one_network
 
 The paper's algorithm, which with one expert is a plain GAN.
-With 64 features it has four times the parameters.
+With 64 features it has four times the parameters; a U-Net sees all pixels.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: all three fail, 18.4, 31.8 and
+21.8 % of restored images are recognised, of transformed ones 44.5 %
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

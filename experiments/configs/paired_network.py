@@ -3,13 +3,17 @@
   python -m experiments.sweep \
       --config=experiments/configs/paired_network.py:full --seeds=0-2 \
       --override="" --override="experts.features=64" \
+      --override="experts.network=unet" \
       --workdir=runs/paired_network
 
 No competition, and mean squared error against the originals, which the method
 itself never sees: the check of capacity of one_network.py.
-With 64 features it has four times the parameters.
+With 64 features it has four times the parameters; a U-Net sees all pixels.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0: the expert cannot, small or large, 34.2 and
+34.4 % of restored images are recognised, for it sees 11x11 pixels, which do not
+tell the way a digit was moved; the U-Net can, 98.6 % of 99.1 %
+(experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -6,7 +6,9 @@
 
 The paper's algorithm.
 
-Measured: see experiments/README.md. Modes as in mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: all six are at work, three
+mechanisms have an expert of their own, and 72.4 % of restored images are
+recognised, clean 99.1 % (experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections
