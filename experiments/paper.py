@@ -5,7 +5,7 @@
 
 `full` takes all of MNIST and the seeds below, and many hours. `small` takes
 the 5,000 digits that come with a package, is scaled as `SMALL` says, and takes
-25 minutes on 2 cores. Both go on where they were cut off. WORKDIR gets
+27 minutes on 2 cores. Both go on where they were cut off. WORKDIR gets
 results.csv and sweep.html of all runs; what was measured stands in
 experiments/README.md.
 """
