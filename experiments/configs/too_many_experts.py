@@ -7,10 +7,11 @@
 The paper's algorithm. `active_experts` in result.json says how many are at
 work. With --override="relocation.every=25" idle experts are moved as well.
 
-Measured at the small scale of `make paper`, five experts for three mechanisms,
-seed 0: three experts are active, and each mechanism has its own. With idle ones
-moved, four are active and a mechanism is divided (experiments/README.md). Modes
-as in mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: 7 of the sixteen are idle, 8 of ten
+mechanisms have an expert of their own. At the small scale of `make paper`, five
+for three, two are idle and each mechanism has its own; with idle ones moved,
+one is, and a mechanism is divided (experiments/README.md). Modes as in
+mnist.py.
 """
 
 import ml_collections
