@@ -11,8 +11,8 @@
 --config.experts.count=auto.
 
 Measured on all of MNIST: ten of sixteen experts stay for ten mechanisms, each
-with one of its own, by step 300 (seeds 0 to 2). On embedded digits six and
-three stay for six and three (experiments/README.md). Modes as in mnist.py.
+with one of its own, by step 300 (seeds 0 to 2); six and three stay for six and
+three, by step 200 (seed 0, experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

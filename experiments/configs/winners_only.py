@@ -8,7 +8,7 @@ An ablation: losers' outputs have no part in the discriminator's loss.
 
 Measured on all of MNIST, seed 0, 600 steps: six of ten mechanisms have an
 expert of their own, 86.8 % of restored images are recognised, clean 99.1 %,
-which is no more and no less than mnist_paper.py after as many
+about what mnist_paper.py comes to after as many
 (experiments/README.md). Modes as in mnist.py.
 """
 

@@ -28,7 +28,7 @@ using namespace icm;
 struct Images {
   int64_t groups, count, pixels, channels;
 
-  Images(const ffi::AnyBuffer& buffer)
+  explicit Images(const ffi::AnyBuffer& buffer)
       : groups(Product(OuterAxes(buffer, 4))),
         count(Axis(buffer, 4)),
         pixels(Axis(buffer, 3) * Axis(buffer, 2)),
@@ -87,8 +87,8 @@ float* Result(ffi::RemainingRets& rets, size_t index) {
   return data;
 }
 
-// x, scale, shift -> ELU(scale * (x - mean) / sqrt(variance + epsilon) + shift),
-// mean, variance.
+// x, scale, shift -> y, mean, variance, where y is
+// ELU(scale * (x - mean) / sqrt(variance + epsilon) + shift).
 ffi::Error BatchNorm(ffi::ThreadPool pool, ffi::RemainingArgs args,
                      ffi::RemainingRets rets, float epsilon) {
   const ffi::AnyBuffer y_buffer = **rets.get<ffi::AnyBuffer>(0);

@@ -1,8 +1,8 @@
 """Normalisation before an ELU, by name.
 
 Batch normalisation runs in `normalisation.cc` on a CPU, if that was compiled
-when the package was installed: after every convolution, XLA's takes as long as
-the convolution itself.
+when the package was installed: XLA's, and above all its gradient, is slow
+there.
 """
 
 from __future__ import annotations
