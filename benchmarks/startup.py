@@ -41,7 +41,7 @@ def child(started: float) -> dict[str, float]:
   state, _ = jax.block_until_ready(compiled(state, batch))
   times.append(time.time())
 
-  copy = jax.jit(functools.partial(competition.identity_step, setup=setup))
+  copy = jax.jit(functools.partial(competition.pretrain_step, setup=setup))
   learning_E = jax.numpy.ones(EXPERTS, bool)
   seconds = []
   for _ in range(10):

@@ -60,7 +60,9 @@ EXPERIMENTS = (
   Experiment("mnist", seeds=10),
   Experiment("too_many_experts", small="experts.count=5"),
   Experiment(
-    "too_many_experts", override="relocation.every=25", small="experts.count=5"
+    "too_many_experts",
+    override="remedies.relocation.every=25",
+    small="experts.count=5",
   ),
   Experiment("too_few_experts", small="experts.count=2"),
   Experiment(
@@ -82,16 +84,16 @@ EXPERIMENTS = (
   Experiment("one_network", small=""),
   Experiment("one_network", override="experts.features=64", small=""),
   Experiment("one_network", override="experts.network=unet", small=""),
-  Experiment("paired_network", small="identity.max_steps=500 train.steps=0"),
+  Experiment("paired_network", small="pairs.steps=500"),
   Experiment(
     "paired_network",
     override="experts.features=64",
-    small="identity.max_steps=500 train.steps=0",
+    small="pairs.steps=500",
   ),
   Experiment(
     "paired_network",
     override="experts.network=unet",
-    small="identity.max_steps=500 train.steps=0",
+    small="pairs.steps=500",
   ),
   Experiment("composed", small=f"{_SMALL_COUNT} chains.examples=600"),
   Experiment("no_competition"),

@@ -1,7 +1,7 @@
 """Runs a config over seeds and overrides, and gathers what came out.
 
   python -m experiments.sweep --config=experiments/configs/mnist.py \
-      --seeds=0-9 --override="" --override="relocation.every=0" \
+      --seeds=0-9 --override="" --override="remedies.relocation.every=0" \
       --workdir=runs/relocation
 
 Every `--override` is a variant of the config: `name=value` pairs, divided by

@@ -21,10 +21,10 @@ typed (`jax.random.key`); a function that takes a key consumes it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-import chex
 import jax
 import optax
 
@@ -47,13 +47,10 @@ class Network(NamedTuple):
       only. One with statistics (batch normalisation) may mix a batch's images
       when `train` is True. One whose outputs are random in training keeps what
       it draws from among them.
-    penalty: `penalty(params, stats, x_BHWC) -> [B]`, a loss of the network's
-      own, on which it is trained beside others; None if it has none.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
   apply: Callable[..., tuple[jax.Array, PyTree]]
-  penalty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None
 
 
 class Batch(NamedTuple):
@@ -69,80 +66,8 @@ class Batch(NamedTuple):
   canonical_BHWC: jax.Array
 
 
-class Relocation(NamedTuple):
-  """When and how an idle expert is moved (`competition.relocation`).
-
-  Attributes:
-    every: steps between relocations; 0 turns them off.
-    min_share: an expert whose recent share of wins is below this multiple of
-      an equal share (1 / E) is idle; in [0, 1].
-    max_share: only an expert whose share is above this multiple of an equal
-      share is copied; at least 1.
-    perturbation: standard deviation of the relative change of the copied
-      parameters, without unit.
-    alike: of two experts whose signatures are nearer to each other than this,
-      in squared standard deviations of a score, one can be spared, and idle
-      experts that are not moved retire. 0: nobody retires.
-  """
-
-  every: int
-  min_share: float
-  max_share: float
-  perturbation: float
-  alike: float = 0.0
-
-
-class Setup(NamedTuple):
-  """The parts of an update that do not change during a run.
-
-  Attributes:
-    expert: image to image, output float in [0, 1] of the input's shape.
-    discriminator: image to logit, [B, H, W, C] -> [B]; without statistics.
-    expert_tx: optimizer of one expert; it is mapped over the expert axis.
-    discriminator_tx: optimizer of the discriminator.
-    balance: handicap of a busy expert when winners are chosen, in logits per
-      equal share of wins (1 / E) that it has beyond its own; 0 is the paper's
-      plain argmax.
-    signature: bonus of an expert whose images scored as this one does, when
-      winners are chosen (`competition.signature`), in logits for a mean squared
-      distance of 1 of standardised scores; 0 is the paper's rule.
-    winner_weight: share of the discriminator's weight on outputs that goes to
-      the winners' alone, in [0, 1]; 0 is the paper's equal weight.
-    losers_learn: whether every expert learns from every image, so that there is
-      no competition; an ablation.
-    loss: adversarial loss by name, a key of `competition.losses.LOSSES`.
-    r1: weight of the discriminator's squared slope at canonical images (R1).
-    identity: weight of the winners' mean squared error on canonical images,
-      which an expert should leave alone.
-    criterion_identity: what this error of an expert counts against it when
-      winners are chosen, in units of the score.
-    criterion_cycle: the same for how much an expert changes its own output.
-    average_steps: memory, in steps, of the averages of the parameters by which
-      images are restored outside training; 0 restores by the parameters as they
-      are.
-    relocation: what happens to experts that win next to nothing.
-    expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
-  """
-
-  expert: Network
-  discriminator: Network
-  expert_tx: optax.GradientTransformation
-  discriminator_tx: optax.GradientTransformation
-  balance: float = 0.0
-  signature: float = 0.0
-  winner_weight: float = 0.0
-  losers_learn: bool = False
-  loss: str = "bce"
-  r1: float = 0.0
-  identity: float = 0.0
-  criterion_identity: float = 0.0
-  criterion_cycle: float = 0.0
-  average_steps: float = 0.0
-  relocation: Relocation = Relocation(0, 0.0, 1.0, 0.0)
-  expert_map: str = "auto"
-
-
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
   """Everything that an update changes, and nothing else.
 
@@ -154,26 +79,129 @@ class TrainState:
     expert_opt_E: optimizer state of the experts.
     discriminator: parameters of the discriminator.
     discriminator_opt: optimizer state of the discriminator.
-    win_share_E: [E] float32, share of recent images that each expert won; sums
-      to 1.
-    signature_EE: [E, E] float32, of every expert, the standardised scores of
-      all experts for the images that it won of late.
-    moved_step_E: [E] int32, the step at which it last became another's copy.
-    retired_E: [E] bool, experts that win nothing until they are moved.
-    average_experts_E: parameters of the experts, averaged over recent steps.
-    average_discriminator: the same of the discriminator.
+    memory: what each remedy remembers, by its name; empty without remedies.
   """
 
   step: jax.Array
   key: jax.Array
   experts_E: PyTree
   expert_stats_E: PyTree
-  expert_opt_E: optax.OptState
+  expert_opt_E: PyTree
   discriminator: PyTree
-  discriminator_opt: optax.OptState
-  win_share_E: jax.Array
-  signature_EE: jax.Array
-  moved_step_E: jax.Array
-  retired_E: jax.Array
-  average_experts_E: PyTree
-  average_discriminator: PyTree
+  discriminator_opt: PyTree
+  memory: dict[str, PyTree]
+
+  def replace(self, **changes: Any) -> Self:
+    """A copy with other values in some fields."""
+    return dataclasses.replace(self, **changes)
+
+  def remember(self, name: str, memory: PyTree) -> Self:
+    """A copy in which one remedy remembers something else."""
+    return self.replace(memory={**self.memory, name: memory})
+
+
+class Assignment(NamedTuple):
+  """Which expert took which image.
+
+  Attributes:
+    winner_B: int32 in [0, E).
+    wins_E: int32, images taken by each expert; sums to B.
+  """
+
+  winner_B: jax.Array
+  wins_E: jax.Array
+
+
+def _unchanged(value: Any, *_: Any) -> Any:
+  return value
+
+
+class Remedy(NamedTuple):
+  """A change of the paper's step, as a record of hooks.
+
+  Every hook takes a value first and returns it, changed or not; by default it
+  is unchanged. The step passes each value through the hooks of all remedies, in
+  the order of `Setup.remedies`. The state is that before the update, except for
+  `after` and what follows it.
+
+  Attributes:
+    name: key of the remedy's memory in `TrainState.memory`.
+    init: `(memory, state, setup) -> memory`. Adds what the remedy remembers to
+      the memory of all remedies before it.
+    merit: `(merit_EB, state, seen) -> merit_EB`. The expert with the largest
+      merit wins an image; merits start as the discriminator's scores, float32.
+    weight: `(weight_EB, won) -> weight_EB`. Weights of the outputs in the
+      discriminator's loss; they start as 1 / E.
+    objective: `(objective, discriminator, seen) -> objective`. The part of the
+      discriminator's loss beside the paper's, a scalar that starts as 0. It is
+      differentiated in `discriminator`; `seen` has no scores yet.
+    gradient: `(grads_E, state, seen, won) -> grads_E`. Gradients of the
+      experts.
+    after: `(state, seen, won) -> state`. The state after the update.
+    copied: `(memory, state, moved_E, donor_E) -> memory`. The memory of all
+      remedies after experts became copies of others; `state` is that after it,
+      `moved_E` bool, and `donor_E` int32, which counts where moved.
+    report: `(metrics, state) -> metrics`. The metrics of the update.
+    test_state: `state -> state`. The state that restores images outside
+      training.
+    test_merit: `(merit_EB, state) -> merit_EB`. As `merit`, outside training.
+  """
+
+  name: str
+  init: Callable[..., Any] = _unchanged
+  merit: Callable[..., Any] = _unchanged
+  weight: Callable[..., Any] = _unchanged
+  objective: Callable[..., Any] = _unchanged
+  gradient: Callable[..., Any] = _unchanged
+  after: Callable[..., Any] = _unchanged
+  copied: Callable[..., Any] = _unchanged
+  report: Callable[..., Any] = _unchanged
+  test_state: Callable[..., Any] = _unchanged
+  test_merit: Callable[..., Any] = _unchanged
+
+
+class Setup(NamedTuple):
+  """The parts of an update that do not change during a run.
+
+  Attributes:
+    expert: image to image, output float in [0, 1] of the input's shape.
+    discriminator: image to logit, [B, H, W, C] -> [B]; without statistics.
+    expert_tx: optimizer of one expert; it is mapped over the expert axis.
+    discriminator_tx: optimizer of the discriminator.
+    remedies: changes of the paper's step (`competition.remedies`); () is the
+      paper.
+    losers_learn: True lets every expert learn from every image, so that there
+      is no competition; an ablation.
+    expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
+  """
+
+  expert: Network
+  discriminator: Network
+  expert_tx: optax.GradientTransformation
+  discriminator_tx: optax.GradientTransformation
+  remedies: tuple[Remedy, ...] = ()
+  losers_learn: bool = False
+  expert_map: str = "auto"
+
+  def through(self, hook: str, value: Any, *args: Any) -> Any:
+    """Passes a value through one hook of all remedies, in their order."""
+    for remedy in self.remedies:
+      value = getattr(remedy, hook)(value, *args)
+    return value
+
+
+class Seen(NamedTuple):
+  """What a remedy can see of an update.
+
+  Attributes:
+    setup: of the run.
+    batch: of the update.
+    y_EBHWC: what every expert made of every transformed image.
+    score_EB: float32, the discriminator's logits for these; None in hooks that
+      are part of computing them.
+  """
+
+  setup: Setup
+  batch: Batch
+  y_EBHWC: jax.Array
+  score_EB: jax.Array | None = None

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import mechanisms, models, types
+from icm_jax import competition, mechanisms, models, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles
 from icm_jax.evaluation import classifier, restoration, specialisation, transfer
@@ -163,7 +163,7 @@ def test_a_perfect_state_is_judged_perfect(
 def test_restoring_takes_the_best_output(make_setup, make_state, make_batch):
   setup = make_setup()
   state, x_BHWC = make_state(setup), make_batch().transformed_BHWC
-  restore = jax.jit(functools.partial(restoration.restore, setup=setup))
+  restore = jax.jit(functools.partial(competition.restore, setup=setup))
   restored = restore(state, x_BHWC)
   for b, winner in enumerate(np.asarray(restored.winner_B)):
     assert restored.score_EB[winner, b] == restored.score_EB[:, b].max()

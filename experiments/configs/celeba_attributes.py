@@ -57,7 +57,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   # Attributes set images less apart than noise does: the discriminator has to
   # learn them before it can tell the experts anything.
   c.discriminator.learning_rate = 2e-3
-  c.competition.update(balance=0.5, signature=0.5, r1=0.02)
+  c.remedies.balance.weight = 0.5
+  c.remedies.signature.weight = 0.5
+  c.remedies.r1.weight = 0.02
   c.experts.learning_rate = 5e-4
   c.experts.unet.levels = 2
   if mode == "embedded":

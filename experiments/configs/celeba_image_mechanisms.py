@@ -31,7 +31,9 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.experts.count = len(c.mechanisms.names)
   if mode == "smoke":
     return c.lock()
-  c.competition.update(balance=2.0, signature=2.0, r1=0.5)
+  c.remedies.balance.weight = 2.0
+  c.remedies.signature.weight = 2.0
+  c.remedies.r1.weight = 0.5
   c.experts.update(learning_rate=1e-3, decay_begin=800, half_life=300)
   c.detection.examples = 200
   if mode == "embedded":

@@ -34,8 +34,10 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
-  c.competition.signature = 0.5  # More was not tried with so few images.
-  c.competition.r1 = 1.0  # Or the discriminator knows the few faces by heart.
+  c.remedies.signature.weight = 0.5  # More was not tried with so few images.
+  c.remedies.r1.weight = (
+    1.0  # Or the discriminator knows the few faces by heart.
+  )
   if mode == "embedded":
     c.train.steps = 600
     c.classifier.steps = 500

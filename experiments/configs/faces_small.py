@@ -43,7 +43,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   # Such experts copy by construction; what they add starts next to zero.
   c.identity.update(by_construction=True, max_steps=0)
   # Scores of photographs are closer together than those of digits.
-  c.competition.update(balance=0.5, signature=1.0)
+  c.remedies.balance.weight = 0.5
+  c.remedies.signature.weight = 1.0
   if mode == "smoke":
     return c.lock()
   c.experts.update(

@@ -16,6 +16,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from icm_jax import mechanisms
+from icm_jax.competition import remedies
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
@@ -55,7 +56,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       alike=0.15,  # Squared deviations; nearer signatures are of one mechanism.
       max_share=1.4,  # As of relocation, of the median share.
     ),
-    network="conv",  # conv, unet, dilated or vae
+    network="conv",  # conv, unet or dilated
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
@@ -63,8 +64,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     decay_begin=300,  # Steps after which the learning rate starts to fall,
     half_life=200,  # and in how many it halves; 0 keeps it.
     unet=dict(levels=3),  # How often sides are halved.
-    vae=dict(latent=64, beta=1e-4),  # Numbers, weight of their divergence.
     map="auto",  # unroll or vmap over experts; auto by backend
+    losers_learn=False,  # True: no competition, all learn from all images.
   )
   c.discriminator = dict(
     network="conv_centred",  # conv (the paper's), conv_centred or patch
@@ -81,27 +82,18 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     mse=0.002,  # An expert below this error copies well enough.
     batch_size=4,  # Thousands of pixels are plenty to learn a copy from.
     learning_rate=2e-3,
-    paired=False,  # True: learn the clean image of each; a check of capacity.
     by_construction=False,  # Kernels that copy before any training; norm none.
   )
-  c.competition = dict(
-    balance=3.0,  # Handicap of busy experts, logits; 0 is plain argmax.
-    signature=2.0,  # Bonus by known scores, logits; 0 is plain argmax.
-    winner_weight=0.5,  # Of D's weight on outputs; 0 is the paper's 1 / E each.
-    losers_learn=False,  # True: no competition, all learn from all images.
-    loss="bce",  # bce, lsgan, hinge or wgan-gp
-    r1=0.1,  # Weight of D's squared slope at canonical images; paper: 0.
-    identity=0.0,  # Weight of winners' error on canonical images,
-    criterion_identity=0.0,  # and of it when winners are chosen, in logits.
-    criterion_cycle=0.0,  # The same for what an expert makes of its output.
-    average_steps=50,  # Memory of what evaluation uses; 0 is the last step.
-  )
-  c.relocation = dict(
-    every=25,  # Steps; 0 turns relocation off.
-    min_share=0.5,  # Of an equal share of wins; below it, idle.
-    max_share=1.2,  # Of an equal share; above it, worth copying.
-    perturbation=0.05,  # Relative to the size of the parameters.
-  )
+  # Training on transformed images and their originals, which the method never
+  # sees, before the competition: a check of what a network can learn.
+  c.pairs = dict(steps=0, batch_size=8, learning_rate=1e-3)
+  c.remedies = remedies.sections()
+  c.remedies.signature.weight = 2.0
+  c.remedies.balance.weight = 3.0
+  c.remedies.winner_weight.weight = 0.5
+  c.remedies.r1.weight = 0.1
+  c.remedies.averages.steps = 50.0
+  c.remedies.relocation.every = 25
   c.train = dict(
     steps=700,
     batch_size=32,
@@ -149,7 +141,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     c.experts.update(count=3, features=4)
     c.discriminator.update(features=2, hidden=8)
     c.identity.update(max_steps=2, batch_size=2)
-    c.relocation.every = 2
+    c.remedies.relocation.every = 2
     c.train.update(steps=3, batch_size=4)
     c.classifier.update(steps=2, batch_size=8)
     c.evaluation.update(examples=20, curve_examples=9, batch_size=9)

@@ -19,5 +19,5 @@ from experiments.configs import mnist_paper
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """No competition; mode is embedded, full or smoke."""
   c = mnist_paper.get_config(mode)
-  c.competition.losers_learn = True
+  c.experts.losers_learn = True
   return c

@@ -25,8 +25,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """One network and paired L2; mode is embedded, full or smoke."""
   c = mnist_paper.get_config(mode)
   c.experts.count = 1
-  # All of the training is that of the start, towards the originals.
-  c.identity.update(paired=True, max_steps=c.train.steps, mse=0.0)
-  c.identity.update(batch_size=8, learning_rate=1e-3)
+  c.identity.max_steps = 0
+  c.pairs.update(steps=c.train.steps, batch_size=8, learning_rate=1e-3)
   c.train.steps = 0
   return c

@@ -5,7 +5,7 @@
       --workdir=runs/too_many_experts
 
 The paper's algorithm. `active_experts` in result.json says how many are at
-work. With --override="relocation.every=25" idle experts are moved as well.
+work. With --override="remedies.relocation.every=25" idle experts move too.
 
 Measured on all of MNIST, seed 0, 600 steps: 7 of the sixteen are idle, 8 of ten
 mechanisms have an expert of their own. At the small scale of `make paper`, five

@@ -20,5 +20,5 @@ from experiments.configs import mnist_paper
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """No losers in D's loss; mode is embedded, full or smoke."""
   c = mnist_paper.get_config(mode)
-  c.competition.winner_weight = 1.0
+  c.remedies.winner_weight.weight = 1.0
   return c

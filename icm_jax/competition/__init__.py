@@ -1,14 +1,19 @@
 """How experts compete. Everything a training loop of your own needs."""
 
-from icm_jax.competition.assign import Assignment, assign_winners
-from icm_jax.competition.identity import identity_step
-from icm_jax.competition.relocation import relocate
-from icm_jax.competition.step import competition_step, init_state
+from icm_jax.competition import remedies
+from icm_jax.competition.assign import assign_winners
+from icm_jax.competition.paper import paper_step
+from icm_jax.competition.pretrain import pretrain_step
+from icm_jax.competition.restore import Restored, restore, score
+from icm_jax.competition.state import init_memory, init_state
+from icm_jax.competition.step import competition_step
 from icm_jax.types import (
+  Assignment,
   Batch,
   InputError,
   Network,
-  Relocation,
+  Remedy,
+  Seen,
   Setup,
   TrainState,
 )
@@ -18,12 +23,18 @@ __all__ = (
   "Batch",
   "InputError",
   "Network",
-  "Relocation",
+  "Remedy",
+  "Restored",
+  "Seen",
   "Setup",
   "TrainState",
   "assign_winners",
   "competition_step",
-  "identity_step",
+  "init_memory",
   "init_state",
-  "relocate",
+  "paper_step",
+  "pretrain_step",
+  "remedies",
+  "restore",
+  "score",
 )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from icm_jax import models, types
+from icm_jax import competition, models, types
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
@@ -324,7 +324,7 @@ def evaluate(
 
   @jax.jit
   def restore(state, x_BHWC):
-    restored = restoration.restore(state, x_BHWC, setup=setup)
+    restored = competition.restore(state, x_BHWC, setup=setup)
     # The expert axis goes last, so that batches join along the first.
     output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
     return restored.restored_BHWC, output_BHWCE

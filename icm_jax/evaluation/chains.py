@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax import rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import restoration
@@ -75,9 +75,7 @@ def search(
   """
   num_images = x_BHWC.shape[0]
   image_B = jnp.arange(num_images)
-  score_B, _ = setup.discriminator.apply(
-    state.average_discriminator, {}, x_BHWC, train=False
-  )
+  score_B = competition.score(state, x_BHWC, setup=setup)
   none_BL = jnp.full((num_images, max_length), NONE, jnp.int32)
   is_first_KB = jnp.arange(width)[:, None] == jnp.zeros((1, num_images), int)
   start = _Beam(
@@ -89,7 +87,7 @@ def search(
 
   def extend(carry, length):
     beam, best = carry
-    restored = restoration.restore(
+    restored = competition.restore(
       state, beam.image_KBHWC.reshape(-1, *x_BHWC.shape[1:]), setup=setup
     )
     num_experts = restored.score_EB.shape[0]
@@ -155,10 +153,8 @@ def find_margin(
 
   @jax.jit
   def gain(state, x_BHWC):
-    score_B, _ = setup.discriminator.apply(
-      state.average_discriminator, {}, x_BHWC, train=False
-    )
-    score_EB = restoration.restore(state, x_BHWC, setup=setup).score_EB
+    score_B = competition.score(state, x_BHWC, setup=setup)
+    score_EB = competition.restore(state, x_BHWC, setup=setup).score_EB
     return score_EB.max(axis=0) - score_B
 
   gain_N = restoration.by_batches(

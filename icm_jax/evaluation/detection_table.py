@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax import rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import chains, classical, detection, restoration
 
@@ -145,7 +145,7 @@ def evaluate(
 
   @jax.jit
   def restore(state, x_BHWC):
-    restored = restoration.restore(state, x_BHWC, setup=setup)
+    restored = competition.restore(state, x_BHWC, setup=setup)
     # The expert axis goes last, so that batches join along the first.
     output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
     single_BHWC = single_network(x_BHWC) if single_network else None

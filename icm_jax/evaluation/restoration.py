@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax import rng, types
-from icm_jax.competition import assign, expert_axis, losses
+from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import specialisation
@@ -103,54 +101,6 @@ def _group_examples(problem, seed, num_examples) -> np.ndarray:
   )
 
 
-class Restored(NamedTuple):
-  """A batch after the experts.
-
-  Attributes:
-    output_EBHWC: float32 in [0, 1], every expert's output.
-    score_EB: float32 logits of the discriminator, larger is more canonical;
-      -inf for experts that have retired.
-    winner_B: int32 in [0, E).
-    restored_BHWC: float32 in [0, 1], the winners' outputs.
-  """
-
-  output_EBHWC: jax.Array
-  score_EB: jax.Array
-  winner_B: jax.Array
-  restored_BHWC: jax.Array
-
-
-def restore(
-  state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
-) -> Restored:
-  """Applies every expert and takes the best output, image by image.
-
-  Averages of the parameters and running statistics are used, and nothing is
-  changed. To use learned experts in
-  front of a model of your own, jit this and take `restored_BHWC`.
-
-  Args:
-    state: read, not donated.
-    x_BHWC: float32 in [0, 1].
-    setup: bound before jitting.
-  """
-  over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
-  apply = functools.partial(setup.expert.apply, train=False)
-  output_EBHWC, _ = over(apply, (0, 0, None))(
-    state.average_experts_E, state.expert_stats_E, x_BHWC
-  )
-  score_EB = over(
-    lambda y_BHWC: setup.discriminator.apply(
-      state.average_discriminator, {}, y_BHWC, train=False
-    )[0],
-    (0,),
-  )(output_EBHWC)
-  score_EB = jnp.where(state.retired_E[:, None], -jnp.inf, score_EB)
-  winner_B = assign.assign_winners(score_EB).winner_B
-  restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
-  return Restored(output_EBHWC, score_EB, winner_B, restored_BHWC)
-
-
 def by_batches(
   function: Callable[[types.PyTree, jax.Array], types.PyTree],
   state: types.PyTree,
@@ -220,7 +170,7 @@ class Evaluator:
     # What an example does not have is None, an empty tree to jax.
     @jax.jit
     def judge(state, classifier_params, clean_BHWC, x_BHWC, label_B):
-      restored = restore(state, x_BHWC, setup=setup)
+      restored = competition.restore(state, x_BHWC, setup=setup)
       error_B, correct_B = None, {}
       if clean_BHWC is not None:
         error_B = losses.reconstruction_loss(restored.restored_BHWC, clean_BHWC)

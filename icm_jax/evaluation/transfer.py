@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from icm_jax import types
+from icm_jax import competition, types
 from icm_jax.competition import losses
 from icm_jax.evaluation import restoration, specialisation
 
@@ -41,7 +41,7 @@ def evaluate(
 
   @jax.jit
   def judge(state, clean_BHWC, x_BHWC):
-    restored = restoration.restore(state, x_BHWC, setup=setup)
+    restored = competition.restore(state, x_BHWC, setup=setup)
     error_EB = jax.vmap(losses.reconstruction_loss, (0, None))(
       restored.output_EBHWC, clean_BHWC
     )

@@ -20,7 +20,6 @@ from icm_jax.models.sequence import (
   SequenceNetwork,
   make_sequence_model,
 )
-from icm_jax.models.vae import VAEExpert
 
 __all__ = (
   "DISCRIMINATORS",
@@ -36,7 +35,6 @@ __all__ = (
   "RIMCell",
   "SequenceNetwork",
   "UNetExpert",
-  "VAEExpert",
   "from_linen",
   "is_compiled",
   "make_discriminator",

@@ -17,7 +17,6 @@ def from_linen(
   shape_HWC: tuple[int, int, int],
   *,
   compute_dtype: str = "float32",
-  penalty: str | None = None,
 ) -> types.Network:
   """Turns a Linen module into two pure functions.
 
@@ -26,7 +25,6 @@ def from_linen(
     shape_HWC: shape of one image; parameters are made for it.
     compute_dtype: "float32"; or "bfloat16", which accelerators are faster in.
       Parameters, statistics, gradients and outputs are float32 all the same.
-    penalty: the module's method `(x_BHWC) -> [B]` that is its own loss.
 
   Returns:
     A `Network` whose params and stats are pytrees of arrays.
@@ -59,13 +57,7 @@ def from_linen(
       y = module.apply(variables, cast(x_BHWC), train=train)
     return y.astype(jnp.float32), stats
 
-  def apply_penalty(params, stats, x_BHWC):
-    loss_B = module.apply(
-      {"params": cast(params), **stats}, cast(x_BHWC), method=penalty
-    )
-    return loss_B.astype(jnp.float32)
-
-  return types.Network(init, apply, apply_penalty if penalty else None)
+  return types.Network(init, apply)
 
 
 class ConvStack(nn.Module):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from icm_jax import competition, models, rng, types
-from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import checkpoint, metrics, results
@@ -137,7 +137,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   state = jax.jit(lambda key: setup_lib.init_state(key, config, run.setup))(
     jax.random.key(config.seed)
   )
-  state = identity_start(config, run, state, reporter)
+  state = pretrain(config, run, state, reporter)
   jax.block_until_ready(state)
   clock.lap("identity")
   session = _Session(state, classifier, step_fn, clock)
@@ -173,23 +173,40 @@ def raw_steps(
   return jax.lax.scan(functools.partial(raw_step, run=run), state, stacked)
 
 
-def identity_start(
+def pretrain(
   config: ml_collections.ConfigDict,
   run: setup_lib.Run,
   state: types.TrainState,
   reporter: course_lib.Reporter,
 ) -> types.TrainState:
-  """Trains every expert to copy its input, until its error is in bounds.
-
-  If `identity.paired` is set, they learn the originals of their inputs instead.
-
-  An expert whose error on a batch is below `identity.mse` learns no further;
-  the start ends when all are there, or after `identity.max_steps`.
+  """Trains every expert alone: the identity start, and pairs if asked for.
 
   Returns:
-    The state with fresh optimizer states, still at step 0.
+    The state with fresh optimizer states and memory, still at step 0.
   """
-  setup = run.identity_setup
+  c = config.identity
+  state = _train_alone(
+    config, run, state, reporter, c, c.max_steps, c.mse, paired=False
+  )
+  c = config.pairs
+  state = _train_alone(
+    config, run, state, reporter, c, c.steps, 0.0, paired=True
+  )
+  state = state.replace(
+    expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
+  )
+  return competition.init_memory(state, run.setup)
+
+
+def _train_alone(
+  config, run, state, reporter, phase, max_steps, bound, *, paired
+) -> types.TrainState:
+  """Trains experts to copy their inputs, or to restore them from pairs.
+
+  An expert whose error on a batch is below the bound learns no further; the
+  phase ends when all are there, or after its steps.
+  """
+  setup = run.setup._replace(expert_tx=optax.adam(phase.learning_rate))
   state = state.replace(
     expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
   )
@@ -201,20 +218,20 @@ def identity_start(
     batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
     x_BHWC = batch.transformed_BHWC
     # Both halves of the raw batch are the sources.
-    target_BHWC = batch.canonical_BHWC if config.identity.paired else x_BHWC
-    state, mse_E = competition.identity_step(
+    target_BHWC = batch.canonical_BHWC if paired else x_BHWC
+    state, mse_E = competition.pretrain_step(
       state, x_BHWC, target_BHWC, learning_E, setup=setup
     )
-    return state, learning_E & (mse_E >= config.identity.mse), mse_E
+    return state, learning_E & (mse_E >= bound), mse_E
 
   learning_E = jnp.ones(setup_lib.num_experts(config), bool)
-  for step in range(config.identity.max_steps):
+  for step in range(max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,
       seed=config.seed,
       name="identity",
       step=step,
-      batch_size=config.identity.batch_size,
+      batch_size=phase.batch_size,
     )
     images_BHWC = run.problem.images.image_NHWC[ids]
     state, learning_E, mse_E = update(
@@ -226,11 +243,7 @@ def identity_start(
         f"error {float(mse_E.max()):.4f}"
       )
       break
-  return average.restart(
-    state.replace(
-      expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
-    )
-  )
+  return state
 
 
 def _compete(

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from icm_jax import types
+from icm_jax import competition, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import (
   attributes,
   chains,
   detection_table,
-  restoration,
   specialisation,
   transfer,
 )
@@ -210,7 +209,7 @@ def _single_network(
   config = workdir_lib.read_config(workdir)
   run = setup_lib.build(config)
   state = restore(workdir, config, run).state
-  apply = functools.partial(restoration.restore, state, setup=run.setup)
+  apply = functools.partial(competition.restore, state, setup=run.setup)
   return lambda x_BHWC: apply(x_BHWC).restored_BHWC
 
 
@@ -322,7 +321,7 @@ def _write_examples(workdir, run, state) -> None:
       for m in range(num_mechanisms)
     ]
   )
-  restore = jax.jit(functools.partial(restoration.restore, setup=run.setup))
+  restore = jax.jit(functools.partial(competition.restore, setup=run.setup))
   restored = jax.device_get(restore(state, examples.transformed_NHWC[ids]))
   buffer = io.BytesIO()
   np.savez_compressed(

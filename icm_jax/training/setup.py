@@ -11,7 +11,7 @@ import optax
 
 from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax.competition import expert_axis
+from icm_jax.competition import expert_axis, remedies
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
@@ -32,7 +32,6 @@ class Run(NamedTuple):
     mechanisms: M functions; none where the problem has groups.
     augmentation: of training images, before a mechanism acts.
     setup: of the competition.
-    identity_setup: the same for the identity start.
     classifier: the evaluation classifier; None where the problem has no
       classes, or no clean counterparts of its test images.
     curve: evaluator on few examples, for the course of training.
@@ -47,7 +46,6 @@ class Run(NamedTuple):
   mechanisms: tuple[mechanisms_lib.Mechanism, ...]
   augmentation: augment.Augmentation
   setup: types.Setup
-  identity_setup: types.Setup
   classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
@@ -78,10 +76,10 @@ def build(
   problem = make_problem(config, data)
   if problem.group_names:
     mechanism_names, mechanisms = problem.group_names, ()
-    if config.identity.paired:
+    if config.pairs.steps:
       raise types.InputError(
-        "--config.identity.paired needs mechanisms that are functions: images "
-        "of groups come without their originals."
+        "--config.pairs.steps needs mechanisms that are functions: images of "
+        "groups come without their originals."
       )
     if detect:
       raise types.InputError(
@@ -122,9 +120,6 @@ def build(
     mechanisms=mechanisms,
     augmentation=augment.Augmentation(**config.data.augment),
     setup=setup,
-    identity_setup=setup._replace(
-      expert_tx=optax.adam(config.identity.learning_rate)
-    ),
     classifier=classifier,
     curve=make_evaluator(config.evaluation.curve_examples),
     final=make_evaluator(config.evaluation.examples),
@@ -152,12 +147,13 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
   """
   c = config.experts
   if c.count == "auto":
-    if not (config.relocation.every and c.auto.alike):
+    every = config.remedies.relocation.every
+    if not (every and c.auto.alike):
       raise types.InputError(
-        "--config.experts.count=auto needs --config.relocation.every, steps "
-        "after which experts retire, and --config.experts.auto.alike, how near "
-        "to each other those are of whom one does; got "
-        f"{config.relocation.every} and {c.auto.alike}."
+        "--config.experts.count=auto needs --config.remedies.relocation.every, "
+        "steps after which experts retire, and --config.experts.auto.alike, "
+        "the distance below which one of two experts does; got "
+        f"{every} and {c.auto.alike}."
       )
     return c.auto.most
   if not isinstance(c.count, int) or c.count < 1:
@@ -233,6 +229,8 @@ def make_problem(
     num_canonical if problem.group_names else min(num_sources, num_canonical)
   )
   pools = {"train": smallest, "identity": num_sources}
+  if config.pairs.steps:
+    pools["pairs"] = num_sources
   if _is_classified(problem):
     pools["classifier"] = len(problem.train_ids)
   for path, available in pools.items():
@@ -309,7 +307,7 @@ def _is_classified(problem: problem_lib.Problem) -> bool:
 def make_setup(
   config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
 ) -> types.Setup:
-  """Networks, optimizers and relocation."""
+  """Networks, optimizers and remedies."""
   for name in ("experts", "discriminator"):
     if config[name].norm not in models.NORMS:
       raise types.InputError(
@@ -320,15 +318,14 @@ def make_setup(
   dtype = config.train.compute_dtype
   # Fields of one kind of expert only are in a section of its name.
   own = config.experts.get(config.experts.network, {})
-  relocation = types.Relocation(**config.relocation)
-  rules = dict(config.competition)
+  chosen = config.remedies.to_dict()
   if config.experts.count == "auto":
-    relocation = relocation._replace(
+    chosen["relocation"].update(
       alike=config.experts.auto.alike,
       max_share=config.experts.auto.max_share,
     )
     # A handicap would keep surplus experts busy, with a part of a mechanism.
-    rules["balance"] = 0.0
+    del chosen["balance"]
   return types.Setup(
     expert=models.make_expert(
       config.experts.network,
@@ -349,8 +346,8 @@ def make_setup(
     ),
     expert_tx=make_optimizer(config.experts),
     discriminator_tx=make_optimizer(config.discriminator),
-    **rules,
-    relocation=relocation,
+    remedies=remedies.from_sections(chosen),
+    losers_learn=config.experts.losers_learn,
     expert_map=config.experts.map,
   )
 

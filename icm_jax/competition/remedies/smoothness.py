@@ -1,17 +1,20 @@
-"""Penalties on the discriminator's slope in the pixels of its images.
+"""A penalty on the discriminator's gradient in the pixels of canonical images.
 
-A discriminator that has seen few images soon tells them all, and is then steep
-where experts need it to be smooth.
+A discriminator that has seen few images soon knows each of them, and is then
+steep where experts need it to be smooth.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from icm_jax import types
+from icm_jax.competition import backward
+from icm_jax.competition.remedies import ranges
 
 # Length of the step to either side, over all pixels of an image: short enough
 # that a score is straight there, and of the digits of float32 it leaves four.
@@ -22,6 +25,41 @@ _STEP = 0.02
 R1_STRIDE = 4
 
 Score = Callable[[types.PyTree, jax.Array], jax.Array]
+
+
+def r1(weight: float) -> types.Remedy:
+  """Adds R1 to the discriminator's loss (Mescheder et al. 2018).
+
+  Half of the mean squared length of the score's gradient at every
+  `R1_STRIDE`-th canonical image.
+
+  Args:
+    weight: factor of the penalty; more than 0.
+
+  Raises:
+    InputError: the weight is negative.
+  """
+  ranges.check("r1.weight", weight, least=0)
+
+  def objective(objective, discriminator, seen):
+    score = functools.partial(backward.score, seen.setup)
+    seen_BHWC = seen.batch.canonical_BHWC[::R1_STRIDE]
+    return objective + weight * penalty(score, discriminator, seen_BHWC)
+
+  return types.Remedy("r1", objective=objective)
+
+
+def penalty(
+  score: Score, discriminator: types.PyTree, x_BHWC: jax.Array
+) -> jax.Array:
+  """Half of the squared slope, the mean over images, a scalar.
+
+  Args:
+    score: as for `slope`.
+    discriminator: parameters.
+    x_BHWC: images.
+  """
+  return 0.5 * jnp.mean(slope(score, discriminator, x_BHWC) ** 2)
 
 
 def slope(
@@ -50,43 +88,3 @@ def slope(
     discriminator, x_BHWC - step_BHWC
   )
   return rise_B / (2 * _STEP)
-
-
-def r1(
-  score: Score, discriminator: types.PyTree, canonical_BHWC: jax.Array
-) -> jax.Array:
-  """Half of the squared slope at canonical images (Mescheder et al. 2018).
-
-  Args:
-    score: as for `slope`.
-    discriminator: parameters.
-    canonical_BHWC: images of a batch, of which every `R1_STRIDE`-th counts.
-
-  Returns:
-    The mean over those, a scalar.
-  """
-  seen_BHWC = canonical_BHWC[::R1_STRIDE]
-  return 0.5 * jnp.mean(slope(score, discriminator, seen_BHWC) ** 2)
-
-
-def interpolated(
-  key: jax.Array,
-  score: Score,
-  discriminator: types.PyTree,
-  canonical_BHWC: jax.Array,
-  output_BHWC: jax.Array,
-) -> jax.Array:
-  """Squared difference of the slope from 1 between images, the mean of all.
-
-  Gulrajani et al. 2017.
-
-  Args:
-    key: consumed.
-    score: as for `slope`.
-    discriminator: parameters.
-    canonical_BHWC: one end.
-    output_BHWC: the other end.
-  """
-  part_B111 = jax.random.uniform(key, (canonical_BHWC.shape[0], 1, 1, 1))
-  between_BHWC = output_BHWC + part_B111 * (canonical_BHWC - output_BHWC)
-  return jnp.mean((slope(score, discriminator, between_BHWC) - 1.0) ** 2)

@@ -1,17 +1,16 @@
-"""The identity start: before they compete, experts learn to copy."""
+"""Training of experts, each alone, before they compete."""
 
 from __future__ import annotations
 
 import functools
 
 import jax
-import optax
 
 from icm_jax import types
-from icm_jax.competition import expert_axis, losses
+from icm_jax.competition import expert_axis, losses, update
 
 
-def identity_step(
+def pretrain_step(
   state: types.TrainState,
   x_BHWC: jax.Array,
   target_BHWC: jax.Array,
@@ -19,13 +18,16 @@ def identity_step(
   *,
   setup: types.Setup,
 ) -> tuple[types.TrainState, jax.Array]:
-  """Trains experts, each alone, towards a target (Sec. 4 of the paper).
+  """Trains experts, each alone, towards a target.
+
+  With the images themselves as the target it is the identity start (Sec. 4 of
+  the paper): experts learn to copy. With the originals of the images, which the
+  method itself never sees, it shows what a network can learn from pairs.
 
   Args:
     state: of the run.
     x_BHWC: transformed images, float32 in [0, 1].
-    target_BHWC: the same images for the identity start; their originals to see
-      what a network can learn from pairs, which the method itself never gets.
+    target_BHWC: what experts should make of them, float32 in [0, 1].
     learning_E: bool; the other experts stay bit-identical.
     setup: bound before jitting.
 
@@ -44,14 +46,15 @@ def identity_step(
   (mse_E, stats_E), grads_E = expert_axis.map_leading(
     gradient, (0, 0, None, None), mode=setup.expert_map
   )(state.experts_E, state.expert_stats_E, x_BHWC, target_BHWC)
-  updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
-    grads_E, state.expert_opt_E, state.experts_E
+  experts_E, opt_E = update.descend(
+    jax.vmap(setup.expert_tx.update),
+    grads_E,
+    state.expert_opt_E,
+    state.experts_E,
   )
   keep = functools.partial(expert_axis.select, learning_E)
   state = state.replace(
-    experts_E=keep(
-      optax.apply_updates(state.experts_E, updates_E), state.experts_E
-    ),
+    experts_E=keep(experts_E, state.experts_E),
     expert_stats_E=keep(stats_E, state.expert_stats_E),
     expert_opt_E=keep(opt_E, state.expert_opt_E),
   )

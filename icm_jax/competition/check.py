@@ -1,0 +1,146 @@
+"""Checks of what users hand to the competition, made while it is traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from icm_jax import types
+from icm_jax.competition import expert_axis
+
+
+def check_setup(setup: types.Setup, num_experts: int) -> None:
+  """Checks what can be known before any parameters are drawn.
+
+  Raises:
+    InputError: no expert, an unknown map, or two remedies of one name.
+  """
+  if num_experts < 1:
+    raise types.InputError(
+      f"The number of experts must be at least 1; got {num_experts}."
+    )
+  expert_axis.check(setup.expert_map)
+  names = [remedy.name for remedy in setup.remedies]
+  if len(set(names)) < len(names):
+    raise types.InputError(
+      f"Every remedy may be used once; got {', '.join(names)}."
+    )
+
+
+def check_discriminator_stats(stats: types.PyTree) -> None:
+  """Checks that a discriminator has no running statistics.
+
+  Raises:
+    InputError: it has some.
+  """
+  if jax.tree.leaves(stats):
+    raise types.InputError(
+      "The discriminator has running statistics, so that the score of an "
+      "image would depend on the images beside it; use another "
+      "normalisation, such as group, or none."
+    )
+
+
+def check_step(
+  state: types.TrainState, batch: types.Batch, setup: types.Setup
+) -> None:
+  """Checks that images, networks and parameters fit together.
+
+  It costs nothing when the step runs: shapes and dtypes are all it looks at.
+
+  Raises:
+    InputError: they do not; says what was expected, and what came.
+  """
+  expert_axis.check(setup.expert_map)
+  _check_images(batch)
+  _check_parameters("experts", state.experts_E)
+  _check_parameters("discriminator", state.discriminator)
+  x_BHWC = jax.eval_shape(jnp.asarray, batch.transformed_BHWC)
+  expert = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
+    (state.experts_E, state.expert_stats_E),
+  )
+  _check_expert(_apply("expert", setup.expert, *expert, x_BHWC), expert, x_BHWC)
+  result = _apply(
+    "discriminator", setup.discriminator, state.discriminator, {}, x_BHWC
+  )
+  _check_score(result, x_BHWC)
+
+
+def _check_images(batch):
+  for name, x_BHWC in batch._asdict().items():
+    if x_BHWC.ndim != 4 or not jnp.issubdtype(x_BHWC.dtype, jnp.floating):
+      raise types.InputError(
+        f"Expected {name} to be floats in [0, 1] of shape [B, H, W, C]; got "
+        f"{x_BHWC.dtype} of shape {x_BHWC.shape}. Divide uint8 images by 255."
+      )
+  transformed, canonical = batch.transformed_BHWC, batch.canonical_BHWC
+  if transformed.shape != canonical.shape:
+    raise types.InputError(
+      "Expected as many canonical images as transformed ones, of the same size "
+      f"and channels; got {canonical.shape} and {transformed.shape}."
+    )
+
+
+def _check_parameters(name, params):
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise types.InputError(
+        f"Expected floating point parameters of the {name}, which gradients "
+        f"can move; got {leaf.dtype} at {jax.tree_util.keystr(path)}. Keep "
+        "what is not learned among the statistics."
+      )
+
+
+def _apply(name, network, params, stats, x_BHWC) -> Any:
+  """What a network returns, as shapes and dtypes."""
+  try:
+    return jax.eval_shape(
+      lambda *args: network.apply(*args, train=True), params, stats, x_BHWC
+    )
+  except types.InputError:
+    raise
+  # A network of the user's own may raise anything.
+  except Exception as error:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise types.InputError(
+      f"The {name} cannot be applied to images of shape {x_BHWC.shape}: "
+      f"{reason[0]}"
+    ) from error
+
+
+def _is_pair(result) -> bool:
+  return isinstance(result, tuple) and len(result) == 2
+
+
+def _check_expert(result, expert, x_BHWC):
+  if not _is_pair(result):
+    raise types.InputError(
+      "Expected an expert's apply to return (y, stats), with the stats that it "
+      f"was given where it has none; got {jax.tree.structure(result)}."
+    )
+  y, stats = result
+  if not hasattr(y, "shape") or y.shape != x_BHWC.shape:
+    raise types.InputError(
+      f"Expected an expert's output to have its input's shape {x_BHWC.shape}; "
+      f"got {getattr(y, 'shape', type(y).__name__)}."
+    )
+  shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+  if shapes(stats) != shapes(expert[1]):
+    raise types.InputError(
+      "Expected an expert's statistics to keep their structure, shapes and "
+      f"dtypes, {shapes(expert[1])}; got {shapes(stats)}."
+    )
+
+
+def _check_score(result, x_BHWC):
+  wanted = x_BHWC.shape[:1]
+  if not _is_pair(result) or getattr(result[0], "shape", None) != wanted:
+    got = result[0] if _is_pair(result) else result
+    raise types.InputError(
+      "Expected a discriminator's apply to return (score_B, stats), one score "
+      f"an image, of shape {wanted}; got "
+      f"{getattr(got, 'shape', jax.tree.structure(got))}."
+    )
