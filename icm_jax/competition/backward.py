@@ -135,6 +135,12 @@ def learners(won: types.Assignment, setup: types.Setup) -> Learners:
   return Learners((won.winner_B, images_B), won.wins_E > 0)
 
 
+def scale_images(x: jax.Array, factor: jax.Array) -> jax.Array:
+  """Images times a float32 factor each, in their own dtype."""
+  factor = factor[..., None, None, None]
+  return (factor * x.astype(factor.dtype)).astype(x.dtype)
+
+
 def experts_gradient(
   state: types.TrainState,
   x_BHWC: jax.Array,

@@ -1,9 +1,13 @@
-"""The state of a competition before its first update."""
+"""The state of a competition: before its first update, and as plain data."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax import serialization
 
 from icm_jax import rng, types
 from icm_jax.competition import check
@@ -53,3 +57,29 @@ def init_memory(
     InputError: remedies do not fit together.
   """
   return state.replace(memory=setup.through("init", {}, state, setup))
+
+
+def _to_state_dict(state: types.TrainState) -> dict[str, Any]:
+  """Fields as nested dicts; the typed key as its numbers."""
+  fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  fields["key"] = jax.random.key_data(state.key)
+  return {k: serialization.to_state_dict(v) for k, v in fields.items()}
+
+
+def _from_state_dict(
+  state: types.TrainState, fields: dict[str, Any]
+) -> types.TrainState:
+  """A state of the same structure, from `_to_state_dict`."""
+  read = {
+    name: serialization.from_state_dict(getattr(state, name), value)
+    for name, value in fields.items()
+    if name != "key"
+  }
+  impl = jax.random.key_impl(state.key)
+  key = jax.random.wrap_key_data(jnp.asarray(fields["key"]), impl=impl)
+  return state.replace(key=key, **read)
+
+
+serialization.register_serialization_state(
+  types.TrainState, _to_state_dict, _from_state_dict
+)

@@ -74,8 +74,7 @@ def competition_step(
   )
   index, learning_E = backward.learners(won, setup)
   ratio = losses.slope_ratio(score_EB[index], weight_EB[index])
-  slope = slope_EBHWC[index]
-  cotangent = (ratio[..., None, None, None] * slope).astype(slope.dtype)
+  cotangent = backward.scale_images(slope_EBHWC[index], ratio)
   grads_E = backward.experts_gradient(
     state, x_BHWC, outputs, cotangent, won, setup=setup
   )

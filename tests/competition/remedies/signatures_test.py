@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from icm_jax import competition
-from icm_jax.competition import assign, signature
+from icm_jax.competition import assign, remedies
+from icm_jax.competition.remedies import signatures
 
 # Experts 0 and 1 are equally good at both mechanisms. Six more, which are at
 # home elsewhere, fail at each of them in a way of its own.
@@ -24,10 +25,10 @@ def share(weight, *, steps=150, num_images=32):
     mechanism_B = jax.random.randint(mechanism_key, (num_images,), 0, 2)
     content_EB = jax.random.normal(content_key, (8, num_images))
     score_EB = jnp.asarray(SCORE_ME, jnp.float32)[mechanism_B].T + content_EB
-    merit_EB = score_EB + signature.bonus(signature_EE, score_EB, weight)
+    merit_EB = score_EB + signatures.bonus(signature_EE, score_EB, weight)
     winner_B = assign.assign_winners(merit_EB).winner_B
     return (
-      signature.remember(signature_EE, score_EB, winner_B),
+      signatures.remember(signature_EE, score_EB, winner_B),
       mechanism_B,
       winner_B,
     )
@@ -51,7 +52,9 @@ def test_two_experts_that_share_two_mechanisms_part():
 
 def test_distances_by_hand():
   signature_EE = jnp.array([[1.0, 0.0, 9.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
-  distance_EE = signature.distance(signature_EE, jnp.array([True, True, False]))
+  distance_EE = signatures.distance(
+    signature_EE, jnp.array([True, True, False])
+  )
   np.testing.assert_allclose(
     distance_EE, [[0.0, 2.5, 0.0], [2.5, 0.0, 2.5], [0.0, 2.5, 0.0]]
   )
@@ -61,7 +64,7 @@ def test_bonus_by_hand():
   score_EB = jnp.array([[1.0, 3.0], [8.0, 2.0]])  # Standardised: -1, 1; 1, -1.
   signature_EE = jnp.array([[-1.0, 1.0], [0.0, 0.0]])
   np.testing.assert_allclose(
-    signature.bonus(signature_EE, score_EB, 0.5),
+    signatures.bonus(signature_EE, score_EB, 0.5),
     -0.5 * np.array([[0.0, 4.0], [1.0, 1.0]]),
     atol=1e-6,
   )
@@ -72,14 +75,14 @@ def test_bonus_does_not_know_how_the_discriminator_scales():
   score_EB = jax.random.normal(keys[0], (5, 7))
   signature_EE = jax.random.normal(keys[1], (5, 5))
   np.testing.assert_allclose(
-    signature.bonus(signature_EE, score_EB, 2.0),
-    signature.bonus(signature_EE, 3.0 * score_EB - 10.0, 2.0),
+    signatures.bonus(signature_EE, score_EB, 2.0),
+    signatures.bonus(signature_EE, 3.0 * score_EB - 10.0, 2.0),
     rtol=1e-4,
   )
 
 
 def test_equal_scores_say_nothing():
-  bonus_EB = signature.bonus(jnp.zeros((3, 3)), jnp.ones((3, 1)), 2.0)
+  bonus_EB = signatures.bonus(jnp.zeros((3, 3)), jnp.ones((3, 1)), 2.0)
   np.testing.assert_array_equal(bonus_EB, jnp.zeros((3, 1)))
 
 
@@ -89,34 +92,47 @@ def test_signature_is_the_mean_of_what_was_won():
   start_EE = jnp.array([[0.5, 0.5], [0.1, -0.1]])
   # Four images, of which an equal share of 20 steps holds 40.
   expected_EE = np.array([0.5, 0.5]) * 0.9
-  after_EE = signature.remember(start_EE, score_EB, winner_B)
+  after_EE = signatures.remember(start_EE, score_EB, winner_B)
   np.testing.assert_allclose(after_EE[0], expected_EE, rtol=1e-6)
   np.testing.assert_array_equal(after_EE[1], start_EE[1])
 
 
 def test_copies_have_their_donors_signature():
   signature_EE = jnp.arange(9.0).reshape(3, 3)
-  moved_EE = signature.move(
+  moved_EE = signatures.move(
     signature_EE, jnp.array([False, False, True]), jnp.array([2, 2, 0])
   )
   np.testing.assert_array_equal(moved_EE, [[0, 1, 0], [3, 4, 3], [0, 1, 0]])
 
 
-@pytest.mark.parametrize("weight", [0.0, 50.0])
+def test_images_with_infinite_scores_are_not_remembered():
+  score_EB = jnp.array([[1.0, 3.0, jnp.nan], [4.0, 0.0, jnp.inf]])
+  winner_B = jnp.array([0, 0, 0])
+  start_EE = jnp.array([[0.5, 0.5], [0.1, -0.1]])
+  after_EE = signatures.remember(start_EE, score_EB, winner_B)
+  assert np.isfinite(after_EE).all()
+  # Of three images, two are remembered; an equal share of 20 steps holds 30.
+  mean_E = np.array([0.0, 0.0])
+  expected_E = start_EE[0] + 2 / 30 * (mean_E - start_EE[0])
+  np.testing.assert_allclose(after_EE[0], expected_E, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 50.0])
 def test_step_gives_images_to_whom_they_point(
   weight, make_setup, make_state, make_batch
 ):
-  setup = make_setup()._replace(signature=weight)
+  setup = make_setup(remedies=(remedies.signature(weight),))
   # Only expert 0 knows such scores; the others expect what never comes.
   start_EE = jnp.array([[0.0] * 3, [9.0] * 3, [9.0] * 3])
-  state = make_state(setup).replace(signature_EE=start_EE)
+  state = make_state(setup).remember("signature", start_EE)
   step = jax.jit(functools.partial(competition.competition_step, setup=setup))
   after, metrics = step(state, make_batch(7))
   wins_E = np.asarray(metrics["competition/wins_E"])
   assert wins_E.sum() == 7
-  if weight:
+  after_EE = after.memory["signature"]
+  if weight > 1:
     assert wins_E[0] == 7
-    assert (after.signature_EE[0] != start_EE[0]).any()
-    np.testing.assert_array_equal(after.signature_EE[1:], start_EE[1:])
+    assert (after_EE[0] != start_EE[0]).any()
+    np.testing.assert_array_equal(after_EE[1:], start_EE[1:])
   else:
     assert wins_E[0] < 7

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from icm_jax import competition, types
-from icm_jax.competition import assign, relocation
+from icm_jax.competition import remedies
+from icm_jax.competition.remedies import relocating
 
-RELOCATION = types.Relocation(
-  every=2, min_share=0.3, max_share=1.4, perturbation=0.1
-)
+SETTINGS = {"every": 2, "min_share": 0.3, "max_share": 1.4, "perturbation": 0.1}
+RELOCATION = relocating.Thresholds(**SETTINGS, alike=0.0)
 RETIRING = RELOCATION._replace(alike=0.1)
 # Signatures of four experts: those of the last two are alike.
 SIGNATURE_EE = [
@@ -24,10 +24,24 @@ SIGNATURE_EE = [
 ]
 
 
-def jit_relocate(state, setup, thresholds=None):
+def with_relocation(setup, **settings):
+  """A setup in which idle experts are moved, or retire."""
+  chosen = (remedies.relocation(**(SETTINGS | settings)),)
+  if settings.get("alike"):
+    chosen = (remedies.signature(1.0), *chosen)
+  return setup._replace(remedies=chosen)
+
+
+def recall(state, **changes):
+  """A state in which relocation remembers something else."""
+  memory = state.memory["relocation"]._replace(**changes)
+  return state.remember("relocation", memory)
+
+
+def jit_relocate(state, setup, thresholds=RELOCATION):
   """Under jit, for one by one its operations take seconds to compile."""
-  tx, thresholds = setup.expert_tx, thresholds or RELOCATION
-  return jax.jit(lambda s: competition.relocate(s, tx, thresholds))(state)
+  state = jax.jit(lambda s: relocating.relocate(s, setup, thresholds))(state)
+  return state, state.memory["relocation"].moved_step_E == state.step
 
 
 @pytest.mark.parametrize(
@@ -43,7 +57,7 @@ def jit_relocate(state, setup, thresholds=None):
 def test_donors_by_hand(share_E, moved_E, donor_of):
   share_E = jnp.array(share_E)
   idle_E = share_E * 4 < RELOCATION.min_share
-  found_E, donor_E = relocation.donors(share_E, idle_E, RELOCATION)
+  found_E, donor_E = relocating.donors(share_E, idle_E, RELOCATION)
   np.testing.assert_array_equal(found_E, np.array(moved_E, bool))
   for idle, donor in donor_of.items():
     assert int(donor_E[idle]) == donor
@@ -65,23 +79,23 @@ def test_donors_by_hand(share_E, moved_E, donor_of):
 def test_who_is_idle_by_hand(
   share_E, retired_E, idle_E, make_setup, make_state
 ):
-  state = make_state(make_setup(), num_experts=4).replace(
-    step=jnp.int32(6),
+  state = make_state(with_relocation(make_setup(), alike=0.1), num_experts=4)
+  state = recall(
+    state.replace(step=jnp.int32(6)),
     win_share_E=jnp.array(share_E),
-    signature_EE=jnp.array(SIGNATURE_EE),
     retired_E=jnp.array(retired_E, bool),
-  )
-  np.testing.assert_array_equal(relocation.idle(state, RETIRING), idle_E)
+  ).remember("signature", jnp.array(SIGNATURE_EE))
+  np.testing.assert_array_equal(relocating.idle(state, RETIRING), idle_E)
   # Experts are compared only where they may retire, some time after a move, and
   # by the scores of those that have not retired.
   quiet_E = np.array(share_E) * (4 - sum(retired_E)) < 0.3
   for now, thresholds in (
     (state, RELOCATION),
-    (state.replace(moved_step_E=jnp.full(4, 1)), RETIRING),
+    (recall(state, moved_step_E=jnp.full(4, 1)), RETIRING),
     (state, RETIRING._replace(alike=0.04)),
   ):
     np.testing.assert_array_equal(
-      relocation.idle(now, thresholds), quiet_E | np.array(retired_E, bool)
+      relocating.idle(now, thresholds), quiet_E | np.array(retired_E, bool)
     )
 
 
@@ -98,7 +112,7 @@ def test_who_is_idle_by_hand(
   ],
 )
 def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
-  found_E, donor_E = relocation.donors(
+  found_E, donor_E = relocating.donors(
     jnp.array(share_E), jnp.array(idle_E, bool), RETIRING
   )
   np.testing.assert_array_equal(found_E, moved_E)
@@ -107,44 +121,65 @@ def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
 
 
 def test_experts_retire_and_come_back_where_there_is_work(
-  make_setup, make_state
+  make_setup, make_state, make_batch
 ):
-  setup = make_setup()
-  share_E = jnp.array([0.3, 0.3, 0.25, 0.15])
-  state = make_state(setup, num_experts=4).replace(
-    step=jnp.int32(6),
-    win_share_E=share_E,
-    signature_EE=jnp.array(SIGNATURE_EE),
+  setup = with_relocation(make_setup(), alike=0.1)
+  state = make_state(setup, num_experts=4).remember(
+    "signature", jnp.array(SIGNATURE_EE)
   )
+  share_E = jnp.array([0.3, 0.3, 0.25, 0.15])
+  state = recall(state.replace(step=jnp.int32(6)), win_share_E=share_E)
   between, moved_E = jit_relocate(
     state.replace(step=jnp.int32(7)), setup, RETIRING
   )
-  assert not moved_E.any() and not between.retired_E.any()
+  assert not moved_E.any()
+  assert not between.memory["relocation"].retired_E.any()
   state, moved_E = jit_relocate(state, setup, RETIRING)
   assert not moved_E.any()
-  np.testing.assert_array_equal(state.retired_E, [0, 0, 0, 1])
-  handicap_E = assign.handicap(state.win_share_E, state.retired_E, 0.0)
-  won = assign.assign_winners(jnp.full((4, 5), 1e4).at[3].set(2e4), handicap_E)
-  assert won.wins_E[3] == 0
-  state = state.replace(
-    step=jnp.int32(8),
+  retired_E = state.memory["relocation"].retired_E
+  np.testing.assert_array_equal(retired_E, [0, 0, 0, 1])
+  merit_EB = jnp.full((4, 5), 1e4).at[3].set(2e4)
+  merit_EB = setup.through("test_merit", merit_EB, state)
+  assert competition.assign_winners(merit_EB).wins_E[3] == 0
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  assert step(state, make_batch(7))[1]["competition/wins_E"][3] == 0
+  state = recall(
+    state.replace(step=jnp.int32(8)),
     win_share_E=jnp.array([0.5, 0.25, 0.25, 0.0]),
   )
   state, moved_E = jit_relocate(state, setup, RETIRING)
   np.testing.assert_array_equal(moved_E, [0, 0, 0, 1])
-  np.testing.assert_array_equal(state.moved_step_E, [0, 0, 0, 8])
-  assert not state.retired_E.any()
+  memory = state.memory["relocation"]
+  np.testing.assert_array_equal(memory.moved_step_E, [0, 0, 0, 8])
+  assert not memory.retired_E.any()
+
+
+def test_remedies_that_do_not_fit_together_are_refused(make_setup, make_state):
+  setup = make_setup()
+  move, retire = (
+    remedies.relocation(**SETTINGS, alike=alike) for alike in (0.0, 0.1)
+  )
+  for chosen, message in (
+    ((move, remedies.balance(1.0)), "must be the last one"),
+    ((retire,), "needs the remedy signature"),
+    (
+      (remedies.signature(1.0), remedies.balance(1.0), retire),
+      "signature, and no balance",
+    ),
+    ((move, move), "once; got relocation, relocation"),
+  ):
+    with pytest.raises(types.InputError, match=message):
+      make_state(setup._replace(remedies=chosen))
 
 
 def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
   make_setup, make_state, make_batch
 ):
-  setup = make_setup(norm="batch")
+  setup = with_relocation(make_setup(norm="batch"), every=1000)
   step = jax.jit(functools.partial(competition.competition_step, setup=setup))
   state, _ = step(make_state(setup, num_experts=4), make_batch())
-  state = state.replace(
-    step=jnp.int32(4), win_share_E=jnp.array([0.0, 0.6, 0.2, 0.2])
-  )
+  share_E = jnp.array([0.0, 0.6, 0.2, 0.2])
+  state = recall(state.replace(step=jnp.int32(4)), win_share_E=share_E)
   new, moved_E = jit_relocate(state, setup)
   np.testing.assert_array_equal(moved_E, [True, False, False, False])
   kernel_E, new_E = (
@@ -170,10 +205,10 @@ def test_a_moved_expert_is_a_perturbed_copy_with_a_fresh_optimizer(
 
 
 def test_nothing_moves_between_relocations(make_setup, make_state):
-  setup = make_setup()
-  state = make_state(setup).replace(
-    step=jnp.int32(3), win_share_E=jnp.array([1.0, 0.0, 0.0])
-  )
+  setup = with_relocation(make_setup())
+  share_E = jnp.array([1.0, 0.0, 0.0])
+  state = make_state(setup).replace(step=jnp.int32(3))
+  state = recall(state, win_share_E=share_E)
   new, moved_E = jit_relocate(state, setup)
   assert not moved_E.any()
   chex.assert_trees_all_equal(new.replace(key=None), state.replace(key=None))

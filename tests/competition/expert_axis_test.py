@@ -1,0 +1,39 @@
+"""The leading expert axis."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icm_jax import types
+from icm_jax.competition import expert_axis
+from icm_jax.models import compiled, convolution
+
+
+@pytest.mark.parametrize("mode", ["unroll", "vmap"])
+def test_map_leading_is_vmap(mode):
+  fn = lambda a, b, c: {"sum": a + b * c["x"]}
+  args = (jnp.arange(3.0), jnp.float32(2.0), {"x": jnp.arange(3.0) + 1})
+  out = expert_axis.map_leading(fn, (0, None, 0), mode=mode)(*args)
+  np.testing.assert_allclose(out["sum"], [2.0, 5.0, 8.0])
+
+
+def test_what_xla_convolves_on_cpu_is_unrolled():
+  layers = (convolution.Layer(2),)
+  x_EBHWC = jnp.zeros((3, 1, 4, 4, 1))
+  parameters = [convolution.Parameters(jnp.zeros((3, 3, 1, 2)), jnp.zeros(2))]
+
+  def resolve(mode, stack):
+    fn = jax.jit(lambda p, x: stack(x, p, layers))
+    return expert_axis.resolve(mode, fn, (None, 0), parameters, x_EBHWC)
+
+  assert resolve("auto", convolution.plain_stack) == "unroll"
+  assert resolve("auto", lambda x, *_: x) == "vmap"
+  assert resolve("vmap", convolution.plain_stack) == "vmap"
+  way = "vmap" if compiled.is_compiled() else "unroll"
+  assert resolve("auto", convolution.stack) == way
+
+
+def test_unknown_maps_are_told():
+  with pytest.raises(types.InputError, match="auto, unroll, vmap.*'scan'"):
+    expert_axis.check("scan")
