@@ -50,5 +50,6 @@ def slope_ratio(score: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def reconstruction_loss(y_BHWC: jax.Array, target_BHWC: jax.Array) -> jax.Array:
-  """Mean squared error per image, [B], in squared units of the pixel range."""
-  return jnp.mean((y_BHWC - target_BHWC) ** 2, axis=(1, 2, 3))
+  """Mean squared error per image, [B] float32, in squared pixel ranges."""
+  difference_BHWC = y_BHWC.astype(jnp.float32) - target_BHWC.astype(jnp.float32)
+  return jnp.mean(difference_BHWC**2, axis=(1, 2, 3))
