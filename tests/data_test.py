@@ -324,7 +324,7 @@ def test_rules(rule, expected):
   [
     ("hat", "must look like column=value"),
     ("hat=", "must look like column=value"),
-    ("coat=1", "column that is not there; known: split, condition"),
+    ("coat=1", "an unknown column; known: split, condition"),
     ("age=old", "'old' is neither a number nor an interval"),
   ],
 )
