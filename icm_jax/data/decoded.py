@@ -159,7 +159,7 @@ def _decode_into(staged, records, view, progress) -> None:
           rows.append(record.columns)
           stream.write(image_HWC.tobytes())
       num_kept += len(rows)
-      # Rows become arrays at once: as Python objects they would take more memory
+      # Or it is done by now.
       # than the pictures.
       for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
