@@ -13,7 +13,8 @@ from matplotlib import patches
 
 Figure = matplotlib.figure.Figure
 
-# Ten hues that most people can distinguish; further experts repeat them dashed.
+# Ten hues that most people can distinguish. Further experts repeat the hues,
+# with dashed lines.
 _COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee",
     "#aa3377", "#ee8866", "#44bb99", "#222222", "#997700",
@@ -23,7 +24,7 @@ _WIN = "#d62728"
 
 
 def expert_order(wins_EM: np.ndarray) -> np.ndarray:
-  """Experts in the order of their mechanisms, [E]; unmatched experts are last."""
+  """Experts in the order of their mechanisms, [E]; unmatched ones are last."""
   expert_ids, mechanism_ids = scipy.optimize.linear_sum_assignment(
     wins_EM, maximize=True
   )
@@ -156,7 +157,7 @@ def accuracy_over_steps(
   clean: float,
   transformed: float,
 ) -> Figure:
-  """Accuracy of the classifier on winners' outputs, with two reference lines."""
+  """Accuracy of the classifier on winners' outputs, and two reference lines."""
   figure = Figure(figsize=(5.2, 3.2), layout="constrained")
   axes = figure.subplots()
   for level, name in ((clean, "clean"), (transformed, "transformed")):

@@ -15,8 +15,9 @@ from icm_jax.viz import html
 
 PER_ROW = 16
 
-# Bounds on the side of a drawn picture, in pixels. Smaller pictures are enlarged
-# by an integer factor, so that each pixel stays sharp; larger ones are reduced.
+# Bounds on the side of a drawn picture, in pixels. Smaller pictures are
+# enlarged by an integer factor, so that each pixel stays sharp; larger ones are
+# reduced.
 _LEAST, _MOST = 56, 96
 _GAP, _MARGIN = 2, 5
 _WHITE, _BLACK, _GREY = 255, 34, 110
