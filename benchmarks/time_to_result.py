@@ -2,22 +2,22 @@
 
   make bench-result RESULT="--seeds=0,1,2 --mode=full"
 
-That is until an evaluation, of which there is one every 50 updates, finds that
+The clock stops at the first evaluation (there is one every 50 updates) at which
 every mechanism has an expert of its own, which wins at least 90 % of its
-images, and that restored images are recognised to within 2 points of clean
-ones. Ten experts; the embedded digits, or all of MNIST, prepared beforehand:
-its original files are looked for in --manual_dir.
+images, and restored images are recognised to within 2 points of clean ones.
+There are ten experts. The data is the embedded digits, or all of MNIST,
+prepared in advance from its original files in --manual_dir.
 
 Ours is `experiments.train` with the default config. Everything in it counts,
-the training of the evaluation classifier too, which PyTorch gets for nothing.
-PyTorch's is `benchmarks/torch_reference.py` with the paper's schedule: the
-identity start until every expert's error is below 0.002, 500 updates at most,
-then 2,000 updates at most, Adam with its default parameters, batches of 32.
-Only its updates count; its batches and its evaluation are made here, for free.
+including the training of the evaluation classifier, which is free for PyTorch.
+PyTorch's run is `benchmarks/torch_reference.py` with the paper's schedule: an
+identity start until every expert's error is below 0.002, for at most 500
+updates, then at most 2,000 updates, Adam with its default parameters, batches
+of 32. Only its updates count; its batches and evaluations are made here.
 
-Prints one JSON object a seed, and one of medians: `ours_s`, `ours_steps`,
-`torch_s`, `torch_steps`; `..._found` is false where the last update came first,
-and the time is then that of all updates. `ratio` is ours to PyTorch's.
+Prints one JSON object per seed, and one of medians: `ours_s`, `ours_steps`,
+`torch_s`, `torch_steps`; `..._found` is false if the result was not reached,
+and the time is then that of all updates. `ratio` is our time by PyTorch's.
 """
 
 import functools
@@ -47,22 +47,22 @@ from icm_jax.training import setup as setup_lib
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
 _MODE = flags.DEFINE_enum(
-  "mode", "embedded", ["embedded", "full"], "Of experiments/configs/mnist.py."
+  "mode", "embedded", ["embedded", "full"], "Mode of the config mnist.py."
 )
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Original files of MNIST.")
-_STEPS = flags.DEFINE_integer("torch_steps", 2_000, "At most, of PyTorch.")
+_STEPS = flags.DEFINE_integer("torch_steps", 2_000, "Most updates of PyTorch.")
 
 EVERY, POINTS = 50, 0.02
 COPY_STEPS, COPY_MSE, BATCH = 500, 0.002, 32
 
 
 def is_found(wins_EM: np.ndarray, restored: float, clean: float) -> bool:
-  """Whether this is the result."""
+  """Whether all mechanisms are undone."""
   return specialisation.one_to_one(wins_EM) and restored >= clean - POINTS
 
 
 def ours(seed: int) -> dict[str, float]:
-  """Runs the program, and stops it when its curve says that it is there."""
+  """Runs the program until an evaluation in its metrics has the result."""
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder, "run")
     start = time.perf_counter()
@@ -94,7 +94,7 @@ def ours(seed: int) -> dict[str, float]:
 
 
 def evaluations(workdir: pathlib.Path):
-  """Rows of the curve: step, wins, and accuracies on restored and clean."""
+  """Evaluations so far: step, wins, accuracies on restored and clean images."""
   if not (workdir / files.METRICS).exists():
     return []
   return [
@@ -110,7 +110,7 @@ def evaluations(workdir: pathlib.Path):
 
 
 def theirs(seed: int, python: str) -> dict[str, float]:
-  """Feeds the reference with the batches that ours would see."""
+  """Trains the reference on the batches that our run of this seed sees."""
   config = mnist.get_config(_MODE.value)
   config.seed = seed
   config.data.manual_dir = _MANUAL_DIR.value

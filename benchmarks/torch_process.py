@@ -1,4 +1,4 @@
-"""PyTorch, in a process and an environment of its own."""
+"""PyTorch in a separate process and environment."""
 
 import contextlib
 import json
@@ -7,14 +7,14 @@ import subprocess
 
 
 class TorchProcess(contextlib.AbstractContextManager):
-  """Answers requests, JSON objects a line each, by a file that stands here."""
+  """A program of this folder that answers JSON requests, one per line."""
 
   def __init__(self, python: str, file: str):
-    """Starts it.
+    """Starts the program.
 
     Args:
       python: a Python that has PyTorch.
-      file: name of the program, which says what it can be asked.
+      file: name of the program, whose docstring lists the requests.
     """
     self._process = subprocess.Popen(
       [python, str(pathlib.Path(__file__).with_name(file))],

@@ -1,17 +1,17 @@
-"""The same update in PyTorch, written as its users would, to compare with.
+"""The same update in idiomatic PyTorch, for comparison.
 
   .venv-torch/bin/python benchmarks/torch_reference.py
 
-Reads JSON requests, one a line, and answers each with one line; the benchmarks
-run it as a process beside their own, so that both see the same machine. It
-imports nothing of icm_jax.
+Reads JSON requests, one per line, and answers each with one line. Benchmarks
+run it in a process beside their own, under the same conditions. It imports
+nothing of icm_jax.
 
   {"do": "make", "experts": 10, "batch": 32, "image": [32, 32, 1], "seed": 0}
       -> {"channels_last": ..., "threads": ..., "version": ...}
-  {"do": "step"} -> {"seconds": ...}, of an update on random images, or on
-      `x` and `canonical`, the paths of .npy files [B, H, W, C], if given
-  {"do": "copy", "x": ...} -> {"seconds": ..., "errors": [...]}, of an update of
-      the identity start
+  {"do": "step"} -> {"seconds": ...}, the time of an update on random images, or
+      on `x` and `canonical`, the paths of .npy files [B, H, W, C], if given
+  {"do": "copy", "x": ...} -> {"seconds": ..., "errors": [...]}, time and errors
+      of an update of the identity start
   {"do": "restore", "x": ..., "y": ...} -> {"winners": [...]}; writes the
       winners' outputs to the path `y`
 """
@@ -57,8 +57,8 @@ class Discriminator(nn.Sequential):
 class Reference:
   """Experts, a discriminator, and their optimizers.
 
-  Both memory formats are there to be tried; `channels_last` is the faster one
-  on the machines that were measured.
+  Both memory formats can be used; `channels_last` is faster on the machines
+  that were measured.
   """
 
   def __init__(self, experts, image, *, channels_last=True, seed=0):
@@ -77,8 +77,8 @@ class Reference:
     return self.discriminator(y)[:, 0]
 
   def gradients(self, x, canonical):
-    """Of the discriminator, and of the experts that won; and who won."""
-    with torch.no_grad():  # Losers learn nothing, so that no graph is kept.
+    """Gradients of the discriminator and of winning experts; the winners."""
+    with torch.no_grad():  # Losers do not learn, so they need no graph.
       y = torch.stack([expert(x) for expert in self.experts])
     flat = y.flatten(0, 1).contiguous(memory_format=self.format)
     fake = self.score(flat).unflatten(0, y.shape[:2])
@@ -100,7 +100,7 @@ class Reference:
     return discriminator, experts, winner
 
   def step(self, x, canonical):
-    """One update; returns who won."""
+    """Makes one update and returns the winners."""
     discriminator, experts, winner = self.gradients(x, canonical)
     for index, gradients in experts.items():
       _apply(self.expert_adams[index], self.experts[index], gradients)
@@ -109,13 +109,13 @@ class Reference:
 
   @torch.no_grad()
   def restore(self, x):
-    """The winners' outputs, and who won."""
+    """Returns the winners' outputs and the winners."""
     y = torch.stack([expert(x) for expert in self.experts])
     winner = torch.stack([self.score(each) for each in y]).argmax(0)
     return y[winner, torch.arange(len(x))], winner
 
   def copy_step(self, x):
-    """One update of the identity start; the errors before it."""
+    """Makes one update of the identity start; returns the errors before it."""
     errors = []
     for expert, adam in zip(self.experts, self.expert_adams, strict=True):
       error = F.mse_loss(expert(x), x)
@@ -132,12 +132,12 @@ def _apply(adam, module, gradients):
 
 
 def to_torch(x_BHWC: np.ndarray) -> torch.Tensor:
-  """[B, H, W, C] to channels first, in memory as it is."""
+  """Converts [B, H, W, C] to a view with channels first."""
   return torch.from_numpy(x_BHWC).permute(0, 3, 1, 2)
 
 
 def measure_format(experts, batch, image) -> bool:
-  """Whether channels_last is the faster format here."""
+  """Whether channels_last is faster on this machine."""
   seconds = {}
   x = torch.rand(batch, image[2], *image[:2])
   for channels_last in (False, True):

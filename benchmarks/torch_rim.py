@@ -1,14 +1,14 @@
-"""The RIM cell in PyTorch, written as its users would, to compare with.
+"""The RIM cell in idiomatic PyTorch, for comparison.
 
   .venv-torch/bin/python benchmarks/torch_rim.py
 
-Reads JSON requests, one a line, and answers each with one line, as
+Reads JSON requests, one per line, and answers each with one line, as
 `torch_reference.py` does. It imports nothing of icm_jax.
 
   {"do": "make", "rims": 6, "active": 3, "size": 100, "batch": 64, "steps": 20,
    "inputs": 100, "embed": 100, "gradient": false} -> {"version": ...}
-  {"do": "run"} -> {"seconds": ...}, of all steps, forward; and backward too,
-      if a gradient was asked for
+  {"do": "run"} -> {"seconds": ...}, the time of all steps: forward and, if the
+      gradient was requested, backward
 """
 
 import json
@@ -78,7 +78,7 @@ class RIM(nn.Module):
 
 
 class Reference:
-  """A cell over a sequence."""
+  """A cell that is applied to a sequence."""
 
   def __init__(self, request):
     torch.manual_seed(0)

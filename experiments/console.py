@@ -9,17 +9,17 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-# Seconds between two lines about how far preparing is.
+# Seconds between two lines about the progress of preparing.
 _PREPARE_EVERY = 5.0
 
 
 def reporter() -> Plain | Bar:
-  """The one that suits standard error."""
+  """A bar if standard error is a terminal, else plain lines."""
   return Bar() if sys.stderr.isatty() else Plain()
 
 
 class Plain:
-  """A line for everything, with the time since the start."""
+  """Reports by lines with the time since the start."""
 
   def __init__(self):
     self._start = time.perf_counter()
@@ -45,7 +45,7 @@ class Plain:
     self.say(f"step {step}/{total}  {describe(values)}{speed}")
 
   def prepare(self, what: str, done: int, total: int) -> None:
-    """Tells how far preparing is now and then; a total of 0 is unknown."""
+    """Reports the progress of preparing; a total of 0 is unknown."""
     now = time.perf_counter()
     if what != self._prepared[0]:
       self._prepared = (what, now)
@@ -55,7 +55,7 @@ class Plain:
 
 
 class Bar:
-  """A progress bar; lines of text go above it."""
+  """Reports by a progress bar, with lines of text above it."""
 
   def __init__(self):
     self._bar: tqdm.tqdm | None = None
@@ -78,7 +78,7 @@ class Bar:
       self._bar.close()
 
   def prepare(self, what: str, done: int, total: int) -> None:
-    """Shows how far preparing is; a total of 0 is unknown."""
+    """Shows the progress of preparing; a total of 0 is unknown."""
     if (what, total) != self._preparing:
       self._end_preparing()
       self._preparing = (what, total)

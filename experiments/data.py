@@ -1,11 +1,11 @@
-"""Prepares a data set, and tells and shows what is in it.
+"""Prepares a data set, and reports and shows its content.
 
   python -m experiments.data --name=celeb_a --data_dir=DIR --manual_dir=DIR \
       --groups=Eyeglasses,Wearing_Hat
 
-Counts go to standard output, and with a contact sheet to the page
+Counts go to standard output and, together with a contact sheet, to the page
 OUT/NAME.html. Without --groups, every group that the data set knows is counted
-on its own.
+independently of the others.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _OWN_FLAGS = {
 
 
 class Prepared(NamedTuple):
-  """A data set that was prepared.
+  """A prepared data set.
 
   Attributes:
-    data: with the groups that were chosen, or else all that it knows.
-    chosen: whether groups were chosen; then an example is in one at most.
-    seconds: that it took.
+    data: the data set with the chosen groups, or with all that it knows.
+    chosen: whether groups were chosen; an example then has at most one role.
+    seconds: time that preparing took.
   """
 
   data: sources.DataSet
@@ -64,14 +64,14 @@ def prepare(
   """Loads a data set.
 
   Args:
-    name: as `sources.load` takes it.
-    image_size: pixels; None is 64, or 32 for digits.
-    groups: as `roles.choose` takes them; none is all, each on its own.
-    canonical: a rule; "" is the data set's own.
+    name: name or folder, as for `sources.load`.
+    image_size: height and width in pixels; None is 64, or 32 for digits.
+    groups: groups, as for `roles.choose`; empty for all, each independently.
+    canonical: rule for canonical examples; "" is the data set's own.
     **options: the other arguments of `sources.load`.
 
   Raises:
-    InputError: as `sources.load` and `roles.choose` do.
+    InputError: as in `sources.load` and `roles.choose`.
   """
   source = sources.SOURCES.get(name)
   digits = source is not None and "content" in source.view
@@ -87,14 +87,14 @@ def prepare(
 
 
 def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
-  """All that there is to count.
+  """Makes all tables of the page.
 
   Args:
     prepared: the data set.
-    seed: of the problem's halves.
+    seed: seed of the problem's halves.
 
   Raises:
-    InputError: a rule cannot be read, or names a column that is not there.
+    InputError: a rule cannot be read, or names an unknown column.
   """
   data = prepared.data
   records, arrays = num_bytes(data.images)
@@ -121,7 +121,7 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
         ("prepared records", megabytes(records)),
         ("decoded arrays", megabytes(arrays)),
         ("seconds", f"{prepared.seconds:.1f}"),
-        ("terms of use", data.terms or "nothing is known of them"),
+        ("terms of use", data.terms or "not known"),
       ),
       words=True,
     ),
@@ -129,7 +129,7 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
 
 
 def sheet_rows(prepared: Prepared) -> list[contact_sheet.Row]:
-  """Pictures of every role; or else of every category, or split."""
+  """Pictures of every role; without roles, of every category or split."""
   data = prepared.data
   if data.roles.groups or data.roles.canonical:
     names = [name for name, _ in rules(data)]
@@ -161,8 +161,8 @@ def write_page(
     headline(data),
     sheet=contact_sheet.draw(sheet_rows(prepared)),
     caption=(
-      f"Up to {contact_sheet.PER_ROW} pictures of a kind, drawn at random but "
-      "always the same, as networks get them."
+      f"Up to {contact_sheet.PER_ROW} pictures of each kind as networks see "
+      "them, a random but fixed choice."
     ),
     tables=tables,
     details={
@@ -171,7 +171,7 @@ def write_page(
       if len(names) > _NAMES_SHOWN
     },
   )
-  # Names of folders may hold anything, and file names are short.
+  # Names of folders may contain any character, and file names are short.
   name = re.sub(r"[^A-Za-z0-9.-]+", "_", data.name)[-200:].strip("_.")
   path = out / f"{name}.html"
   try:
@@ -186,14 +186,14 @@ def write_page(
 
 
 def headline(data: sources.DataSet) -> str:
-  """The data set in a line."""
+  """A line about the size of the data set."""
   num_images, *shape = data.images.image_NHWC.shape
   skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
   return f"{_images(num_images)} of {'x'.join(map(str, shape))}{skipped}"
 
 
 def by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-  """Names of what was left out, by reason."""
+  """Names of pictures that were left out, by reason."""
   names: dict[str, list[str]] = {}
   for name, reason in skipped:
     names.setdefault(reason, []).append(name)
@@ -206,7 +206,7 @@ def rules(data: sources.DataSet) -> list[tuple[str, str]]:
 
 
 def holding(data: sources.DataSet) -> list[np.ndarray]:
-  """For which examples each of the rules holds, [N] bool."""
+  """Whether each of the rules holds for each example, [N] bool."""
   num_images = len(data.images.image_NHWC)
   return [
     roles.matches(rule, data.images.columns, num_images)
@@ -215,7 +215,7 @@ def holding(data: sources.DataSet) -> list[np.ndarray]:
 
 
 def num_bytes(images: decoded.Images) -> tuple[int, int]:
-  """Bytes on disk, of prepared records (0 for folders) and decoded arrays."""
+  """Bytes on disk of prepared records (0 for folders) and of decoded arrays."""
   folder = pathlib.Path(images.image_NHWC.filename).parent
   return (
     sum(p.stat().st_size for p in folder.parent.parent.glob("*.array_record*")),
@@ -224,7 +224,7 @@ def num_bytes(images: decoded.Images) -> tuple[int, int]:
 
 
 def megabytes(count: int) -> str:
-  """A number of bytes for a reader."""
+  """Formats a number of bytes."""
   return f"{count / 1e6:,.1f} MB"
 
 
@@ -275,7 +275,7 @@ def _role_table(prepared: Prepared) -> contact_sheet.Table:
 
 
 def _part_table(prepared: Prepared, seed: int) -> contact_sheet.Table:
-  """The problem that the groups make, or that image mechanisms would make."""
+  """Parts of the problem with the groups, or else with image mechanisms."""
   data = prepared.data
   title = "Parts of the problem"
   if not prepared.chosen:
@@ -283,7 +283,7 @@ def _part_table(prepared: Prepared, seed: int) -> contact_sheet.Table:
     data = data._replace(roles=data.roles._replace(groups={}))
   try:
     counts = problem.make_problem(data, seed=seed).counts()
-  except types.InputError as error:  # There still is a lot to see.
+  except types.InputError as error:  # The other tables are still of use.
     return contact_sheet.Table(title, (), [("none", str(error))], words=True)
   return contact_sheet.Table(
     title,
@@ -294,7 +294,7 @@ def _part_table(prepared: Prepared, seed: int) -> contact_sheet.Table:
 
 def _column_table(data: sources.DataSet) -> contact_sheet.Table:
   columns = data.images.columns
-  # The table of roles has counted these.
+  # Columns of these rules are in the table of roles.
   counted = set(data.roles.groups.values())
   return contact_sheet.Table(
     "Columns",
@@ -314,7 +314,7 @@ def _describe(images: decoded.Images, name: str) -> str:
     return f"yes {column_N.sum():,} ({column_N.mean():.1%})"
   if len(np.unique(column_N)) <= _most_values(images.columns):
     lines = _value_lines(images, name)
-    # A line must not end between a value and its count.
+    # Lines must not break between a value and its count.
     space = "\N{NO-BREAK SPACE}"
     return ", ".join(f"{v or '(none)'}:{space}{count}" for v, count in lines)
   if column_N.dtype.kind == "U":
@@ -331,7 +331,7 @@ def _value_lines(images: decoded.Images, name: str) -> list[tuple[str, str]]:
 
 
 def _members(prepared: Prepared) -> list[np.ndarray]:
-  """Which examples play each role, [N] bool."""
+  """Whether each example has each role, [N] bool."""
   data = prepared.data
   if not prepared.chosen:
     return holding(data)
@@ -354,7 +354,7 @@ def _category(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def _most_values(columns: Mapping[str, np.ndarray]) -> int:
-  """Of a column of categories; a name of its own is none."""
+  """Largest number of values of a column of categories."""
   return min(_MAX_VALUES, len(columns["split"]) // 2)
 
 
@@ -373,7 +373,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def define_flags() -> None:
-  """Gives the program its flags."""
+  """Defines the flags of the program."""
   define = flags.DEFINE_string
   define("name", None, f"One of {', '.join(sources.KINDS)}.", required=True)
   define("data_dir", "", "Prepared data; default: the folder of tfds.")
@@ -384,11 +384,11 @@ def define_flags() -> None:
   flags.DEFINE_integer("image_size", None, "Pixels; default: 64, digits 32.")
   flags.DEFINE_integer("crop", None, "Centre square, pixels; 0: the largest.")
   flags.DEFINE_integer("channels", None, "1 (grey) or 3 (RGB).")
-  flags.DEFINE_integer("seed", 0, "Of the problem's halves.", lower_bound=0)
+  flags.DEFINE_integer("seed", 0, "Seed of the halves.", lower_bound=0)
   flags.DEFINE_integer(
-    "max_images", sources.MAX_IMAGES, "A larger folder is refused."
+    "max_images", sources.MAX_IMAGES, "Larger folders are refused."
   )
-  flags.DEFINE_bool("download", False, "Whether missing files may be fetched.")
+  flags.DEFINE_bool("download", False, "Whether missing files may be loaded.")
 
 
 def main() -> None:

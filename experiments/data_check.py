@@ -1,11 +1,11 @@
-"""Prepares every data set found below a folder, and those of packages.
+"""Prepares every data set found below a folder, and data sets of packages.
 
   make data-check
   python -m experiments.data_check --samples=DIR
 
-A sub-folder is named as its data set or as that set's authors named it, and
-holds original files. Prints a table, and writes a page for each data set.
-Exit code 2 if one cannot be prepared.
+A sub-folder contains original files and has the name of its data set, or the
+name that the set's authors use. The program prints a table, writes a page for
+each data set, and exits with code 2 if one cannot be prepared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def found(samples: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def line(prepared: data.Prepared) -> tuple[str, ...]:
-  """A data set in the table."""
+  """The table's line of a data set."""
   images = prepared.data.images
   groups = data.holding(prepared.data)[1:]
   skipped = data.by_reason(prepared.data.skipped)
@@ -62,8 +62,8 @@ def line(prepared: data.Prepared) -> tuple[str, ...]:
 
 
 def define_flags() -> None:
-  """Gives the program its flags."""
-  flags.DEFINE_string("samples", None, "Folder of folders.", required=True)
+  """Defines the flags of the program."""
+  flags.DEFINE_string("samples", None, "Folder of data sets.", required=True)
   flags.DEFINE_string("out", data.OUT, "Folder of the pages.")
 
 

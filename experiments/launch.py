@@ -1,4 +1,4 @@
-"""What the programs share: flags, errors as one line, and exit codes."""
+"""Shared by the programs: flags, errors as one line, and exit codes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ INTERRUPTED = 130
 
 
 class Failed(Exception):
-  """What was asked for could not all be done; the message says what."""
+  """A part of the task failed; the message says which."""
 
 
 def define_workdir() -> None:
-  """Gives a program the flag `--workdir`."""
+  """Defines the flag `--workdir`."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 
 
 def workdir() -> pathlib.Path:
-  """The folder that the user named."""
+  """The folder in the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
 
 
@@ -37,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
   bad input, with one line on standard error; 130 after an interruption.
   """
   logging.set_verbosity(logging.WARNING)
-  # ml_collections loads config files by a deprecated function.
+  # ml_collections loads config files with a deprecated function.
   warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
 
   def guarded(argv: list[str]) -> int:
@@ -62,17 +62,17 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     if "config" in flags.FLAGS:
-      # A file that could not be loaded tells so only when it is read.
+      # A config that cannot be loaded raises its error only when it is read.
       _ = flags.FLAGS["config"].value["seed"]
     return rest
-  # A config file may raise anything while it is loaded.
+  # Loading a config file may raise anything.
   except Exception as error:
     sys.exit(_fail(one_line(error), BAD_INPUT))
 
 
 def one_line(error: Exception) -> str:
-  """What an error of absl or ml_collections says, as one line."""
-  if isinstance(error, KeyError):  # Of ml_collections, with a suggestion.
+  """The message of an error of absl or ml_collections, as one line."""
+  if isinstance(error, KeyError):  # ml_collections adds a suggestion.
     return "unknown config value " + " ".join(str(error.args[0]).split())
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__

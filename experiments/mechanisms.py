@@ -1,10 +1,10 @@
-"""Draws every mechanism, on faces.
+"""Draws all mechanisms on faces.
 
   python -m experiments.mechanisms --out=docs/mechanisms.png
 
-A row a mechanism, with its parameters: those of the preset `faces`, or else the
-mechanism's own; of the shifts only one. Without `--name` the face is in the
-public domain: Grace Hopper's, whom the U.S. Navy photographed.
+Each row is a mechanism with its parameters: those of the preset `faces`, or
+else the defaults. Only one of the shifts is drawn. Without `--name` the face is
+Grace Hopper's, in a photograph by the U.S. Navy in the public domain.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from icm_jax.training import files
 from icm_jax.viz import contact_sheet
 
 _PEOPLE = 8
-# Left, top, right, bottom: eyes and mouth then lie where those of celeb_a do.
+# Left, top, right and bottom of the crop, in which eyes and mouth lie where
+# those of celeb_a do.
 _FACE = (99, 12, 430, 343)
 
 
 def portrait(image_size: int) -> np.ndarray:
-  """A face that comes with matplotlib, aligned as those of celeb_a are.
+  """A face that comes with matplotlib, aligned like those of celeb_a.
 
   Returns:
     [1, image_size, image_size, 3] uint8.
@@ -43,11 +44,11 @@ def portrait(image_size: int) -> np.ndarray:
 
 
 def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
-  """Images as they are, and after every mechanism.
+  """Rows of the images without and with every mechanism.
 
   Args:
     image_BHWC: uint8, RGB.
-    geometry: of the faces; a key of `mechanisms.faces.GEOMETRIES`.
+    geometry: position of the faces; a key of `mechanisms.faces.GEOMETRIES`.
   """
   parameters = {
     name: values
@@ -101,9 +102,9 @@ def main() -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_string("out", "runs/mechanisms.png", "The picture.")
-  flags.DEFINE_string("name", "", "Data set; none is the portrait.")
+  flags.DEFINE_string("name", "", "Data set; by default, the portrait.")
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")
   flags.DEFINE_integer("image_size", 40, "Pixels.")
-  flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Of faces.")
+  flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Face.")
   launch.run(main)

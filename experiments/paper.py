@@ -1,13 +1,13 @@
-"""Runs every experiment of the paper, one after the other.
+"""Runs every experiment of the paper, one after another.
 
   make paper
   make paper SCALE=small
 
-`full` takes all of MNIST and the seeds below, and many hours. `small` takes
-the 5,000 digits that come with a package, is scaled as `SMALL` says, and takes
-27 minutes on 2 cores. Both go on where they were cut off. WORKDIR gets
-results.csv and sweep.html of all runs; what was measured stands in
-experiments/README.md.
+`full` uses all of MNIST and the seeds below, and takes many hours. `small` uses
+the 5,000 digits that come with a package, is scaled down by `SMALL`, and takes
+27 minutes on 2 cores. Both resume where they were interrupted, and write
+results.csv and sweep.html of all runs to WORKDIR. experiments/README.md has the
+measured results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments import console, launch, runs
 from icm_jax.viz import sweep
 
 SCALES = ("full", "small")
-# What is overridden in every experiment of the small scale.
+# Overrides of every experiment of the small scale.
 SMALL = (
   "mechanisms.names=right,down,invert",
   "train.steps=300",
@@ -29,13 +29,14 @@ SMALL = (
   "evaluation.examples=900",
   "evaluation.curve_examples=150",
 )
-# Experts of three mechanisms, where an experiment has not its own number.
+# Override of the small scale, unless an experiment has its own number of
+# experts.
 _SMALL_COUNT = "experts.count=3"
 
 launch.define_workdir()
-_SCALE = flags.DEFINE_enum("scale", "full", SCALES, "How much of it.")
+_SCALE = flags.DEFINE_enum("scale", "full", SCALES, "Scale of the experiments.")
 _JOBS = flags.DEFINE_integer(
-  "jobs", runs.DEFAULT_JOBS, "Runs side by side.", lower_bound=1
+  "jobs", runs.DEFAULT_JOBS, "Parallel runs.", lower_bound=1
 )
 
 
@@ -43,10 +44,10 @@ class Experiment(NamedTuple):
   """An experiment of the paper.
 
   Attributes:
-    config: name of its file.
-    seeds: how many, from 0.
-    override: of the config, as a sweep has it.
-    small: more of it at the small scale.
+    config: name of the config's file.
+    seeds: number of seeds, which start at 0.
+    override: override of the config, as for a sweep.
+    small: further override at the small scale.
   """
 
   config: str
@@ -106,11 +107,11 @@ def plan(root: pathlib.Path, scale: str) -> list[runs.Planned]:
   """All runs of a scale, each named after its experiment.
 
   Args:
-    root: folder of all.
+    root: folder of all runs.
     scale: one of `SCALES`.
 
   Raises:
-    InputError: a config cannot be what is asked for.
+    InputError: an override is not valid.
   """
   is_small = scale == "small"
   plans = []

@@ -1,4 +1,4 @@
-"""Many runs: planned before any starts, and run side by side."""
+"""Plans many runs before the first one starts, and runs them in parallel."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from icm_jax import types
 from icm_jax.training import course, files, workdir
 from icm_jax.viz import sweep
 
-# An update alone can use two cores and more.
+# One run can use two cores and more.
 DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)
-_POLL_S = 0.5  # Between looks for a request to stop.
+_POLL_S = 0.5  # Seconds between checks for a request to stop.
 
 
 class Planned(NamedTuple):
   """A run of the sweep.
 
   Attributes:
-    run: its variant, seed and folder.
-    arguments: of `experiments.train`, without the folder.
-    config: what these make of the config.
+    run: variant, seed and folder of the run.
+    arguments: arguments of `experiments.train`, without the folder.
+    config: the config with these arguments.
   """
 
   run: sweep.SweepRun
@@ -44,7 +44,7 @@ def parse_seeds(text: str) -> list[int]:
   """Reads `0-9`, `4`, `0,3,5` or `0-2,7`.
 
   Raises:
-    InputError: it is none of these, or names no seed.
+    InputError: the text has none of these forms, or names no seed.
   """
   seeds = []
   for part in text.split(","):
@@ -65,14 +65,14 @@ def plan(
   overrides: Sequence[str],
   seeds: Sequence[int],
 ) -> list[Planned]:
-  """All runs of a sweep; reads every variant's config before any starts.
+  """Plans the runs of a sweep; reads every variant's config.
 
   Args:
     root: folder of the sweep.
-    config: file and mode.
-    shared: `name=value` of all variants.
-    overrides: variants.
-    seeds: of every variant.
+    config: file and mode of the config.
+    shared: `name=value` pairs of all variants.
+    overrides: `name=value` pairs of each variant, separated by spaces.
+    seeds: seeds of every variant.
 
   Raises:
     InputError: an override is no `name=value`, or two variants are the same.
@@ -88,7 +88,7 @@ def plan(
     name = " ".join(pairs) or sweep.PLAIN
     folder = re.sub(r"[^\w.=-]+", "_", name)
     if folder in variants:
-      raise types.InputError(f"--override={text!r} comes twice.")
+      raise types.InputError(f"--override={text!r} is given twice.")
     variants[folder] = (name, pairs)
   return [
     _plan_run(
@@ -102,7 +102,7 @@ def plan(
 
 
 def _plan_run(run, config, pairs) -> Planned:
-  # The last value of a name holds; flags would join two tuples.
+  # The last value of a name wins; as flags, two tuples would be joined.
   values = dict(pair.split("=", 1) for pair in pairs)
   pairs = [f"--config.{name}={value}" for name, value in values.items()]
   arguments = (f"--config={config}", *pairs)
@@ -113,15 +113,15 @@ def _plan_run(run, config, pairs) -> Planned:
   try:
     parsed(["", *arguments])
     return Planned(run, arguments, parsed["config"].value)
-  # ml_collections raises almost anything for a name or value that is not one.
+  # ml_collections raises almost anything for an invalid name or value.
   except Exception as error:
     raise types.InputError(
-      f"The variant {run.variant!r} cannot be: {launch.one_line(error)}"
+      f"The variant {run.variant!r} is not valid: {launch.one_line(error)}"
     ) from error
 
 
 def is_finished(planned: Planned) -> bool:
-  """Whether the run's folder holds the result of this very config."""
+  """Whether the run's folder contains the result of the same config."""
   path = planned.run.workdir / files.RESULT
   return path.exists() and files.read_json(path)[
     "config"
@@ -129,14 +129,14 @@ def is_finished(planned: Planned) -> bool:
 
 
 def start(planned: Planned, running: set[subprocess.Popen]) -> str:
-  """Runs one run to its end, or goes on with it.
+  """Starts or resumes a run, and waits for its end.
 
   Args:
-    planned: what to run.
-    running: holds its process meanwhile.
+    planned: the run.
+    running: set that contains the process while it runs.
 
   Returns:
-    "" if it ended well, else the last line that it wrote.
+    "" if the run succeeded, else the last line that it wrote.
   """
   folder = planned.run.workdir
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +145,8 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   command.append(f"--workdir={folder}")
   if (folder / files.CONFIG).exists():
     command.append("--resume")
-  # In a session of its own, a run gets no signal but the one that is passed on:
-  # a second would kill it before it has saved.
+  # In a session of its own, a run gets only the signal that is passed on: a
+  # second one would kill it before it has saved.
   with (
     log.open("a") as file,
     subprocess.Popen(
@@ -169,10 +169,11 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
 def run_all(
   plans: Sequence[Planned], jobs: int, say: Callable[[str], None]
 ) -> int:
-  """Runs what is not finished; returns how many runs failed.
+  """Runs all unfinished runs; returns the number of failed ones.
 
   Raises:
-    Interrupted: SIGINT or SIGTERM came; the runs were told to save, and did.
+    Interrupted: SIGINT or SIGTERM was received; the runs were told to save, and
+      did.
   """
   todo = [planned for planned in plans if not is_finished(planned)]
   say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")
@@ -197,7 +198,7 @@ def run_all(
             told.add(process)
           time.sleep(_POLL_S)
         raise course.Interrupted(
-          "Stopped; the same command goes on with what was cut off."
+          "Stopped; the same command resumes the interrupted runs."
         )
       for future in done:
         run, problem = waiting.pop(future), future.result()

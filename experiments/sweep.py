@@ -1,18 +1,19 @@
-"""Runs a config over seeds and overrides, and gathers what came out.
+"""Runs a config over seeds and overrides, and gathers the results.
 
   python -m experiments.sweep --config=experiments/configs/mnist.py \
       --seeds=0-9 --override="" --override="remedies.relocation.every=0" \
       --workdir=runs/relocation
 
-Every `--override` is a variant of the config: `name=value` pairs, divided by
-spaces, without `--config.`; the empty one is the config as it is. What all
-variants share is given as to `experiments.train`: --config.train.steps=500.
+Every `--override` is a variant of the config: `name=value` pairs without
+`--config.`, separated by spaces; the empty override is the unchanged config.
+Values of all variants are given as to `experiments.train`:
+--config.train.steps=500.
 
 A run is a process of `experiments.train` with a folder of its own,
 WORKDIR/VARIANT/seed_N, and its log beside it. The same command again skips
-what is finished and goes on with what was cut off. A run that fails is told,
-and stops no other. In the end, or with --gather alone, WORKDIR gets
-results.csv, a line a run, and sweep.html.
+finished runs and resumes interrupted ones. A failure is reported, and does not
+stop other runs. At the end, or with --gather alone, the program writes
+results.csv, one line per run, and sweep.html to WORKDIR.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from icm_jax.viz import sweep
 
 launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SEEDS = flags.DEFINE_string("seeds", "0", "As in 0-9 or 0,3,5.")
+_SEEDS = flags.DEFINE_string("seeds", "0", "Such as 0-9 or 0,3,5.")
 _OVERRIDES = flags.DEFINE_multi_string(
-  "override", [""], "A variant: name=value, divided by spaces; repeat it."
+  "override", [""], "A variant: name=value, separated by spaces; repeatable."
 )
 _JOBS = flags.DEFINE_integer(
   "jobs",
   runs.DEFAULT_JOBS,
-  "Runs side by side; half as many as cores by default.",
+  "Parallel runs; by default, half the number of cores.",
   lower_bound=1,
 )
 _GATHER = flags.DEFINE_bool("gather", False, "Gather only; run nothing.")

@@ -3,9 +3,9 @@
   python -m experiments.train --config=experiments/configs/mnist.py \
       --workdir=runs/mnist
 
-Every value of the config is a flag: --config.train.steps=1000. The folder gets
-config.json, metrics.jsonl, tensorboard/, checkpoints/, result.json and
-report.html; --resume goes on with a run that was cut off.
+Every value of the config is a flag: --config.train.steps=1000. The program
+writes config.json, metrics.jsonl, tensorboard/, checkpoints/, result.json and
+report.html to the folder; --resume continues an interrupted run.
 """
 
 import time
@@ -23,7 +23,7 @@ from icm_jax.viz import report
 launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _RESUME = flags.DEFINE_bool(
-  "resume", False, "Go on from the newest checkpoint in --workdir."
+  "resume", False, "Continue from the newest checkpoint in --workdir."
 )
 flags.mark_flag_as_required("config")
 

@@ -126,7 +126,7 @@ def test_known_groups_are_counted_on_their_own(prepare):
 
 def test_a_rule_about_an_unknown_column_is_refused(prepare):
   prepared = prepare(groups=("colour=1",))
-  with pytest.raises(types.InputError, match="'colour=1' names a column"):
+  with pytest.raises(types.InputError, match="'colour=1' names an unknown"):
     data.tables(prepared, seed=0)
 
 

@@ -276,7 +276,7 @@ def test_files_that_cannot_be_opened_are_not_taken_for_a_data_set(
   monkeypatch.setitem(sources.SOURCES, "broken", sources.Source(Broken))
   monkeypatch.setattr(Broken, "full", False)
   monkeypatch.setattr(Broken, "missing", True)
-  with pytest.raises(types.InputError, match="Not one file of the split train"):
+  with pytest.raises(types.InputError, match="No file of the split train"):
     load("broken", tmp_path)
   monkeypatch.setattr(Broken, "missing", False)
   assert len(load("broken", tmp_path).images.image_NHWC) == 3
@@ -324,7 +324,7 @@ def test_rules(rule, expected):
   [
     ("hat", "must look like column=value"),
     ("hat=", "must look like column=value"),
-    ("coat=1", "column that is not there; known: split, condition"),
+    ("coat=1", "an unknown column; known: split, condition"),
     ("age=old", "'old' is neither a number nor an interval"),
   ],
 )

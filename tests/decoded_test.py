@@ -101,7 +101,7 @@ def test_a_decoding_that_is_cut_off_leaves_nothing(tmp_path):
 
 
 def test_nothing_that_can_be_used_is_an_error(tmp_path):
-  with pytest.raises(types.InputError, match="Not one of 2.*picture 0: "):
+  with pytest.raises(types.InputError, match="None of 2.*picture 0: "):
     decode(Squares(2, damaged=(0, 1)), tmp_path)
   with pytest.raises(types.InputError, match="no picture to read"):
     decode(Squares(0), tmp_path)

@@ -82,12 +82,24 @@ def test_the_readmes_code_runs():
   assert int(space["state"].step) == 3
 
 
-def test_the_readmes_commands_exist():
-  text = (ROOT / "README.md").read_text()
-  for path in re.findall(r"experiments/configs/\w+\.py", text):
-    assert (ROOT / path).exists()
+PAGES = sorted(
+  path.relative_to(ROOT).as_posix()
+  for folder in (".", "docs", "experiments", "benchmarks")
+  for path in (ROOT / folder).glob("*.md")
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_and_pages_that_a_page_names_exist(page):
+  text = (ROOT / page).read_text()
+  for path in re.findall(r"experiments/configs/[a-z]\w*\.py", text):
+    assert (ROOT / path).exists(), path
   targets = (ROOT / "Makefile").read_text()
-  for target in re.findall(r"`make ([\w-]+)", text):
-    assert f"\n{target}:" in targets
-  for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-    assert (ROOT / picture).exists()
+  for target in re.findall(r"`make ([a-z][\w-]*)", text):
+    assert f"\n{target}:" in targets, target
+  for link in re.findall(r"\]\(([^)#:]+\.(?:md|png))", text):
+    assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_the_readme_is_short():
+  assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -70,9 +70,9 @@ def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
   ("overrides", "message"),
   [
     (["experts.cuont=5"], "Did you mean"),
-    (["train.steps=many"], "cannot be: .*many"),
+    (["train.steps=many"], "is not valid: .*many"),
     (["experts.count"], "must be name=value pairs"),
-    (["seed=1", "seed=1"], "comes twice"),
+    (["seed=1", "seed=1"], "is given twice"),
   ],
 )
 def test_bad_overrides_are_told_before_anything_runs(
@@ -150,7 +150,7 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
     return process
 
   monkeypatch.setattr(runs.subprocess, "Popen", sleeper)
-  with pytest.raises(course.Interrupted, match="same command goes on"):
+  with pytest.raises(course.Interrupted, match="same command resumes"):
     runs.run_all(plan(tmp_path / "sweep", seeds=[0, 1, 2]), 1, print)
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 

@@ -1,8 +1,8 @@
-"""More images out of few: slightly other pictures of the same things.
+"""Augmentation: random variations of images, for small data sets.
 
-Sources and canonical images are varied alike, before any mechanism acts. A
-discriminator that has seen few images otherwise learns them by heart, and tells
-the experts nothing.
+Sources and canonical images are varied alike, before any mechanism acts.
+Without variation, a discriminator memorises a small data set, and its scores
+then tell the experts nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 
 class Augmentation(NamedTuple):
-  """How far images may be varied; all zero leaves them as they are.
+  """Range of the variations; all zero leaves images as they are.
 
   Attributes:
     flip: probability of a mirrored image, in [0, 1].
-    shift: largest shift along either axis, a fraction of its length; what comes
-      into the frame repeats its edge.
-    zoom: largest relative change of size, along each axis on its own; at
+    shift: largest shift along each axis, as a fraction of the axis's length;
+      pixels that enter the frame repeat the image's edge.
+    zoom: largest relative change of size, drawn for each axis independently; at
       most 1.
     contrast: largest relative change of the distance from grey.
     brightness: largest change of brightness, in units of the pixel range.
@@ -39,12 +39,12 @@ NONE = Augmentation()
 def augment(
   key: jax.Array, x_BHWC: jax.Array, augmentation: Augmentation
 ) -> jax.Array:
-  """Varies every image on its own.
+  """Varies every image independently.
 
   Args:
     key: consumed.
     x_BHWC: float32 in [0, 1].
-    augmentation: how far.
+    augmentation: range of the variations.
 
   Returns:
     float32 in [0, 1], same shape.

@@ -1,4 +1,4 @@
-"""Decoded once: pictures of any kind as one uint8 array on disk."""
+"""Pictures that are decoded once, to one uint8 array on disk."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ import numpy as np
 from icm_jax import types
 from icm_jax.data import pictures
 
-# Pictures read, decoded and written together.
+# Number of pictures that are read, decoded and written together.
 _CHUNK = 512
-# Part of every key: another way to decode must not find old arrays.
+# Part of every key: raise it when decoding changes, so that arrays of the old
+# format are not found.
 _FORMAT = 1
 
 Progress = Callable[[str, int, int], None]
 
 
 class Images(NamedTuple):
-  """Pictures and what is known of each.
+  """Pictures and their metadata.
 
   Attributes:
     image_NHWC: uint8, mapped from disk, read-only.
-    columns: [N] arrays by name: int32, bool or text.
+    columns: metadata, [N] arrays by name: int32, bool or text.
   """
 
   image_NHWC: np.ndarray
@@ -40,7 +41,7 @@ class Images(NamedTuple):
 
   @property
   def label_N(self) -> np.ndarray | None:
-    """Classes, int32 in [0, K), where the data set has them."""
+    """Classes, int32 in [0, K); None if the data set has none."""
     return self.columns.get("label")
 
 
@@ -48,9 +49,9 @@ class Record(NamedTuple):
   """A picture before it is decoded.
 
   Attributes:
-    name: what a person would look for; several may share one.
-    data: the encoded file, or why it cannot be read.
-    columns: a scalar of every column.
+    name: name for people, such as that of the file; need not be unique.
+    data: the encoded file, or the reason why it cannot be read.
+    columns: one scalar for every column.
   """
 
   name: str
@@ -64,10 +65,10 @@ class Records(Protocol):
   def __len__(self) -> int: ...
 
   def fingerprint(self) -> Any:
-    """What identifies the content; anything that JSON can hold."""
+    """A value that identifies the content, of types that JSON can hold."""
 
   def read(self, numbers: range) -> Sequence[Record]:
-    """Some records."""
+    """Reads the records of the given numbers."""
 
 
 def decode(
@@ -77,30 +78,31 @@ def decode(
   *,
   progress: Progress,
 ) -> tuple[Images, list[tuple[str, str]]]:
-  """Decodes records, or finds what an earlier call decoded.
+  """Decodes records, or opens the arrays that an earlier call decoded.
 
-  The arrays lie in a folder of `folder` that is named by a hash of the records'
-  fingerprint and the view. It is written whole or not at all; memory holds a
-  few hundred pictures at a time.
+  The arrays are in a sub-folder of `folder`, which is named by a hash of the
+  records' fingerprint and the view. The sub-folder is written as a whole or not
+  at all; memory holds a few hundred pictures at a time.
 
   Args:
-    records: what to decode.
-    view: what is seen of every picture.
-    folder: where decoded arrays lie.
-    progress: called with what is done, how many pictures of how many.
+    records: pictures to decode.
+    view: crop, size and channels of every decoded picture.
+    folder: folder of all decoded arrays.
+    progress: called with the name of the task, the number of pictures that are
+      done, and their total.
 
   Returns:
-    The images, and what was left out: names and reasons.
+    The images; and names and reasons of the pictures that were left out.
 
   Raises:
-    InputError: not one picture can be used.
-    OSError: it cannot be written; nothing is left behind.
+    InputError: no picture can be used.
+    OSError: the arrays cannot be written; nothing is left behind.
   """
   key = json.dumps([_FORMAT, records.fingerprint(), view], sort_keys=True)
   target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
   if not target.is_dir():
     with locked(folder):
-      if not target.is_dir():  # Else another run was quicker.
+      if not target.is_dir():  # Another process may be done.
         _write(records, view, target, progress)
   columns = {
     path.stem: np.load(path, mmap_mode="r")
@@ -127,7 +129,8 @@ def _decode_into(staged, records, view, progress) -> None:
   shape_HWC = (view.size, view.size, view.channels)
 
   def write_header(stream, num_images):
-    # NumPy pads headers, so that the first axis may grow in place.
+    # NumPy pads headers, so that the length of the first axis can be rewritten
+    # in place.
     header = {"descr": "|u1", "fortran_order": False}
     header["shape"] = (num_images, *shape_HWC)
     np.lib.format.write_array_header_1_0(stream, header)
@@ -156,7 +159,8 @@ def _decode_into(staged, records, view, progress) -> None:
           rows.append(record.columns)
           stream.write(image_HWC.tobytes())
       num_kept += len(rows)
-      # Arrays at once: rows of Python objects would fill more than pictures.
+      # Or it is done by now.
+      # than the pictures.
       for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         kept.setdefault(name, []).append(values)
@@ -176,19 +180,19 @@ def _decode_into(staged, records, view, progress) -> None:
 
 def _nothing_left(skipped: Sequence[tuple[str, str]]) -> str:
   if not skipped:
-    return "There is no picture to read; choose a folder that holds some."
+    return "There is no picture to read; choose a folder that contains some."
   name, reason = skipped[0]
   return (
-    f"Not one of {len(skipped)} pictures can be used; the first, {name}: "
+    f"None of {len(skipped)} pictures can be used; the first, {name}: "
     f"{reason}. Replace them by the original files."
   )
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process prepares in `folder`; makes it if need be.
+  """Locks `folder` against other processes; creates it if it does not exist.
 
-  The system frees the lock of a process that dies.
+  The operating system frees the lock of a process that dies.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / ".lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""From the bytes of any picture file to a small uint8 array."""
+"""Decodes picture files of any format to small uint8 arrays."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-# Beyond this a file is taken for a decompression bomb.
+# A file with more pixels is treated as a decompression bomb.
 MAX_PIXELS = 64_000_000
 
 
 class Unreadable(Exception):
-  """A picture cannot be used; the text says why, the same for like cases."""
+  """A picture cannot be used; like causes have the same text."""
 
 
 class Frame(NamedTuple):
-  """A square, relative to another one: fractions of that one's side.
+  """A square relative to a reference square, in fractions of the latter's side.
 
   Attributes:
-    left: of its left edge, to the right of the other one's.
-    top: of its upper edge, below the other one's.
-    side: its own.
+    left: distance of the left edge from the reference's left edge.
+    top: distance of the upper edge from the reference's upper edge.
+    side: length of the side.
   """
 
   left: float = 0.0
@@ -33,20 +33,20 @@ class Frame(NamedTuple):
 
 
 class View(NamedTuple):
-  """What is seen of a picture: crop, resize, pad; lengths in pixels.
+  """How a picture becomes an array: crop, resize, pad; lengths in pixels.
 
   Attributes:
     size: height and width of the result.
     channels: 1 (grey) or 3 (RGB).
     crop: side of the centred square that is cut out first; 0 is the largest
-      one. A picture with a shorter side is cut to its largest square.
-    frame: what is seen, relative to that square. It may reach beyond it, and
-      beyond the picture too, whose edge is then repeated.
-    content: side to which the square is then resized; what is missing to
-      `size` is filled with zeros all around. 0 is `size`.
+      square. A picture with a shorter side is cut to its largest square.
+    frame: part that is kept, relative to that square. It may extend beyond the
+      square and beyond the picture, whose edge is then repeated.
+    content: side to which the frame is then resized; zeros on all sides fill
+      the rest of `size`. 0 is `size`.
     invert: whether dark and light are exchanged before the zeros are added, for
       ink on paper.
-    max_pixels: a picture of more pixels is refused.
+    max_pixels: pictures with more pixels are refused.
   """
 
   size: int
@@ -61,19 +61,19 @@ class View(NamedTuple):
 def read(data: bytes, view: View) -> np.ndarray:
   """Decodes a picture.
 
-  Cameras' rotation (EXIF) is undone, transparent pixels are laid on black, 16
-  bits are reduced to 8 by their most significant ones, palettes are resolved,
-  and of an animation the first frame is taken. Resizing is antialiased.
+  A camera's rotation (EXIF) is undone, transparent pixels are drawn on black,
+  16 bits are reduced to their 8 most significant ones, palettes are resolved,
+  and an animation is reduced to its first frame. Resizing is antialiased.
 
   Args:
     data: a file of any format that Pillow reads.
-    view: what is seen of it.
+    view: crop, size and channels of the result.
 
   Returns:
     [size, size, channels] uint8.
 
   Raises:
-    Unreadable: not a picture, cut short, damaged, or too large.
+    Unreadable: the file is no picture, truncated, damaged, or too large.
   """
   image = load(data, max_pixels=view.max_pixels)
   flat = _flatten(image, "L" if view.channels == 1 else "RGB")
@@ -96,7 +96,7 @@ def read(data: bytes, view: View) -> np.ndarray:
 
 
 def _cut(image: PIL.Image.Image, left: int, top: int, side: int):
-  """Cuts a square out; where it leaves the picture, the edge is repeated."""
+  """Cuts out a square; outside the picture, the picture's edge is repeated."""
   right, bottom = left + side - image.width, top + side - image.height
   before, after = (max(0, -top), max(0, -left)), (max(0, bottom), max(0, right))
   if any(before + after):
@@ -108,15 +108,19 @@ def _cut(image: PIL.Image.Image, left: int, top: int, side: int):
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
-  """Decodes a picture as it is but for its rotation; the first of several.
+  """Decodes a picture, or the first frame of several, and undoes its rotation.
+
+  Args:
+    data: a file of any format that Pillow reads.
+    max_pixels: pictures with more pixels are refused.
 
   Raises:
-    Unreadable: not a picture, cut short, damaged, or too large.
+    Unreadable: the file is no picture, truncated, damaged, or too large.
   """
   try:
     with warnings.catch_warnings():
-      # Damaged metadata is no reason to refuse a picture; our own limit on
-      # pixels stands in for Pillow's warning.
+      # Damaged metadata is no reason to refuse a picture, and `max_pixels`
+      # replaces Pillow's warning about large ones.
       warnings.simplefilter("ignore")
       with PIL.Image.open(io.BytesIO(data)) as image:
         if image.width * image.height > max_pixels:
@@ -138,7 +142,7 @@ def _flatten(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
   """Converts any mode to grey or RGB, transparent pixels to black."""
   if image.mode == mode and "transparency" not in image.info:
     return image
-  if image.mode.startswith("I"):  # 16 bits, which convert() would clip.
+  if image.mode.startswith("I"):  # convert() would clip the 16 bits.
     array = np.asarray(image)
     return PIL.Image.fromarray((array >> 8).astype(np.uint8)).convert(mode)
   if image.mode == "F":

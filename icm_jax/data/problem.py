@@ -1,4 +1,4 @@
-"""How a data set becomes a problem: two sides, a held-out test, batches."""
+"""Problems: the transformed, canonical and test part of a data set; batches."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from icm_jax import rng, types
 from icm_jax.data import augment, decoded, sources
 from icm_jax.data import roles as roles_lib
 
-# Splits of data sets that are kept for tests; a validation split is left alone.
+# Splits of data sets that are the test part. A validation split is not used.
 _TEST_SPLITS = ("test", "evaluation")
-# Where a data set has no such split: part of its people, or of its examples.
+# Share of the people, or of the examples, that is the test part of a data set
+# without such a split.
 _TEST_SHARE = 0.2
 
 
 class Problem(NamedTuple):
-  """Images, and which of them play which part.
+  """Images, and the part that each of them has.
 
-  No two of transformed, canonical and test share an image; nor a person where
-  the data set says who is seen, but for transformed and canonical images where
-  `make_problem` was told that they may.
+  The transformed, the canonical and the test part share no image. They share no
+  person either if the data set says who is seen, except that transformed and
+  canonical images may where `make_problem` was called with `share_people`.
 
   Attributes:
-    name: of the data set.
-    images: all of them.
-    group_names: of the mechanisms that groups of examples already carry; empty
-      where image mechanisms act.
+    name: name of the data set.
+    images: all images.
+    group_names: names of the mechanisms that groups of examples already carry;
+      empty if image mechanisms act.
     group_N: int32, the group of every example in [0, M), or -1; for sampling
       and evaluation only.
     transformed_ids: images that experts see as transformed ones.
     canonical_ids: images that the discriminator sees as canonical ones.
-    test_ids: images that nothing is trained on.
-    judge_ids: images that judges of the evaluation may be trained on, whatever
-      their role: none of the test or validation part, and nobody of the test
-      part.
+    test_ids: images on which nothing is trained.
+    judge_ids: images on which classifiers of the evaluation may be trained,
+      whatever their role: no image of the test or validation part, and no
+      person of the test part.
   """
 
   name: str
@@ -63,7 +64,7 @@ class Problem(NamedTuple):
     return np.sort(np.concatenate([self.transformed_ids, self.canonical_ids]))
 
   def counts(self) -> dict[str, int]:
-    """Images by part, and transformed and test ones by group."""
+    """Numbers of images by part; transformed and test images by group too."""
     counts = {
       "transformed": len(self.transformed_ids),
       "canonical": len(self.canonical_ids),
@@ -79,20 +80,20 @@ class Problem(NamedTuple):
 def make_problem(
   data: sources.DataSet, *, seed: int, share_people: bool = False
 ) -> Problem:
-  """Divides a data set in a transformed, a canonical and a test part.
+  """Divides a data set into a transformed, a canonical and a test part.
 
   The test part is the data set's own, or else a fifth of its people (or of the
-  examples of every role, where it does not say who is seen), which is the same
-  for every seed. In the rest, image mechanisms act on a random half. Groups
-  stand on the transformed side whole; of people who are in some group and
-  canonical too, a random half are used on either side.
+  examples of every role, if the data set does not say who is seen). It is the
+  same for every seed. In the rest, image mechanisms act on a random half. If
+  there are groups, all of their images are transformed ones; of people who are
+  both in some group and canonical, a random half is used on each side.
 
   Args:
-    data: with the groups that are wanted, or none.
-    seed: of the halves.
+    data: the data set, with the groups to use, or with none.
+    seed: seed of the halves.
     share_people: whether people may be both transformed and canonical, in
-      different images. Where there are few, the discriminator would otherwise
-      learn who is canonical.
+      different images. If there are few people, the discriminator would
+      otherwise learn who is canonical.
 
   Raises:
     InputError: a part has no image.
@@ -144,7 +145,7 @@ def make_problem(
 def _held_out(
   unit_N: np.ndarray, strata_N: np.ndarray, used_N: np.ndarray
 ) -> np.ndarray:
-  """The same units for every seed: a share of each stratum, at least one."""
+  """A share of each stratum, at least one unit; the same for every seed."""
   held = []
   for stratum in np.unique(strata_N[used_N]):
     units = np.unique(unit_N[used_N & (strata_N == stratum)])
@@ -156,16 +157,16 @@ def _held_out(
 def draw_ids(
   pool: np.ndarray, *, seed: int, name: str, step: int, batch_size: int
 ) -> np.ndarray:
-  """The examples of one step: a pure function of its arguments.
+  """Draws the examples of one step, as a pure function of the arguments.
 
-  Every epoch is a new permutation of the pool; what is left of it after the
-  last full batch is not used in that epoch.
+  Every epoch is a new permutation of the pool. Examples after its last full
+  batch are not used in that epoch.
 
   Args:
     pool: ids to draw from.
-    seed: of the run.
-    name: of the use, so that two uses draw independently.
-    step: at least 0.
+    seed: seed of the run.
+    name: name of the use; different uses draw independently.
+    step: number of the step, at least 0.
     batch_size: at most the size of the pool.
 
   Returns:
@@ -185,7 +186,7 @@ def draw_ids(
 
 
 class Process(NamedTuple):
-  """One of several hosts, each of which reads its part of every batch."""
+  """One of several hosts, each of which reads a part of every batch."""
 
   index: int
   count: int
@@ -195,7 +196,7 @@ ONLY_PROCESS = Process(0, 1)
 
 
 class Raw(NamedTuple):
-  """A batch before its images are distorted; uint8."""
+  """A batch before its sources are distorted; uint8."""
 
   source_BHWC: np.ndarray
   canonical_BHWC: np.ndarray
@@ -209,17 +210,17 @@ def draw_raw(
   batch_size: int,
   process: Process = ONLY_PROCESS,
 ) -> Raw:
-  """The images of one step: a pure function of its arguments.
+  """Draws the images of one step, as a pure function of the arguments.
 
-  Where there are groups, each has the same share of a batch, as far as its size
-  allows, whatever the number of its images.
+  If there are groups, each has the same share of a batch, as far as the batch
+  size allows, whatever its number of images.
 
   Args:
-    problem: to draw from.
-    seed: of the run.
-    step: at least 0.
-    batch_size: of all processes together.
-    process: which part of the batch is wanted.
+    problem: images to draw from.
+    seed: seed of the run.
+    step: number of the step, at least 0.
+    batch_size: size of the batch of all processes together.
+    process: the process whose part of the batch is returned.
 
   Raises:
     InputError: the batch is larger than a part of the problem, or cannot be
@@ -249,7 +250,7 @@ def _draw_balanced(
 ) -> np.ndarray:
   generator = _generator(seed, "groups", step)
   num_groups = len(problem.group_names)
-  # Groups take turns, for they may not divide a batch evenly.
+  # Groups take turns across steps, because a batch may not divide evenly.
   group_B = (step * batch_size + np.arange(batch_size)) % num_groups
   group_N = problem.group_N[problem.transformed_ids]
   ids_B = np.empty(batch_size, np.int64)
@@ -270,15 +271,15 @@ def batches(
   process: Process = ONLY_PROCESS,
   ahead: int = 2,
 ) -> Iterator[Raw]:
-  """Batches of consecutive steps, on the device ahead of their use.
+  """Yields the batches of consecutive steps, copied to the device in advance.
 
   Args:
-    problem: to draw from.
-    seed: of the run.
-    steps: which ones.
-    batch_size: of all processes together.
-    process: which part of every batch is wanted.
-    ahead: batches that are on their way to the device.
+    problem: images to draw from.
+    seed: seed of the run.
+    steps: the steps.
+    batch_size: size of a batch of all processes together.
+    process: the process whose part of every batch is returned.
+    ahead: number of batches that are copied in advance.
   """
   waiting = collections.deque()
   for step in steps:
@@ -298,15 +299,15 @@ def make_batch(
   mechanisms: tuple[mechanisms_lib.Mechanism, ...],
   augmentation: augment.Augmentation = augment.NONE,
 ) -> types.Batch:
-  """Distorts the sources; pure, to be jitted.
+  """Distorts the sources; a pure function to jit.
 
   Args:
-    key: of the run.
+    key: key of the run.
     step: [] int32, the number of the batch.
     raw: uint8 images.
-    mechanisms: M of them; which one acted is not kept. None are for sources
-      that carry a mechanism already.
-    augmentation: how far images of both sides are varied beforehand.
+    mechanisms: M mechanisms, of which one acts on each source; which one is not
+      returned. Empty if sources carry a mechanism already.
+    augmentation: range of variations of both sides before a mechanism acts.
   """
   source_BHWC, canonical_BHWC = map(to_float, raw)
   if augmentation != augment.NONE:
@@ -326,7 +327,7 @@ def make_batch(
 
 
 def to_float(x_BHWC: jax.Array) -> jax.Array:
-  """uint8 in [0, 255] to float32 in [0, 1]."""
+  """Converts uint8 in [0, 255] to float32 in [0, 1]."""
   return x_BHWC.astype(jnp.float32) / 255.0
 
 

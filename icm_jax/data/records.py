@@ -1,4 +1,4 @@
-"""Pictures before they are decoded: of prepared data sets, and of folders."""
+"""Records of undecoded pictures, from prepared data sets and from folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icm_jax.data.builders import files
 
 
 class TfdsRecords:
-  """All splits of a prepared tfds data set, one after the other."""
+  """Records of all splits of a prepared tfds data set, one after another."""
 
   def __init__(self, builder: tfds.core.DatasetBuilder):
     self._builder = builder
@@ -68,7 +68,7 @@ class TfdsRecords:
 
 
 def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
-  """Names and paths of numbers and texts among a data set's features."""
+  """Names and paths of a data set's features that are numbers or texts."""
   found = {}
   for name, feature in features.items():
     if isinstance(feature, tfds.features.FeaturesDict):
@@ -81,7 +81,7 @@ def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
 
 
 class FolderRecords:
-  """Pictures of the user's own folders."""
+  """Records of the pictures in a user's folders."""
 
   def __init__(self, sides: Mapping[str, pathlib.Path], max_images: int):
     self._files = []
@@ -112,7 +112,7 @@ class FolderRecords:
     ]
 
   def groups(self, side: str) -> list[str]:
-    """Names of the first sub-folders of a side that hold pictures."""
+    """Names of the top sub-folders of a side that contain pictures."""
     return sorted({_top(f, p) for s, f, p in self._files if s == side} - {""})
 
   def read(self, numbers: range) -> list[decoded.Record]:
@@ -134,6 +134,6 @@ class FolderRecords:
 
 
 def _top(folder: pathlib.Path, path: pathlib.Path) -> str:
-  """The first sub-folder on the way from a folder to a file, or ""."""
+  """The top sub-folder of a folder that contains a file, or ""."""
   inside = path.relative_to(folder)
   return files.printable(inside.parts[0]) if len(inside.parts) > 1 else ""

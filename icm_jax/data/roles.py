@@ -1,4 +1,4 @@
-"""Which part the examples of a data set play: canonical, or a mechanism's."""
+"""Roles of a data set's examples: canonical, or a group that is a mechanism."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ UNUSED = -1
 
 
 class Roles(NamedTuple):
-  """How a data set becomes a problem.
+  """Rules that give every example of a data set its role.
 
   A rule is a text about the columns of a data set: `condition=glasses`,
   `condition=sad|happy`, `age=60-120` (both ends included), `Eyeglasses=1` for
-  yes and `=0` for no; several hold together with `&`. The empty rule holds for
-  every example.
+  yes and `=0` for no; `&` joins rules that must all hold. The empty rule holds
+  for every example.
 
   With groups, an example is canonical if the canonical rule holds and no
-  group's does; it belongs to a group if that group's rule holds and no other
-  one's, so that one mechanism acted alone. Without groups, image mechanisms act
-  on canonical examples.
+  group's rule does. It belongs to a group if that group's rule holds and no
+  other group's does, so that one mechanism acted alone. Without groups, image
+  mechanisms act on canonical examples.
 
   Attributes:
-    canonical: a rule.
-    groups: rules by name, in the order of their numbers.
-    person: the column that says who is seen (or which drawing, where one may
-      come twice), or "" if nothing does; the parts of a problem never share
-      one.
+    canonical: rule for canonical examples.
+    groups: rules by name of the group, in the order of their numbers.
+    person: column that says who is seen (or which drawing, if a drawing may
+      occur twice), or "" if no column does; the parts of a problem never share
+      a person.
   """
 
   canonical: str = ""
@@ -46,7 +46,7 @@ def assign(
   """Gives every example its role.
 
   Args:
-    roles: rules.
+    roles: rules of the data set.
     columns: [N] arrays by name.
     num_examples: N.
 
@@ -54,7 +54,7 @@ def assign(
     [N] int32: `CANONICAL`, 1 to M for the groups in their order, or `UNUSED`.
 
   Raises:
-    InputError: a rule cannot be read, or names a column that is not there.
+    InputError: a rule cannot be read, or names an unknown column.
   """
   canonical_N = matches(roles.canonical, columns, num_examples)
   if not roles.groups:
@@ -71,14 +71,14 @@ def assign(
 
 
 def choose(roles: Roles, names: tuple[str, ...]) -> Roles:
-  """Keeps some groups.
+  """Selects groups.
 
   Args:
-    roles: of a data set, with all the groups that it knows.
-    names: of known groups, or rules of the user's own; none is no groups.
+    roles: roles of a data set, with all groups that it knows.
+    names: names of known groups, or rules; empty for no groups.
 
   Raises:
-    InputError: a name is unknown and no rule.
+    InputError: a name is neither a known group nor a rule.
   """
   chosen = {}
   for name in names:
@@ -98,10 +98,10 @@ def choose(roles: Roles, names: tuple[str, ...]) -> Roles:
 def matches(
   rule: str, columns: Mapping[str, np.ndarray], num_examples: int
 ) -> np.ndarray:
-  """Whether a rule holds, example by example, [N] bool.
+  """Whether a rule holds for each example, [N] bool.
 
   Raises:
-    InputError: the rule cannot be read, or names a column that is not there.
+    InputError: the rule cannot be read, or names an unknown column.
   """
   holds_N = np.ones(num_examples, bool)
   for part in rule.split("&") if rule else ():
@@ -112,7 +112,7 @@ def matches(
       )
     if column not in columns:
       raise types.InputError(
-        f"The rule {rule!r} names a column that is not there; known: "
+        f"The rule {rule!r} names an unknown column; known: "
         f"{', '.join(columns) or 'none'}."
       )
     holds_N &= _any_value(columns[column], values, rule)

@@ -1,4 +1,4 @@
-"""Where images come from: data sets and folders by name, as uint8 arrays."""
+"""Loads data sets and folders by name, as uint8 arrays."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from icm_jax.data.builders import (
   yale_faces,
 )
 
-# Pictures in a folder of the user's own.
+# Largest number of pictures in a user's folder.
 MAX_IMAGES = 1_000_000
 
 
 class Source(NamedTuple):
-  """What we know of a data set beside its examples.
+  """A data set by name: how to read, view and divide it.
 
   Attributes:
-    builder: reads its original files; made with `manual_dir`, `download`,
-      `progress` and `data_dir`.
-    view: defaults of `pictures.View` that suit it.
-    roles: canonical examples, all groups that a user may name, and who is seen.
+    builder: class that reads the original files; made with `manual_dir`,
+      `download`, `progress` and `data_dir`.
+    view: defaults of `pictures.View` for the data set.
+    roles: rules for canonical examples and for all groups that a user may
+      name, and the column of people.
   """
 
   builder: type[base.ImageBuilder]
@@ -61,7 +62,7 @@ SOURCES = {
   "mnist_5k": Source(mnist.Mnist5k, _DIGITS),
   "mnist": Source(mnist.Mnist, _DIGITS),
   "fashion_mnist": Source(mnist.FashionMnist, _DIGITS),
-  # Strokes of the width of a digit's, white on black as digits are.
+  # The view gives letters strokes as wide as a digit's, white on black.
   "omniglot": Source(
     omniglot.Omniglot,
     {**_DIGITS, "invert": True},
@@ -145,16 +146,16 @@ KINDS = (
 
 
 class DataSet(NamedTuple):
-  """A data set, prepared.
+  """A prepared data set.
 
   Attributes:
-    name: as the user gave it.
-    images: all examples; the column `split` holds the original's splits.
-    roles: with every group that the data set knows.
-    default_groups: groups to use where the user names none; none is for image
+    name: name as given by the user.
+    images: all examples; the column `split` contains the original's splits.
+    roles: rules of the data set, with every group that it knows.
+    skipped: names and reasons of pictures that were left out.
+    terms: licence and terms of use; "" if they are not known.
+    default_groups: groups to use if the user names none; empty for image
       mechanisms.
-    skipped: names and reasons of what was left out.
-    terms: licence and terms of use; "" if nothing is known of them.
   """
 
   name: str
@@ -178,29 +179,30 @@ def load(
 ) -> DataSet:
   """Loads a data set; the first call prepares it.
 
-  Prepared data is an array_record data set under `data_dir`; its pictures,
-  decoded to one uint8 array, lie beside it. Both are written whole or not at
-  all, and by one process while others wait.
+  Prepared data is an array_record data set below `data_dir`, with its pictures,
+  decoded to one uint8 array, beside it. Both are written as a whole or not at
+  all, by one process while others wait.
 
   Args:
-    name: one of `SOURCES`; `tfds:NAME`, a data set that someone prepared with
-      tfds in the format array_record; `folder:PATH`, every picture below a
-      folder; or `folders:CANONICAL,TRANSFORMED`, where the sub-folders of
-      TRANSFORMED, if there are any, are its groups.
+    name: one of `SOURCES`; `tfds:NAME`, a data set that was prepared with tfds
+      in the format array_record; `folder:PATH`, every picture below a folder;
+      or `folders:CANONICAL,TRANSFORMED`, where the sub-folders of TRANSFORMED,
+      if there are any, are its groups.
     image_size: height and width of the result, in pixels.
-    view: fields of `pictures.View` that shall differ from the data set's own.
-    data_dir: where prepared data sets lie; "" is the folder of tfds, which is
-      `~/tensorflow_datasets` unless the variable TFDS_DATA_DIR says otherwise.
-    manual_dir: where original files lie; "" is `downloads/manual` in
-      `data_dir`, or its sub-folder of the data set's name if there is one.
+    view: fields of `pictures.View` that replace the data set's defaults.
+    data_dir: folder of prepared data sets; "" is the folder of tfds, which is
+      `~/tensorflow_datasets` unless the environment variable TFDS_DATA_DIR is
+      set.
+    manual_dir: folder of original files; "" is `downloads/manual` in
+      `data_dir`, or its sub-folder with the data set's name if there is one.
     download: whether missing original files may come from the network.
     max_images: a folder with more pictures is refused.
-    progress: told how far preparing is: what is done, how much of how much, 0
-      where the total is not known.
+    progress: called with the name of the task, the amount that is done, and the
+      total, which is 0 if it is not known.
 
   Raises:
-    InputError: an unknown name, missing or damaged files, a view that is not
-      possible, or a `data_dir` that cannot be written.
+    InputError: the name is unknown, files are missing or damaged, the view is
+      not possible, or `data_dir` cannot be written.
   """
   kind, colon, rest = name.partition(":")
   root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
@@ -229,10 +231,10 @@ def load(
 def make_view(
   image_size: int, *overrides: Mapping[str, Any] | None
 ) -> pictures.View:
-  """Joins defaults and what a user wants otherwise (None is the default).
+  """Joins defaults and overrides; later ones win, and None keeps the default.
 
   Raises:
-    InputError: sizes that cannot be.
+    InputError: a size or a number of channels is not possible.
   """
   fields: dict[str, Any] = {"channels": 3}
   for override in overrides:
@@ -285,7 +287,7 @@ def _original(
       tfds.disable_progress_bar()
       with contextlib.redirect_stdout(io.StringIO()):
         make_builder().download_and_prepare()
-  builder = make_builder()  # It knows what now is there, whoever prepared it.
+  builder = make_builder()  # A new builder reads what is prepared by now.
   images, skipped = _decode(builder, view, progress)
   skipped = [*map(tuple, builder.info.metadata["skipped"]), *skipped]
   return DataSet(name, images, source.roles, skipped, source.builder.TERMS)
@@ -347,7 +349,7 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
       if group != group.strip() or "&" in group or "|" in group:
         raise types.InputError(
           f"The sub-folder {group!r} of {folders[1]} cannot be a group: rules "
-          "use & and |, and leave spaces at the ends out. Rename it."
+          "use & and |, and ignore spaces at the ends. Rename it."
         )
     groups = {group: f"side=transformed&folder={group}" for group in names} or {
       "transformed": "side=transformed"

@@ -1,8 +1,8 @@
-"""Mechanisms applied in a row, undone by experts applied again and again.
+"""Several mechanisms in a row, undone by chains of experts.
 
-The discriminator chooses at every step, and decides when to stop; the empty
-chain is a gate that leaves clean images alone. The paper names this as an
-extension and has no numbers of it.
+The discriminator selects the expert at every step, and decides when to stop;
+the empty chain is a gate that leaves clean images alone. The paper names this
+as an extension, without numbers.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import restoration
 
-NONE = -1  # Stands in a chain after its end.
+NONE = -1  # Fills a chain after its end.
 
 
 class Chains(NamedTuple):
-  """Images after the chains of experts that suited them best; L is the longest.
+  """Images after their best chains of at most L experts.
 
   Attributes:
     restored_BHWC: float32 in [0, 1].
     score_B: float32 logits of the discriminator.
-    length_B: int32 in [0, L], experts that were applied.
-    expert_BL: int32 in [0, E), in the order of application; `NONE` after the
-      end.
+    length_B: int32 in [0, L], number of experts that were applied.
+    expert_BL: int32 in [0, E), experts in the order of application; `NONE`
+      after the end.
   """
 
   restored_BHWC: jax.Array
@@ -43,7 +43,7 @@ class Chains(NamedTuple):
 
 
 class _Beam(NamedTuple):
-  """The K best chains of one length, the best first; -inf is no chain."""
+  """The K best chains of one length, best first; score -inf is no chain."""
 
   image_KBHWC: jax.Array
   score_KB: jax.Array
@@ -61,17 +61,17 @@ def search(
 ) -> Chains:
   """Searches for the chain of experts whose output looks most canonical.
 
-  A beam search; one of width 1 is greedy. Scores may fall on the way: an image
-  of which one of two distortions is undone need not look more canonical yet.
+  This is a beam search; a width of 1 is greedy. Scores along a chain may fall:
+  an image need not look more canonical when one of two distortions is undone.
 
   Args:
-    state: read, not donated.
+    state: state of a run; not donated.
     x_BHWC: float32 in [0, 1].
-    setup: bound before jitting, as are all below.
-    max_length: L, at least 1.
-    width: K, chains that are followed.
-    margin: logits by which the score must rise for every further expert, as of
-      `find_margin`; what does not gain so much is left alone.
+    setup: bound before jitting, like all arguments below.
+    max_length: L, the largest length of a chain, at least 1.
+    width: K, the number of chains that are kept.
+    margin: logits by which every further expert must raise the score, see
+      `find_margin`; images that gain less are left alone.
   """
   num_images = x_BHWC.shape[0]
   image_B = jnp.arange(num_images)
@@ -92,7 +92,7 @@ def search(
     )
     num_experts = restored.score_EB.shape[0]
     score_EKB = restored.score_EB.reshape(num_experts, width, num_images)
-    # What follows from no chain is none.
+    # Extensions of a missing chain are missing too.
     score_EKB = jnp.where(beam.score_KB[None] == -jnp.inf, -jnp.inf, score_EKB)
     score_BK, choice_BK = jax.lax.top_k(
       score_EKB.reshape(num_experts * width, num_images).T, width
@@ -137,18 +137,18 @@ def find_margin(
   changed: float,
   batch_size: int,
 ) -> float:
-  """What an expert must gain, or an image is left alone; logits, at least 0.
+  """The gain in score below which an image is left alone; logits, at least 0.
 
-  So much that of clean images no more than a given share are changed. They
-  must be none of those that the discriminator learned as canonical ones: it
-  knows these, and would hardly prefer anything to them.
+  It is the smallest margin at which at most a given share of clean images is
+  changed. These must not be images that the discriminator learned as canonical:
+  it has memorised those, and prefers hardly any output to them.
 
   Args:
-    state: of a run.
-    clean_NHWC: float32 in [0, 1], images that nothing has distorted.
-    setup: of the run.
-    changed: the share, in [0, 1].
-    batch_size: images at a time.
+    state: state of a run.
+    clean_NHWC: float32 in [0, 1], images without any distortion.
+    setup: setup of the run.
+    changed: the share of clean images, in [0, 1].
+    batch_size: number of images in one call.
   """
 
   @jax.jit
@@ -166,10 +166,10 @@ def find_margin(
 def compositions(
   mechanisms: Sequence[mechanisms_lib.Mechanism], length: int
 ) -> list[tuple[int, ...]]:
-  """Numbers of different mechanisms in a row that keep an image in its frame.
+  """Rows of different mechanisms, by number, that keep an image in its frame.
 
-  Along each axis, no part of the row moves an image further than a single one
-  of the mechanisms does.
+  Along each axis, no part of a row moves an image further than a single
+  mechanism does.
   """
   moves_M2 = np.array([mechanisms_lib.displacement(m) for m in mechanisms])
   limit = np.abs(moves_M2).max(initial=0)
@@ -196,21 +196,21 @@ def evaluate(
   width: int,
   margin: float,
 ) -> dict[str, Any]:
-  """Measures chains on test images after no, one, two, ... mechanisms.
+  """Measures chains on test images after 0, 1, 2, ... mechanisms.
 
   Args:
-    state: of a run.
-    classifier_params: of the evaluation classifier.
-    problem: gives test images, with classes.
+    state: state of a run.
+    classifier_params: parameters of the evaluation classifier.
+    problem: problem with test images and classes.
     mechanisms: M functions.
     names: M names.
-    setup: of the run.
+    setup: setup of the run.
     classifier: the evaluation classifier.
-    seed: of the order of images and of random mechanisms.
-    examples: images for every length of rows, at least 1.
-    batch_size: images at a time.
-    max_length: of rows of mechanisms, and of chains of experts.
-    width: of the beam search; the greedy one has width 1.
+    seed: seed of the order of images and of random mechanisms.
+    examples: number of images for every length of rows, at least 1.
+    batch_size: number of images in one call.
+    max_length: largest length of rows of mechanisms and of chains of experts.
+    width: width of the beam search; the greedy search has width 1.
     margin: as for `search`.
 
   Returns:
@@ -244,7 +244,7 @@ def evaluate(
     }
     return right, beam.length_B
 
-  # One more function does nothing, so that rows of all lengths are one shape.
+  # The identity fills rows, so that rows of all lengths have the same shape.
   functions = (*mechanisms, lambda key, x_HWC: x_HWC)
   idle = len(mechanisms)
   images, order = problem.images, np.random.default_rng(seed)
@@ -261,7 +261,7 @@ def evaluate(
     ]
     parts = []
     for start in range(0, examples, batch_size):
-      # The last batch is filled up from the front, and cut again below.
+      # The last batch is filled with the first images, which are cut off below.
       batch = np.arange(start, start + batch_size) % examples
       key = rng.stream(
         jax.random.key(seed), f"chains of {length}", start // batch_size

@@ -1,7 +1,7 @@
-"""What tools of image processing make of a mechanism whose name they are told.
+"""Classical image processing as a baseline, which is told the mechanism.
 
-They need no training, and know more than experts do: which mechanism acted, its
-blur, its blocks, or the pixels that it hid. OpenCV does the work.
+The tools need no training, and know more than experts do: which mechanism
+acted, its blur, its blocks, or the pixels that it hid. OpenCV provides them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ try:
 except ImportError:  # The extra `faces` is not installed.
   cv2 = None
 
-_DECONVOLUTIONS = 30  # Steps of Richardson and Lucy's; more enhance noise.
+# Steps of the Richardson-Lucy deconvolution; more steps amplify noise.
+_DECONVOLUTIONS = 30
 
 
 def check_installed() -> None:
-  """Makes sure that OpenCV can be used.
+  """Checks that OpenCV is installed.
 
   Raises:
-    InputError: it is not installed.
+    InputError: OpenCV is not installed.
   """
   if cv2 is None:
     raise types.InputError(
@@ -41,16 +42,17 @@ def check_installed() -> None:
 def restore(
   mechanism: mechanisms_lib.Mechanism, x_BHWC: np.ndarray
 ) -> np.ndarray:
-  """Undoes a mechanism as well as a classical tool can.
+  """Undoes a mechanism by a classical tool.
 
-  Noise: non-local means. Low light: contrast to the full range, then non-local
-  means. Backlight: adaptive histogram equalisation (CLAHE) of lightness.
-  Inversion and shift: their inverse. Colour cast: grey world. Blurs: Richardson
-  and Lucy's deconvolution. Blocks: cubic interpolation. Coverings: inpainting.
+  Noise: non-local means. Low light: contrast stretched to the full range, then
+  non-local means. Backlight: adaptive histogram equalisation (CLAHE) of
+  lightness. Inversion and shift: their inverse. Colour cast: grey world. Blurs:
+  Richardson-Lucy deconvolution. Blocks: cubic interpolation. Coverings:
+  inpainting.
 
   Args:
-    mechanism: of `mechanisms.by_names`, with the parameters that were set.
-    x_BHWC: float32 in [0, 1], after it.
+    mechanism: one of `mechanisms.by_names`, with its parameters set.
+    x_BHWC: float32 in [0, 1], distorted by the mechanism.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -80,7 +82,7 @@ def _noise(mechanism, x_BHWC):
 
 
 def _low_light(mechanism, x_BHWC):
-  # The brightest pixels of a face are nearly white; a few of them are noise.
+  # The brightest pixels of a face are nearly white, except a few with noise.
   white_B111 = np.quantile(x_BHWC, 0.98, axis=(1, 2, 3), keepdims=True)
   gain_B111 = 1.0 / np.maximum(white_B111, 1 / 255)
   stddev = mechanisms_lib.parameters_of(mechanism)["stddev"]
@@ -122,12 +124,12 @@ def _shift(mechanism, x_BHWC):
 
 
 def _deconvolve(mechanism, x_BHWC):
-  # The blurs are symmetric: the mechanism itself is the adjoint too.
+  # The blurs are symmetric, so that the mechanism is its own adjoint.
   blur = jax.jit(jax.vmap(lambda x_HWC: mechanism(None, x_HWC)))
   y_BHWC = x_BHWC
   for _ in range(_DECONVOLUTIONS):
     ratio_BHWC = x_BHWC / np.maximum(blur(y_BHWC), 1e-3)
-    # Ratios may exceed 1, what mechanisms return may not.
+    # Ratios may exceed 1, but mechanisms clip their output to 1.
     y_BHWC = y_BHWC * 4 * np.asarray(blur(ratio_BHWC / 4))
   return y_BHWC
 
@@ -154,13 +156,16 @@ def _inpaint(mechanism, x_BHWC):
 def _on_bytes(
   function: Callable[[np.ndarray], np.ndarray], x_BHWC: np.ndarray
 ) -> np.ndarray:
-  """Applies what wants single images of bytes; OpenCV drops one channel."""
+  """Applies a function of uint8 images [H, W, C] to every image of a batch.
+
+  OpenCV drops the axis of a single channel, which is restored here.
+  """
   bytes_BHWC = np.round(255 * x_BHWC).astype(np.uint8)
   out_BHWC = [function(x_HWC).reshape(x_HWC.shape) for x_HWC in bytes_BHWC]
   return np.stack(out_BHWC) / np.float32(255)
 
 
-# By the family of the mechanism: (mechanism, x_BHWC) -> x_BHWC.
+# Tools by the family of the mechanism: (mechanism, x_BHWC) -> x_BHWC.
 _TOOLS: Mapping[str, Callable[[Any, np.ndarray], np.ndarray]] = {
   "shift": _shift,
   "noise": _noise,

@@ -16,12 +16,12 @@ from icm_jax import rng, types
 from icm_jax.data import augment
 from icm_jax.data import problem as problem_lib
 
-# Of logits [B, K] and a batch of targets, a mean over the batch.
+# (logit_BK, targets of the batch) -> mean loss over the batch.
 Loss = Callable[[jax.Array, Any], jax.Array]
 
 
 def cross_entropy(logit_BK: jax.Array, label_B: jax.Array) -> jax.Array:
-  """The loss of one class an image."""
+  """Mean cross entropy of images with one class each."""
   return optax.softmax_cross_entropy_with_integer_labels(
     logit_BK, label_B
   ).mean()
@@ -42,20 +42,21 @@ def train_classifier(
 ) -> types.PyTree:
   """Trains a classifier on some clean images.
 
-  Adam with a cosine decay to zero. No other image is touched.
+  The optimizer is Adam with a cosine decay to zero. Only images in `ids` are
+  read.
 
   Args:
     network: `[B, H, W, C] -> [B, K]` logits, without statistics.
     image_NHWC: uint8, all images of a data set.
-    target_N: what the loss takes, with a leading axis of all images: classes,
+    target_N: targets of the loss, with a leading axis of all images: classes,
       int32 in [0, K), for cross entropy.
-    ids: of images to train on, such as `problem.train_ids`.
-    loss: pure.
-    augmentation: how far images are varied beforehand.
-    seed: of parameters, batches and variations.
+    ids: images to train on, such as `problem.train_ids`.
+    loss: a pure function.
+    augmentation: range of random variations of the images.
+    seed: seed of parameters, batches and variations.
     steps: number of updates, at least 1.
-    batch_size: images an update; at most as many as there are ids.
-    learning_rate: at the start.
+    batch_size: images per update; at most as many as there are ids.
+    learning_rate: learning rate at the start.
 
   Returns:
     The parameters.
@@ -97,7 +98,7 @@ def train_classifier(
 def classify(
   network: types.Network,
 ) -> Callable[[types.PyTree, jax.Array], jax.Array]:
-  """The predicted class of each image, [B] int32, as `(params, x_BHWC)`."""
+  """Returns a function `(params, x_BHWC)` to predicted classes, [B] int32."""
 
   def predict(params, x_BHWC):
     logit_BK, _ = network.apply(params, {}, x_BHWC, train=False)

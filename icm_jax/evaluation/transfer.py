@@ -21,22 +21,22 @@ def evaluate(
   setup: types.Setup,
   batch_size: int,
 ) -> dict[str, dict[str, float | None]]:
-  """Measures whether experts do to new images what they did to known ones.
+  """Measures whether experts undo their mechanisms on another data set.
 
   Args:
-    state: of a run.
-    examples: of the other data set, with clean images.
-    wins_EM: counts on the run's own test images; they say which expert is a
-      mechanism's own.
+    state: state of a run.
+    examples: examples of the other data set, with clean images.
+    wins_EM: counts on the run's own test images, which determine a mechanism's
+      own expert.
     names: M names.
-    setup: of the run.
-    batch_size: images at a time.
+    setup: setup of the run.
+    batch_size: number of images in one call.
 
   Returns:
-    By mechanism: `win_share` of its expert, in [0, 1]; `psnr_db` of its
-    expert's outputs against the clean images, whoever won; and
-    `best_other_psnr_db`, that of the expert which is nearest among all others,
-    None where there is no other.
+    By mechanism: `win_share`, the share of its images that its own expert wins,
+    in [0, 1]; `psnr_db` of that expert's outputs for all of its images, against
+    the clean images; and `best_other_psnr_db`, the highest PSNR of the other
+    experts, None if there is no other.
   """
 
   @jax.jit
@@ -51,7 +51,7 @@ def evaluate(
   num_examples = len(examples.mechanism_N)
   parts = []
   for start in range(0, num_examples, batch_size):
-    # The last batch is filled up from the front, and cut again below.
+    # The last batch is filled with the first images, which are cut off below.
     ids = np.arange(start, start + batch_size) % num_examples
     parts.append(
       jax.device_get(

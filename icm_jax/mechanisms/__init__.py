@@ -1,4 +1,4 @@
-"""What distorts an image: pure functions `(key, x_HWC) -> x_HWC` by name."""
+"""Mechanisms that distort images: pure functions `(key, x_HWC) -> x_HWC`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MECHANISMS: dict[str, Mechanism] = {
   "hand": faces.hand,
 }
 
-# Problems by name: which mechanisms, and the parameters of each family.
+# Named problems: the mechanisms and the parameters of each family.
 PRESETS: dict[str, dict[str, Any]] = {
   "paper": dict(
     names=tuple(_DIGITS),
@@ -67,9 +67,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     shift=dict(pixels=5, background=0.0),
     noise=dict(stddev=0.5),
   ),
-  # Aligned RGB faces. A face detector finds few in such noise, blocks or light,
-  # and half of them behind a hand; but nearly all behind glasses or a mask, or
-  # in coloured light (docs/faces.md).
+  # Aligned RGB faces. A face detector finds few of them in such noise, blocks
+  # or low light, half of them behind a hand, and nearly all behind glasses or a
+  # mask, or in coloured light (docs/faces.md).
   "faces": dict(
     names=(
       "noise",
@@ -89,7 +89,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     dark_glasses=dict(geometry="celeb_a", level=0.05),
     pixelate=dict(blocks=16),
   ),
-  # Grey faces of 32 pixels: what experts of few images can tell apart and undo.
+  # Grey faces of 32 pixels: mechanisms that experts can separate and undo after
+  # training on few images.
   "faces_grey": dict(
     names=(
       "noise",
@@ -111,18 +112,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 def by_names(
   names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Mechanism, ...]:
-  """Looks mechanisms up and sets their parameters.
+  """Looks up mechanisms and sets their parameters.
 
   Args:
     names: keys of `MECHANISMS`, each at most once.
-    parameters: keyword arguments by family, the name of the function behind a
-      mechanism: `{"shift": {"pixels": 5}}` sets all eight shifts.
+    parameters: keyword arguments by family. A family is the name of the
+      function behind a mechanism: `{"shift": {"pixels": 5}}` sets all eight
+      shifts.
 
   Returns:
     The mechanisms, in the order of `names`.
 
   Raises:
-    InputError: no name, an unknown or repeated one, or an unknown family.
+    InputError: there is no name, a name is unknown or repeated, or a family is
+      unknown.
   """
   unknown = [name for name in names if name not in MECHANISMS]
   if unknown or not names or len(set(names)) < len(names):
@@ -146,10 +149,10 @@ def by_names(
 
 
 def displacement(mechanism: Mechanism) -> tuple[int, int]:
-  """By how many pixels it moves an image up and to the right.
+  """Number of pixels by which a mechanism moves an image up and to the right.
 
   Args:
-    mechanism: of `by_names`, with the parameters that were set.
+    mechanism: one of `by_names`, with its parameters set.
   """
   if family(mechanism) != "shift":
     return 0, 0
@@ -160,14 +163,14 @@ def displacement(mechanism: Mechanism) -> tuple[int, int]:
 def covered(
   mechanism: Mechanism, shape_HW: tuple[int, int]
 ) -> np.ndarray | None:
-  """Which pixels it hides behind something else.
+  """Pixels that a mechanism hides behind an object.
 
   Args:
-    mechanism: of `by_names`, with the parameters that were set.
-    shape_HW: of the image.
+    mechanism: one of `by_names`, with its parameters set.
+    shape_HW: height and width of the image.
 
   Returns:
-    [H, W] bool; None if it hides nothing.
+    [H, W] bool; None if the mechanism hides nothing.
   """
   chosen = parameters_of(mechanism)
   if "geometry" not in chosen:
@@ -176,11 +179,11 @@ def covered(
 
 
 def family(mechanism: Mechanism) -> str:
-  """The name of the function behind a mechanism."""
+  """Name of the function behind a mechanism."""
   return getattr(mechanism, "func", mechanism).__name__
 
 
 def parameters_of(mechanism: Mechanism) -> dict[str, Any]:
-  """All parameters of a mechanism by name, those that were not set too."""
+  """All parameters of a mechanism by name, defaults included."""
   signature = inspect.signature(mechanism).parameters.values()
   return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}

@@ -1,7 +1,7 @@
 """The paper's mechanisms for digits: shifts, noise, contrast inversion.
 
 A mechanism is a pure function `(key, x_HWC) -> x_HWC` on float32 images in
-[0, 1]; the shape is kept and the key is consumed, if it is used at all.
+[0, 1]. It keeps the shape, and consumes the key if it uses it at all.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def shift(
   pixels: int = 4,
   background: float = 0.0,
 ) -> jax.Array:
-  """Moves the image; what leaves the frame is lost (Sec. 4, "translations").
+  """Shifts the image; pixels outside the frame are lost (Sec. 4).
 
   Args:
     key: not used: the shift is deterministic.
     x_HWC: float32 in [0, 1].
-    up: direction, -1, 0 or 1; -1 is down.
-    right: direction, -1, 0 or 1; -1 is left.
+    up: vertical direction, -1, 0 or 1; -1 is down.
+    right: horizontal direction, -1, 0 or 1; -1 is left.
     pixels: length of the shift along each axis.
-    background: value of the pixels that come into the frame, in [0, 1].
+    background: value of the pixels that enter the frame, in [0, 1].
 
   Returns:
     float32 in [0, 1], same shape.
@@ -51,7 +51,7 @@ def noise(
   Args:
     key: consumed.
     x_HWC: float32 in [0, 1].
-    stddev: in units of the pixel range.
+    stddev: standard deviation, in units of the pixel range.
 
   Returns:
     float32 in [0, 1], same shape.

@@ -1,12 +1,12 @@
-"""Mechanisms for faces: light, colour, blur, and things in front of a face.
+"""Mechanisms for faces: light, colour, blur, and objects in front of a face.
 
 A mechanism is a pure function `(key, x_HWC) -> x_HWC` on float32 images in
-[0, 1] with 1 or 3 channels; the shape is kept and the key is consumed, if it is
-used at all. Lengths are fractions of an image's side, so that the same numbers
+[0, 1] with 1 or 3 channels. It keeps the shape, and consumes the key if it uses
+it at all. Lengths are fractions of an image's side, so that the same numbers
 suit images of any size.
 
-Blurs are products with small constant matrices, one for each axis: inside of a
-training step that is faster than a convolution for each image.
+Blurs are products with small constant matrices, one for each axis: inside a
+training step these are faster than a convolution for each image.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from icm_jax import types
 
 
 class Geometry(NamedTuple):
-  """Where an aligned face lies, in fractions of the image's height and width.
+  """Position of an aligned face, in fractions of the image's height and width.
 
   Attributes:
-    middle: of the face, from the left.
-    eyes: their height, from the top.
-    eye_distance: between the middles of the eyes.
-    nose: height of its tip, from the top.
-    mouth: its height, from the top.
+    middle: horizontal position of the face's middle, from the left.
+    eyes: vertical position of the eyes, from the top.
+    eye_distance: distance between the middles of the eyes.
+    nose: vertical position of the tip of the nose, from the top.
+    mouth: vertical position of the mouth, from the top.
   """
 
   middle: float
@@ -40,10 +40,10 @@ class Geometry(NamedTuple):
   mouth: float
 
 
-# By data set, as its own view shows it: medians over 200 images (of ffhq 17, of
-# yale_faces 165), of the landmarks that CenterFace finds
-# (`evaluation.detection`). Standard deviations of the eyes' height are about
-# 0.015, but 0.04 in yale_faces and 0.07 in orl_faces, which are not aligned.
+# Geometries by data set, in the data set's own view: medians of the landmarks
+# that CenterFace finds (`evaluation.detection`) in 200 images (ffhq: 17,
+# yale_faces: 165). Standard deviations of the eyes' height are about 0.015, but
+# 0.04 in yale_faces and 0.07 in orl_faces, which are not aligned.
 GEOMETRIES = {
   "celeb_a": Geometry(0.50, 0.53, 0.26, 0.68, 0.79),
   "ffhq": Geometry(0.50, 0.47, 0.25, 0.61, 0.73),
@@ -57,11 +57,15 @@ GEOMETRIES = {
 def alignment(
   geometry: Geometry, target: Geometry
 ) -> tuple[float, float, float]:
-  """Where to cut an image so that its eyes come to lie where others' do.
+  """Square to cut out so that an image's eyes lie where the target's eyes lie.
+
+  Args:
+    geometry: position of the face in the image.
+    target: position of the face in the square.
 
   Returns:
-    Left edge, upper edge and side of a square, in fractions of the image's
-    side; it may reach beyond the image.
+    Left edge, upper edge and side of the square, in fractions of the image's
+    side. The square may extend beyond the image.
   """
   side = geometry.eye_distance / target.eye_distance
   left = geometry.middle - target.middle * side
@@ -75,13 +79,14 @@ def low_light(
   light: float = 0.06,
   stddev: float = 0.02,
 ) -> jax.Array:
-  """Little light on a sensor that adds noise.
+  """Low light on a sensor that adds noise.
 
   Args:
     key: consumed.
     x_HWC: float32 in [0, 1].
-    light: what is left of the light, in [0, 1].
-    stddev: of the sensor's noise, in units of the pixel range.
+    light: remaining fraction of the light, in [0, 1].
+    stddev: standard deviation of the sensor's noise, in units of the pixel
+      range.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -98,14 +103,16 @@ def backlight(
   glare: float = 0.5,
   stddev: float = 0.03,
 ) -> jax.Array:
-  """Light from one side, and next to none on the other.
+  """Light from one side, and almost none on the other.
 
   Args:
     key: consumed.
     x_HWC: float32 in [0, 1].
     shade: factor of the light at the left edge, above 0.
-    glare: the same at the right edge; between them, equal ratios.
-    stddev: of the sensor's noise, in units of the pixel range.
+    glare: factor of the light at the right edge, above 0. Factors of columns in
+      between form a geometric sequence.
+    stddev: standard deviation of the sensor's noise, in units of the pixel
+      range.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -132,7 +139,7 @@ def colour_cast(
     float32 in [0, 1], same shape.
 
   Raises:
-    InputError: images are grey.
+    InputError: the images are grey.
   """
   del key
   if x_HWC.shape[-1] != len(gains):
@@ -148,13 +155,13 @@ def colour_cast(
 def defocus(
   key: jax.Array, x_HWC: jax.Array, *, sigma: float = 0.07
 ) -> jax.Array:
-  """Gaussian blur; what lies outside of the image has no weight.
+  """Gaussian blur; pixels outside the image have no weight.
 
   Args:
     key: not used: the blur is always the same.
     x_HWC: float32 in [0, 1].
-    sigma: standard deviation along either axis, a fraction of its length;
-      above 0.
+    sigma: standard deviation along each axis, as a fraction of the axis's
+      length; above 0.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -171,12 +178,12 @@ def defocus(
 def motion_blur(
   key: jax.Array, x_HWC: jax.Array, *, path: float = 0.3
 ) -> jax.Array:
-  """Blur of a camera that moves to the side, evenly.
+  """Blur of a camera that moves sideways at constant speed.
 
   Args:
     key: not used: the motion is always the same.
     x_HWC: float32 in [0, 1].
-    path: its length, a fraction of the image's width.
+    path: length of the motion, as a fraction of the image's width.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -184,7 +191,7 @@ def motion_blur(
   del key
 
   def weights(length):
-    # Pixels at the ends of the path count as far as it covers them.
+    # Pixels at the ends of the path have the weight of their covered part.
     reach = path * length / 2 + 0.5
     return np.clip(reach - np.abs(_between_pixels(length)), 0.0, 1.0)
 
@@ -194,12 +201,13 @@ def motion_blur(
 def pixelate(
   key: jax.Array, x_HWC: jax.Array, *, blocks: int = 10
 ) -> jax.Array:
-  """Means of blocks, as where a face is hidden on purpose.
+  """Replaces blocks of pixels by their means, as to hide a face on purpose.
 
   Args:
     key: not used: the blocks are always the same.
     x_HWC: float32 in [0, 1].
-    blocks: how many along either axis; no more than its pixels count.
+    blocks: number of blocks along each axis; an axis with fewer pixels has one
+      block per pixel.
 
   Returns:
     float32 in [0, 1], same shape.
@@ -223,16 +231,16 @@ def dark_glasses(
   """Two dark glasses and the bridge between them.
 
   Args:
-    key: not used: the place is always the same, as for all coverings below.
+    key: not used: the position is always the same, as for all coverings below.
     x_HWC: float32 in [0, 1].
-    geometry: of the face; a key of `GEOMETRIES`.
-    level: of the covered pixels, in [0, 1].
+    geometry: position of the face; a key of `GEOMETRIES`.
+    level: value of the covered pixels, in [0, 1].
 
   Returns:
     float32 in [0, 1], same shape.
 
   Raises:
-    InputError: an unknown geometry.
+    InputError: the geometry is unknown.
   """
   del key
   return _cover(x_HWC, "dark_glasses", geometry, level)
@@ -245,7 +253,7 @@ def face_mask(
   geometry: str = "celeb_a",
   level: float = 0.85,
 ) -> jax.Array:
-  """A light mask over nose and mouth; as `dark_glasses`."""
+  """A light mask over nose and mouth; arguments as of `dark_glasses`."""
   del key
   return _cover(x_HWC, "face_mask", geometry, level)
 
@@ -257,7 +265,7 @@ def hat_band(
   geometry: str = "celeb_a",
   level: float = 0.1,
 ) -> jax.Array:
-  """A dark hat, down to the eyebrows; as `dark_glasses`."""
+  """A dark hat, down to the eyebrows; arguments as of `dark_glasses`."""
   del key
   return _cover(x_HWC, "hat_band", geometry, level)
 
@@ -269,7 +277,7 @@ def hand(
   geometry: str = "celeb_a",
   level: float = 0.6,
 ) -> jax.Array:
-  """Something of a hand's size and shade in front; as `dark_glasses`."""
+  """An area of a hand's size and shade; arguments as of `dark_glasses`."""
   del key
   return _cover(x_HWC, "hand", geometry, level)
 
@@ -277,18 +285,18 @@ def hand(
 def covered(
   name: str, shape_HW: tuple[int, int], *, geometry: str
 ) -> np.ndarray:
-  """Which pixels a covering hides.
+  """Pixels that a covering hides.
 
   Args:
     name: `dark_glasses`, `face_mask`, `hat_band` or `hand`.
-    shape_HW: of the image.
-    geometry: of the face; a key of `GEOMETRIES`.
+    shape_HW: height and width of the image.
+    geometry: position of the face; a key of `GEOMETRIES`.
 
   Returns:
     [H, W] bool.
 
   Raises:
-    InputError: an unknown geometry.
+    InputError: the geometry is unknown.
   """
   if geometry not in GEOMETRIES:
     raise types.InputError(
@@ -296,7 +304,8 @@ def covered(
     )
   face = GEOMETRIES[geometry]
   y_H, x_W = ((np.arange(length) + 0.5) / length for length in shape_HW)
-  # From the middle between the eyes, in eye distances; v points down.
+  # Coordinates from the middle between the eyes, in eye distances; v points
+  # down.
   u_HW, v_HW = np.meshgrid(
     (x_W - face.middle) / face.eye_distance,
     (y_H - face.eyes) / face.eye_distance,
@@ -319,7 +328,7 @@ def _face_mask_area(u_HW, v_HW, face):
 
 
 def _hat_band_area(u_HW, v_HW, face):
-  """All above the eyebrows."""
+  """Everything above the eyebrows."""
   del u_HW, face
   return v_HW <= -0.35
 
@@ -346,7 +355,7 @@ def _cover(x_HWC, name, geometry, level):
 
 
 def _between_pixels(length: int) -> np.ndarray:
-  """Distances of all pixels of a row from one another, in pixels."""
+  """Signed distances between all pixels of a row, in pixels."""
   position = np.arange(length)
   return position[:, None] - position
 
@@ -356,8 +365,8 @@ def _mix(x_HWC, rows, columns):
 
   Args:
     x_HWC: float32.
-    rows: from the height to weights [H, H], not normalised.
-    columns: from the width to weights [W, W].
+    rows: function from the height to weights [H, H], not normalised.
+    columns: function from the width to weights [W, W], not normalised.
   """
   rows_HH, columns_WW = (
     weights / weights.sum(axis=1, keepdims=True)
@@ -369,5 +378,5 @@ def _mix(x_HWC, rows, columns):
     columns_WW.astype(np.float32),
     x_HWC,
   )
-  # Rounding may lead out of the range.
+  # Rounding may leave the range.
   return jnp.clip(y_HWC, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""One mechanism an image: how transformed images come about."""
+"""Transformed images: one mechanism acts on each image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def apply_mixture(
   Args:
     key: consumed.
     x_BHWC: float32 in [0, 1].
-    mechanisms: M of them.
+    mechanisms: the M mechanisms to draw from.
 
   Returns:
     The transformed images, float32 in [0, 1], same shape; and id_B, int32, the
-    mechanism of each. The ids are for evaluation: training never sees them.
+    mechanism of each image. The ids are for evaluation: training never sees
+    them.
   """
   id_key, image_key = jax.random.split(key)
   id_B = jax.random.randint(
@@ -37,13 +38,13 @@ def apply_each(
   id_B: jax.Array,
   mechanisms: Sequence[Mechanism],
 ) -> jax.Array:
-  """Transforms each image by the mechanism of its number.
+  """Transforms each image by a given mechanism.
 
   Args:
     key: consumed.
     x_BHWC: float32 in [0, 1].
-    id_B: int32 in [0, M).
-    mechanisms: M of them.
+    id_B: int32 in [0, M), the mechanism of each image.
+    mechanisms: the M mechanisms, in the order of their numbers.
 
   Returns:
     float32 in [0, 1], same shape.

@@ -1,4 +1,4 @@
-"""Figures of a run, drawn without any global state of matplotlib."""
+"""Figures of runs, drawn without the global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from matplotlib import patches
 
 Figure = matplotlib.figure.Figure
 
-# Ten hues that stay apart for most eyes; further experts repeat them dashed.
+# Ten hues that most people can distinguish. Further experts repeat the hues,
+# with dashed lines.
 _COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee",
     "#aa3377", "#ee8866", "#44bb99", "#222222", "#997700",
@@ -23,7 +24,7 @@ _WIN = "#d62728"
 
 
 def expert_order(wins_EM: np.ndarray) -> np.ndarray:
-  """Experts in the order of their mechanisms, [E]; the unmatched come last."""
+  """Experts in the order of their mechanisms, [E]; unmatched ones are last."""
   expert_ids, mechanism_ids = scipy.optimize.linear_sum_assignment(
     wins_EM, maximize=True
   )
@@ -33,12 +34,12 @@ def expert_order(wins_EM: np.ndarray) -> np.ndarray:
 
 
 def png(figure: Figure, *, dpi: int = 110) -> bytes:
-  """A figure as a PNG file."""
+  """Renders a figure to a PNG file."""
   return _render(figure, format="png", dpi=dpi)
 
 
 def svg(figure: Figure) -> bytes:
-  """A figure as an SVG file."""
+  """Renders a figure to an SVG file."""
   return _render(figure, format="svg")
 
 
@@ -61,7 +62,7 @@ def win_matrices(
   for axes, wins_EM, title in zip(
     figure.subplots(1, 2, sharey=True),
     (before_EM, after_EM),
-    ("before the competition", "after it"),
+    ("before the competition", "after the competition"),
     strict=True,
   ):
     share_EM = 100 * wins_EM / np.maximum(wins_EM.sum(axis=0), 1)
@@ -99,7 +100,7 @@ def scores_over_steps(
   Args:
     steps: T numbers of completed updates.
     score_TEM: D's mean probability, in [0, 1].
-    wins_EM: counts at the end; they say which expert is drawn in colour.
+    wins_EM: counts at the end; a mechanism's main expert is drawn in colour.
     mechanisms: M names.
   """
   columns = min(5, len(mechanisms))
@@ -156,7 +157,7 @@ def accuracy_over_steps(
   clean: float,
   transformed: float,
 ) -> Figure:
-  """Accuracy of the classifier on winners' outputs, and its two references."""
+  """Accuracy of the classifier on winners' outputs, and two reference lines."""
   figure = Figure(figsize=(5.2, 3.2), layout="constrained")
   axes = figure.subplots()
   for level, name in ((clean, "clean"), (transformed, "transformed")):
@@ -179,12 +180,12 @@ def accuracy_over_steps(
 
 
 def activity(active_TR: np.ndarray, null_TR: np.ndarray, title: str) -> Figure:
-  """Which RIM is active at which step, and its attention on the null row.
+  """Activity of every RIM over steps, and its attention on the null row.
 
   Args:
-    active_TR: bool.
-    null_TR: float in [0, 1].
-    title: of the figure.
+    active_TR: bool, whether a RIM is active at a step.
+    null_TR: float in [0, 1], attention on the null row.
+    title: title of the figure.
   """
   num_steps, num_rims = active_TR.shape
   figure = Figure(figsize=(9, 0.9 + 0.3 * num_rims), layout="constrained")
@@ -209,7 +210,11 @@ def activity(active_TR: np.ndarray, null_TR: np.ndarray, title: str) -> Figure:
 
 
 def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-  """Losses of models by their own updates, (update, loss) each."""
+  """Losses of models over updates.
+
+  Args:
+    curves: points (update, loss) by name of the model.
+  """
   figure = Figure(figsize=(6.2, 3.2), layout="constrained")
   axes = figure.subplots()
   for index, (name, points) in enumerate(curves.items()):
@@ -226,16 +231,16 @@ def accuracy_by_variant(
   names: Sequence[str],
   curves: Sequence[Sequence[tuple[Sequence[int], Sequence[float]]]],
 ) -> Figure:
-  """Accuracy on restored images over steps, a panel a variant, a line a seed.
+  """Accuracy on restored images over steps; variants are panels, seeds lines.
 
   Args:
-    names: of the variants.
-    curves: for each of them, steps and accuracies of every seed.
+    names: names of the variants.
+    curves: for each variant, steps and accuracies of every seed.
   """
   figure, panels = _panels(len(names), width=3.2, height=2.4)
   for axes, name, seeds in zip(panels, names, curves, strict=True):
     for index, (steps, accuracy_T) in enumerate(seeds):
-      # A dot is all that is seen of a run with one evaluation.
+      # Markers show runs with a single evaluation, which have no line.
       axes.plot(
         steps,
         100 * np.asarray(accuracy_T),
@@ -257,12 +262,12 @@ def found_by_variant(
   found: Sequence[Sequence[Mapping[str, int | None]]],
   last_step: int,
 ) -> Figure:
-  """Steps until each mechanism has its expert, a panel a variant, a dot a seed.
+  """Steps until each mechanism is found; variants are panels, seeds dots.
 
   Args:
-    names: of the variants.
-    found: for each of them, every seed's step by mechanism; None is never.
-    last_step: of all runs; "never" is drawn beyond it.
+    names: names of the variants.
+    found: for each variant, every seed's step by mechanism; None is never.
+    last_step: last step of all runs; "never" is drawn beyond it.
   """
   figure, panels = _panels(len(names), width=3.2, height=2.8)
   never = 1.08 * max(last_step, 1)
@@ -290,12 +295,12 @@ def found_by_variant(
 
 
 def _folded(name: str) -> str:
-  """A variant's name in lines as wide as a panel."""
+  """Wraps a variant's name to the width of a panel."""
   return textwrap.fill(name, 34)
 
 
 def _panels(count: int, *, width: float, height: float):
-  """A figure and `count` axes of it, three a row."""
+  """A figure with `count` axes, three per row."""
   columns = min(3, count)
   rows = -(-count // columns)
   figure = Figure(
@@ -318,12 +323,12 @@ def example_grid(
   """Input, every expert's output with the winner framed, and the clean image.
 
   Args:
-    clean_MHWC: float in [0, 1], one example a mechanism; None where images came
-      transformed.
-    transformed_MHWC: the same, distorted.
-    output_EMHWC: what every expert makes of it.
-    winner_M: int in [0, E).
-    wins_EM: counts; they order the experts.
+    clean_MHWC: float in [0, 1], one example per mechanism; None if images carry
+      their mechanism already.
+    transformed_MHWC: the same examples, distorted.
+    output_EMHWC: every expert's output for them.
+    winner_M: int in [0, E), the winner of each example.
+    wins_EM: counts, which determine the order of the experts.
     mechanisms: M names.
   """
   order_E = expert_order(wins_EM)

@@ -1,4 +1,4 @@
-"""What a data set looks like: rows of its pictures, and a page around them."""
+"""Contact sheets: rows of a data set's pictures, and a page around them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from icm_jax.viz import html
 
 PER_ROW = 16
 
-# Sides of a picture as drawn, pixels: smaller ones are enlarged by a whole
-# number, so that each pixel stays sharp; larger ones are reduced.
+# Bounds on the side of a drawn picture, in pixels. Smaller pictures are
+# enlarged by an integer factor, so that each pixel stays sharp; larger ones are
+# reduced.
 _LEAST, _MOST = 56, 96
 _GAP, _MARGIN = 2, 5
 _WHITE, _BLACK, _GREY = 255, 34, 110
@@ -31,12 +32,12 @@ pre { white-space: pre-wrap; }
 
 
 class Row(NamedTuple):
-  """Some pictures of a kind.
+  """A row of pictures of one kind.
 
   Attributes:
-    name: of the kind.
-    note: more about it, such as a count.
-    image_BHWC: uint8, none to `PER_ROW` of them; H = W, C = 1 or 3.
+    name: name of the kind.
+    note: a note, such as a count.
+    image_BHWC: uint8, 0 to `PER_ROW` pictures; H = W, C = 1 or 3.
   """
 
   name: str
@@ -45,13 +46,13 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-  """Counts and words.
+  """A table of the page.
 
   Attributes:
-    title: what they are about.
+    title: title of the table.
     head: a name for every column.
     lines: cells as text.
-    words: whether the last column holds words and not numbers.
+    words: whether the last column contains words instead of numbers.
   """
 
   title: str
@@ -64,7 +65,7 @@ def draw(rows: Sequence[Row]) -> bytes:
   """Draws a contact sheet.
 
   Args:
-    rows: from top to bottom; all pictures have one shape.
+    rows: rows from top to bottom; all pictures have the same shape.
 
   Returns:
     A PNG file: names and notes on the left, pictures on the right.
@@ -118,12 +119,12 @@ def page(
   """A self-contained HTML page.
 
   Args:
-    title: the heading.
-    headline: a sentence below it.
+    title: heading of the page.
+    headline: a sentence below the heading.
     sheet: PNG file of the contact sheet.
-    caption: what the sheet shows.
-    tables: below the sheet; those without lines are left out.
-    details: long texts by what they are; empty ones are left out.
+    caption: description of the sheet.
+    tables: tables below the sheet; tables without lines are left out.
+    details: long texts by title; empty ones are left out.
   """
   sections = [
     f"<h1>{html.text(title)}</h1>",
@@ -145,7 +146,7 @@ def page(
 
 
 def _cell(side: int) -> int:
-  """The side at which a picture is drawn."""
+  """Side of a drawn picture, in pixels."""
   if side < _LEAST:
     return side * -(-_LEAST // side)
   return min(side, _MOST)
@@ -164,7 +165,7 @@ def _grey(level: int, channels: int) -> int | tuple[int, ...]:
 
 
 def _shorten(text: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> str:
-  """Cuts a text that is too long for its place."""
+  """Shortens a text to a width in pixels."""
   if font.getlength(text) <= width:
     return text
   while text and font.getlength(f"{text}...") > width:

@@ -315,7 +315,7 @@ def test_missing_and_empty_folders_say_what_to_put_where(tree, name, message):
 
 def test_without_one_usable_face_nothing_is_written(tree):
   tree.add("a", ("with_mask", 0, 0, 5, 5))
-  with pytest.raises(types.InputError, match="Not one face"):
+  with pytest.raises(types.InputError, match="No face"):
     tree.builder().download_and_prepare()
   tree.assert_nothing_written()
 

@@ -133,7 +133,7 @@ def test_nothing_to_read_says_what_to_put_where(manual, make, folders):
 
 def test_without_one_usable_picture_nothing_is_written(manual, make):
   add(manual / "training_fake", "easy_1_0000.jpg")
-  with pytest.raises(types.InputError, match="Not one picture"):
+  with pytest.raises(types.InputError, match="No picture"):
     make().download_and_prepare()
   data = manual.parent / "data"
   assert not [path for path in data.rglob("*") if path.is_file()]

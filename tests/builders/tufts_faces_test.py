@@ -129,8 +129,8 @@ def test_damaged_files_are_kept_as_they_are(manual, prepare):
   [
     (None, "Missing"),
     ((), "is empty"),
-    (("TD_RGB_E_Set1/1",), "Not one picture"),
-    (("TD_CS", "other"), "Not one picture"),
+    (("TD_RGB_E_Set1/1",), "No picture"),
+    (("TD_CS", "other"), "No picture"),
   ],
 )
 def test_nothing_to_read_says_what_to_put_where(manual, make, inside, message):

@@ -1,4 +1,4 @@
-"""What our tensorflow-datasets builders share; none needs TensorFlow."""
+"""Base of the tensorflow-datasets builders, which do not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icm_jax import types
 from icm_jax.data import pictures
 from icm_jax.data.builders import files
 
-# Bytes of a shard: what preparing holds in memory.
+# Bytes of a shard, which bounds the memory that preparing needs.
 SHARD_BYTES = 64 << 20
 _PROGRESS_EVERY = 500
 
@@ -22,13 +22,13 @@ _PROGRESS_EVERY = 500
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A data set of images, read from its original files.
 
-  A subclass says in class attributes what it is, and yields from
-  `_generate_examples` pairs of a number and an example: `image`, an encoded
-  file (bytes, a path or a file object), and its `COLUMNS`. Examples that cannot
-  be used are named by `_skip`; their list is stored with the prepared data, in
-  `info.metadata["skipped"]`.
+  A subclass describes the data set in class attributes. Its
+  `_generate_examples` yields pairs of a number and an example: `image`, an
+  encoded file (bytes, a path or a file object), and its `COLUMNS`. It reports
+  examples that cannot be used to `_skip`; their list is stored with the
+  prepared data, in `info.metadata["skipped"]`.
 
-  Builders are not registered, since tfds has builders of the same names.
+  Builders are not registered, because tfds has builders of the same names.
   """
 
   DESCRIPTION: ClassVar[str]
@@ -47,14 +47,15 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     progress: Callable[[int], None] | None = None,
     **kwargs,
   ):
-    """Makes the builder; reads nothing yet.
+    """Makes the builder without reading any file.
 
     Args:
-      manual_dir: the folder that holds the original files; data sets that come
-        with a package need none.
-      download: whether files that are not there may come from the network.
-      progress: called now and then with the number of examples read so far.
-      **kwargs: of tfds builders, such as `data_dir`.
+      manual_dir: the folder of the original files; data sets that come with a
+        package need none.
+      download: whether missing files may come from the network.
+      progress: called from time to time with the number of examples read so
+        far.
+      **kwargs: arguments of tfds builders, such as `data_dir`.
     """
     self._manual_dir = pathlib.Path(manual_dir)
     self._download = download
@@ -80,11 +81,11 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _skip(self, name: str, reason: str) -> None:
-    """Notes that `name` is left out; equal reasons are counted together."""
+    """Records that `name` is left out; equal reasons are counted together."""
     self.info.metadata["skipped"].append([files.printable(name), reason])
 
   def _grey_png(self, path: pathlib.Path, name: str) -> io.BytesIO | None:
-    """A picture of another format as a grey PNG; None if it is skipped."""
+    """Converts a picture to a grey PNG; None if it is skipped."""
     try:
       return files.png(pictures.load(path.read_bytes()).convert("L"))
     except pictures.Unreadable as error:
@@ -92,10 +93,10 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       return None
 
   def _generate_splits(self, dl_manager, download_config):
-    """Writes shard after shard.
+    """Writes one shard after another.
 
-    The writer of tfds first collects a split, in memory up to 1 GiB and beyond
-    that in files that it opens by TensorFlow.
+    The writer of tfds would first collect a split, up to 1 GiB in memory and
+    the rest in files that it opens with TensorFlow.
     """
     del download_config
     return [
@@ -140,11 +141,11 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       flush()
     if not staged:
       raise types.InputError(
-        f"Not one file of the split {split} of {self.name} in "
-        f"{self._manual_dir} can be opened. Change their permissions."
+        f"No file of the split {split} of {self.name} in {self._manual_dir} "
+        "can be opened. Change the permissions of the files."
       )
     template = self._get_filename_template(split_name=split)
-    # Only now is the number of shards known, which their names hold.
+    # Names of shards contain the number of shards, which is known only now.
     for index, path in enumerate(staged):
       path.rename(
         template.sharded_filepath(shard_index=index, num_shards=len(staged))

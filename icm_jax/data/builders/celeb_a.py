@@ -74,11 +74,11 @@ _INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
 class _Table(NamedTuple):
-  """Rows about images.
+  """A table with a row of integers for each image.
 
   Attributes:
-    row_N: the row of image number n, or -1.
-    value_RC: one row after the other.
+    row_N: row number of every image, or -1 if it has none.
+    value_RC: the values.
   """
 
   row_N: np.ndarray
@@ -91,15 +91,15 @@ class _Table(NamedTuple):
 class CelebA(base.ImageBuilder, skip_registration=True):
   """CelebA, aligned and cropped: 202,599 faces, 178 wide and 218 high.
 
-  Any of its images will do, and tables may have more rows than there are
-  images. Without the table of landmarks these are -1.
+  Any subset of the images is enough, and tables may have more rows than there
+  are images. Without the table of landmarks, landmarks are -1.
   """
 
   VERSION = tfds.core.Version("1.0.0")
   name = "celeb_a"
   DESCRIPTION = (
-    "Aligned faces of 10,177 people, with 40 attributes that are there or not, "
-    "and the positions of eyes, nose and corners of the mouth."
+    "Aligned faces of 10,177 people, with 40 binary attributes and the "
+    "positions of eyes, nose and corners of the mouth."
   )
   HOMEPAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
   CITATION = """\
@@ -151,12 +151,12 @@ class CelebA(base.ImageBuilder, skip_registration=True):
     }
 
   def _images(self) -> pathlib.Path:
-    """The zip, or the folder where there is no zip."""
+    """The zip, or the folder if there is no zip."""
     zipped, folder = self._manual_dir / ZIP, self._manual_dir / FOLDER
     return folder if folder.is_dir() and not zipped.is_file() else zipped
 
   def _tables(self) -> dict[str, _Table]:
-    """All tables by their names; the one of landmarks may be missing."""
+    """Reads all tables, by name; the table of landmarks may be missing."""
     folder, instructions = self._manual_dir, self.MANUAL_DOWNLOAD_INSTRUCTIONS
     for name in (ATTRIBUTE_TABLE, PARTITION_TABLE, PERSON_TABLE):
       files.require(folder / name, instructions)
@@ -176,7 +176,7 @@ class CelebA(base.ImageBuilder, skip_registration=True):
     return tables
 
   def _numbers(self) -> list[int]:
-    """Numbers of the images that are there."""
+    """Numbers of the images in the zip or folder."""
     path = self._images()
     if path.is_dir():
       found = [
@@ -186,7 +186,7 @@ class CelebA(base.ImageBuilder, skip_registration=True):
     else:
       files.require(path, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
       with files.open_zip(path) as archive:
-        # A zip may hold a name twice.
+        # A zip may contain a name twice.
         found = sorted(set(archive.namelist()))
     numbers = []
     for name in found:
@@ -254,11 +254,12 @@ def _read_table(
   """Reads a table of integers.
 
   Args:
-    path: its file.
-    dtype: of its values.
-    names: of its columns, which its second line must repeat; its first one is
-      the number of rows. None is one column, and no such lines.
-    allowed: values that may be there; none is all integers.
+    path: file of the table.
+    dtype: type of its values.
+    names: names of its columns, which the second line must repeat after the
+      number of rows in the first line. If empty, the table has one column and
+      no such lines.
+    allowed: values that the table may have; if empty, all integers.
 
   Raises:
     InputError: the table is malformed.
@@ -288,7 +289,8 @@ def _parse(
   """The number of an image and its values.
 
   Raises:
-    ValueError: what was expected, and what was found.
+    ValueError: the line is malformed; the text says what was expected, and what
+      was found.
   """
   image, *texts = line.split() or [""]
   match = _IMAGE.fullmatch(image)
@@ -306,7 +308,7 @@ def _parse(
 def _check_header(
   path: pathlib.Path, lines: Sequence[str], names: Sequence[str]
 ) -> None:
-  """Checks the number of rows and the names of columns before them."""
+  """Checks the first two lines: the number of rows, the names of columns."""
   count, header = [*lines, "", ""][:2]
   if not _INTEGER.fullmatch(count.strip()):
     raise _malformed(

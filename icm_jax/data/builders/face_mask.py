@@ -1,4 +1,4 @@
-"""Face Mask Detection: every face of its pictures, with or without a mask."""
+"""Face Mask Detection: faces with and without a mask, cut out of pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from icm_jax.data.builders import base, files
 
 # Added to a box on every side, as a share of its longer side.
 MARGIN = 0.2
-# Pixels of a box's shorter side; in smaller ones no mask can be made out.
+# Pixels of a box's shorter side; in smaller boxes no mask is recognisable.
 MIN_SIDE = 16
 CLASSES = ("with_mask", "without_mask", "mask_weared_incorrect")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -29,10 +29,10 @@ class _Unusable(Exception):
 
 
 class FaceMask(base.ImageBuilder, skip_registration=True):
-  """Face Mask Detection, 853 pictures; one example a face, cut out as a square.
+  """Face Mask Detection, 853 pictures; each example is a square around a face.
 
-  What shapes the cut-outs, `MARGIN` and `MIN_SIDE`, is fixed, so that prepared
-  data of one version is always the same.
+  `MARGIN` and `MIN_SIDE`, which determine the squares, are fixed, so that
+  prepared data of one version is always the same.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -87,7 +87,7 @@ class FaceMask(base.ImageBuilder, skip_registration=True):
           number += 1
     if not number:
       raise types.InputError(
-        f"Not one face in {self._manual_dir} can be used. "
+        f"No face in {self._manual_dir} can be used. "
         f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )
 
@@ -105,7 +105,7 @@ class FaceMask(base.ImageBuilder, skip_registration=True):
       self._skip(file, str(error))
       return
     if image.mode not in ("RGB", "RGBA"):
-      image = image.convert("RGB")  # Other modes may be more than PNG holds.
+      image = image.convert("RGB")  # PNG cannot store some other modes.
     for index, box in enumerate(boxes):
       name = f"{file}#{index}"
       try:
@@ -128,11 +128,11 @@ def square(
 ) -> tuple[int, int, int, int]:
   """The square to cut out for a box.
 
-  It is as long as the box's longer side and `MARGIN` on both ends, but no
-  longer than the picture allows, and moved as little as keeps it inside.
+  Its side is the box's longer side plus `MARGIN` at both ends, at most the
+  picture's shorter side. The square is moved into the picture if it leaves it.
 
   Args:
-    corners: of the box: left, top, right, bottom.
+    corners: left, top, right and bottom of the box.
     size: width and height of the picture.
 
   Returns:
@@ -163,7 +163,7 @@ def _read_boxes(xml: pathlib.Path) -> list[ElementTree.Element]:
     raise _Unusable("XML with a DTD or entities") from error
   except OSError as error:
     raise _Unusable("cannot be opened") from error
-  # Odd encodings raise the latter two.
+  # Unknown encodings raise LookupError or ValueError.
   except (ElementTree.ParseError, LookupError, ValueError) as error:
     raise _Unusable("malformed XML") from error
   boxes = root.findall("object")

@@ -22,8 +22,9 @@ _NAME = re.compile(r"(?P<thousand>\d\d000)/(?P<number>\d{5})\.png", re.ASCII)
 class Ffhq(base.ImageBuilder, skip_registration=True):
   """Flickr-Faces-HQ, 70,000 aligned faces.
 
-  With its table the splits are "train" (60,000) and "validation" (10,000), and
-  every example has its author and licence; without, all is "train".
+  With the table, the splits are "train" (60,000) and "validation" (10,000), and
+  every example has its author and licence. Without it, every example is in
+  "train".
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -114,7 +115,7 @@ class Ffhq(base.ImageBuilder, skip_registration=True):
   def _split(
     self, path: pathlib.Path, rows: Mapping[str, Mapping[str, Any]]
   ) -> str:
-    """The split of an image that has a row; "" if it cannot be used."""
+    """The split of an image by its row; "" if the image cannot be used."""
     row = rows.get(str(int(path.stem)))
     if row is None:
       self._skip(self._relative(path), f"not in {TABLE}")
@@ -147,7 +148,8 @@ class Ffhq(base.ImageBuilder, skip_registration=True):
 def _read_table(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Rows of the table by image number."""
   try:
-    # Its lists are landmarks: of all images they fill more than a gigabyte.
+    # Lists are dropped: they are landmarks, and would need more than a gigabyte
+    # for all images.
     rows = json.loads(
       path.read_bytes(),
       object_pairs_hook=lambda pairs: {
@@ -170,9 +172,9 @@ def _read_table(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _text(metadata: Any, key: str) -> str:
-  """A text of an image's metadata, "" if there is none."""
+  """A text of an image's metadata; "" if there is none."""
   value = metadata.get(key) if isinstance(metadata, dict) else None
   if not isinstance(value, str):
     return ""
-  # JSON can escape halves of characters, which no encoding can store.
+  # JSON can escape surrogate halves, which no encoding can store.
   return value.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Original files of a data set: found, checked, and only then read."""
+"""Finds, checks and reads the original files of a data set."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def locate(
   *,
   download: bool,
 ) -> dict[str, pathlib.Path]:
-  """Finds files in the manual directory, or downloads them if that is asked.
+  """Finds files in the manual directory, or downloads them on request.
 
   Args:
-    files: what is needed.
-    dl_manager: of tfds; used only for downloads.
-    manual_dir: the folder to look in first.
-    download: whether the network may be used for files that are not there.
+    files: the files that are needed.
+    dl_manager: download manager of tfds; used only for downloads.
+    manual_dir: the folder to search first.
+    download: whether missing files may come from the network.
 
   Returns:
     Paths by file name; every file has its published SHA-256.
 
   Raises:
-    InputError: files are missing and `download` is False, or one is damaged.
+    InputError: files are missing and `download` is False, or a file is damaged.
   """
   missing = [f for f in files if not (manual_dir / f.name).is_file()]
   if missing and not download:
@@ -81,7 +81,7 @@ def check(path: pathlib.Path, sha256: str) -> None:
   """Checks a file's content.
 
   Raises:
-    InputError: it is not the published one.
+    InputError: its SHA-256 is not the published one.
   """
   with path.open("rb") as stream:
     found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -93,14 +93,14 @@ def check(path: pathlib.Path, sha256: str) -> None:
 
 
 def require(path: pathlib.Path, instructions: str) -> pathlib.Path:
-  """Returns a file or folder of the manual directory that must be there.
+  """Returns the path of a required file or folder of the manual directory.
 
   Args:
-    path: what is needed.
-    instructions: of the builder; what to put where.
+    path: the file or folder that is needed.
+    instructions: the builder's instructions: which files to put where.
 
   Raises:
-    InputError: it is missing, or a folder without anything in it.
+    InputError: the path is missing, or is an empty folder.
   """
   if not path.exists():
     raise types.InputError(f"Missing: {path}. {instructions}")
@@ -112,10 +112,10 @@ def require(path: pathlib.Path, instructions: str) -> pathlib.Path:
 def package_folder(
   package: str, *, version: str, needed_by: tfds.core.DatasetBuilder
 ) -> pathlib.Path:
-  """The folder of an installed package that carries data; imports nothing.
+  """Finds the folder of an installed package with data, without importing it.
 
   Raises:
-    InputError: it is not installed.
+    InputError: the package is not installed.
   """
   spec = importlib.util.find_spec(package)
   if spec is None or not spec.submodule_search_locations:
@@ -127,12 +127,12 @@ def package_folder(
 
 
 def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  """All pictures below a folder, by their suffix, in the order of their names.
+  """All pictures below a folder, found by suffix and sorted by path.
 
   Hidden files and folders are left out.
 
   Raises:
-    InputError: the folder, or one below it, cannot be read.
+    InputError: the folder, or a folder below it, cannot be read.
   """
 
   def refuse(error):
@@ -154,10 +154,10 @@ def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
-  """Opens a zip whose members can be trusted to lie below its folder.
+  """Opens a zip after checking that no member leaves the zip's folder.
 
   Raises:
-    InputError: not a zip, or a member's path leaves the folder of the zip.
+    InputError: the file is no zip, or a member's path leaves the zip's folder.
   """
   try:
     archive = zipfile.ZipFile(path)
@@ -177,15 +177,15 @@ def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
 
 
 def printable(name: str) -> str:
-  """A file's name that a page can hold: "?" for bytes that are no text."""
+  """A file's name as printable text, with "?" for bytes that are no text."""
   return name.encode("utf-8", "replace").decode()
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-  """Lines of a text file, whatever ends them, without empty ones at the end.
+  """Reads the lines of a text file, without empty lines at its end.
 
   Raises:
-    InputError: the file is no text.
+    InputError: the file is no UTF-8 text.
   """
   try:
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -200,7 +200,7 @@ def read_lines(path: pathlib.Path) -> list[str]:
 
 
 def png(image: np.ndarray | PIL.Image.Image) -> io.BytesIO:
-  """A uint8 image as an encoded file, which tfds stores without TensorFlow."""
+  """Encodes a uint8 image as PNG, which tfds stores without TensorFlow."""
   if not isinstance(image, PIL.Image.Image):
     image = PIL.Image.fromarray(image)
   buffer = io.BytesIO()

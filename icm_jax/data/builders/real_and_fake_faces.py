@@ -1,4 +1,4 @@
-"""Real and Fake Face Detection: photographs, and faces put together by hand."""
+"""Real and Fake Face Detection: photographs, and faces composed by hand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FAKE = re.compile(r"(easy|mid|hard)_\d+_([01]{4})\.jpg")
 class RealAndFakeFaces(base.ImageBuilder, skip_registration=True):
   """Real and Fake Face Detection, 1,081 real and 960 fake faces, 600x600.
 
-  In a fake, experts replaced eyes, nose or mouth by those of other people;
-  columns say which parts, and how difficult the fake is to see.
+  In a fake, human editors replaced eyes, nose or mouth by those of other
+  people. Columns say which parts, and how difficult the fake is to recognise.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -101,6 +101,6 @@ class RealAndFakeFaces(base.ImageBuilder, skip_registration=True):
         number += 1
     if not number:
       raise types.InputError(
-        f"Not one picture in {self._manual_dir} can be used. "
+        f"No picture in {self._manual_dir} can be used. "
         f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )

@@ -1,4 +1,4 @@
-"""Tufts Face Database: the same people as seven kinds of cameras see them."""
+"""Tufts Face Database: the same people in seven modalities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from icm_jax import types
 from icm_jax.data.builders import base, files
 
-# By the token in the names of folders.
+# Modalities by the token in the names of folders.
 MODALITIES = {
   "RGB": "visible",
   "IR": "thermal",
@@ -31,7 +31,7 @@ EXPRESSIONS = {
   4: "shocked",
   5: "sunglasses",
 }
-# Longer numbers, such as dates, count nothing.
+# Longer numbers, such as dates, are no set or scene.
 _SET = re.compile(r"SET_?(\d{1,3})(?!\d)")
 _LAST_NUMBER = re.compile(r"(?<!\d)(\d{1,3})$")
 
@@ -39,9 +39,9 @@ _LAST_NUMBER = re.compile(r"(?<!\d)(\d{1,3})$")
 class TuftsFaces(base.ImageBuilder, skip_registration=True):
   """Tufts Face Database, over 10,000 pictures of 113 people.
 
-  The pictures of a person by modality: visible light, thermal, near infrared,
-  computerised sketch, Lytro camera, video, 3D. Those with E in the name of
-  their folder show five expressions, those with A the head from around.
+  The modalities are visible light, thermal, near infrared, computerised sketch,
+  Lytro camera, video and 3D. Pictures in folders with E in the name show five
+  expressions, those with A show the head from several sides.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -100,12 +100,12 @@ class TuftsFaces(base.ImageBuilder, skip_registration=True):
           number += 1
     if not number:
       raise types.InputError(
-        f"Not one picture in {self._manual_dir} can be used. "
+        f"No picture in {self._manual_dir} can be used. "
         f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )
 
   def _pictures(self, folder: pathlib.Path) -> Iterator[dict]:
-    """What a folder of one modality holds; the modality itself is left out."""
+    """Examples of a folder of one modality, without their modality."""
     found = files.pictures(folder)
     for path in _others(folder, found):
       self._skip(path.relative_to(self._manual_dir).as_posix(), "not a picture")
@@ -134,16 +134,16 @@ def _tokens(name: str) -> list[str]:
 
 
 def _modality(folder: str) -> str:
-  """The modality that a folder's name gives, or ""."""
+  """The modality in a folder's name, or ""."""
   first, *rest = _tokens(folder)
   known = [MODALITIES[token] for token in rest if token in MODALITIES]
   return known[0] if first == "TD" and known else ""
 
 
 def _scene(folder: str, stem: str) -> tuple[str, int]:
-  """The expression, or "", and the pose, or -1, of a picture.
+  """The expression of a picture, or ""; and its pose, or -1.
 
-  The last number of its name is an expression after E, a pose after A.
+  The last number of the name is an expression after E, a pose after A.
   """
   kind = next(
     (token for token in _tokens(folder) + _tokens(stem) if token in ("A", "E")),
@@ -159,7 +159,7 @@ def _scene(folder: str, stem: str) -> tuple[str, int]:
 def _others(
   folder: pathlib.Path, found: Sequence[pathlib.Path]
 ) -> list[pathlib.Path]:
-  """Files below a folder that are no pictures, without hidden ones."""
+  """Files below a folder that are no pictures, except hidden ones."""
   known = set(found)
   return sorted(
     path

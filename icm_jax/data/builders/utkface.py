@@ -23,7 +23,7 @@ RACES = {
   "3": "Indian",
   "4": "Others",
 }
-# Of what follows the age only characters are asked that any text can store.
+# Characters after the age must be printable ASCII, which any text can store.
 _AGE = re.compile(r"(?P<age>[0-9]{1,9})_(?P<fields>[ -~]*)")
 _COMPLETE = re.compile(r"[0-9]+_[01]_[0-4]_[0-9]+\.jpg\.chip\.jpg")
 
@@ -31,8 +31,8 @@ _COMPLETE = re.compile(r"[0-9]+_[01]_[0-4]_[0-9]+\.jpg\.chip\.jpg")
 class UtkFace(base.ImageBuilder, skip_registration=True):
   """UTKFace, aligned and cropped: 23,708 faces, 200x200.
 
-  Names of some files lack a field; what they have is read, and `complete` is
-  False. What is not known is "". No example is without an age.
+  Names of some files lack a field. Their other fields are read, unknown ones
+  are "", and `complete` is False. Every example has an age.
   """
 
   VERSION = tfds.core.Version("1.0.0")

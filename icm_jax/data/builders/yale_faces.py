@@ -94,7 +94,7 @@ class YaleFaces(base.ImageBuilder, skip_registration=True):
   ):
     index = 0
     for match in matches:
-      # tfds would take the indices of a GIF's palette for grey values.
+      # tfds would read the palette indices of a GIF as grey values.
       encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
       if encoded is None:
         continue
