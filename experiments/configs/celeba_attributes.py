@@ -1,32 +1,33 @@
-"""CelebA's faces that glasses, a smile, blond hair or a beard set apart.
+"""Attributes of CelebA's faces: glasses, smiles, blond hair, beards.
 
   python -m experiments.train \\
       --config=experiments/configs/celeba_attributes.py \\
       --config.data.manual_dir=DIR --workdir=runs/celeba_attributes
 
-DIR holds CelebA's original files, or any part of them (README.md, "Your
-data"). Nothing is drawn onto images: a mechanism is what a group of images
-carries already, by CelebA's labels, and canonical are those that carry none. A
-probe says what is gone after the experts, and what else changed. A person's
-race is never a mechanism.
+DIR contains CelebA's original files, or any part of them (docs/data.md).
+Nothing is drawn onto images: a mechanism is an attribute that a group of images
+carries, by CelebA's labels; canonical images carry none. A probe measures which
+attributes disappear after the experts, and what else changes. A person's race
+is never a mechanism.
 
-Measured, seeds 0 and 1, on 3,200 pictures: blond hair, in the probe's eyes, is
-gone in 73 and 53 % of the pictures after the winner; glasses, smiles and beards
-are not removed (29 and 33, 14 and 12, 9 and 0 %), and no group has an expert of
-its own. 434 s on a busy core, 230 s on a free one. With seed 0, beards begin to
-go after twice as many updates. docs/attributes.md has the tables.
+Measured, seeds 0 and 1, on 3,200 pictures: after the winner, the probe no
+longer sees blond hair in 73 and 53 % of the pictures; glasses, smiles and
+beards are not removed (29 and 33, 14 and 12, 9 and 0 %), and no group has an
+expert of its own. 434 s on a busy core, 230 s on a free one. With seed 0,
+beards begin to disappear after twice as many updates. docs/attributes.md has
+the tables.
 
-Modes as in mnist.py: none, 40x40 pixels, for a CPU; `full`, 64x64, two more
-groups and larger networks, for an accelerator, which nobody has run yet;
-`smoke`, a few steps of tiny networks, for tests.
+Modes as in mnist.py: no mode is 40x40 pixels, for a CPU; `full` is 64x64
+pixels, two more groups and larger networks, for an accelerator, and was not
+run; `smoke` is a few steps of tiny networks, for tests.
 """
 
 import ml_collections
 
 from experiments.configs import celeba_image_mechanisms
 
-# What one sees plainly. Kinds of beard are not among it, for they go with
-# Beard; nor is what is a matter of taste.
+# Attributes that are plainly visible. Kinds of beard are left out because they
+# disappear with Beard, and so are matters of taste.
 JUDGED = (
   "Bald,Bangs,Black_Hair,Brown_Hair,Gray_Hair,Heavy_Makeup,High_Cheekbones,Male,"
   "Mouth_Slightly_Open,Wearing_Hat,Wearing_Lipstick,Wearing_Necktie,Young"
@@ -43,19 +44,19 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.data.groups = ",".join(groups)
   # Among a few thousand faces, hats that come alone are too few for a group.
   c.data.canonical = "" if mode == "full" else "Wearing_Hat=0"
-  # The discriminator shall not tell sides apart by who is on them.
+  # The discriminator must not distinguish the sides by their people.
   c.data.share_people = True
   c.data.augment.update(
     flip=0.5, shift=0.03, zoom=0.05, contrast=0.1, brightness=0.05
   )
-  c.data.crop = 120  # The face and its hair, for glasses are thin.
+  c.data.crop = 120  # A narrow crop, because glasses are thin.
   c.experts.count = len(groups)
   c.attributes.names = JUDGED
   c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
-  # Attributes set images less apart than noise does: the discriminator has to
-  # learn them before it can tell the experts anything.
+  # Attributes separate images less than noise does: the discriminator has to
+  # learn them before its scores tell the experts anything.
   c.discriminator.learning_rate = 2e-3
   c.remedies.balance.weight = 0.5
   c.remedies.signature.weight = 0.5

@@ -1,16 +1,18 @@
-"""CelebA's faces that noise, light, colour, blocks and covers act upon.
+"""Noise, light, colour, blocks and covers on CelebA's faces.
 
   python -m experiments.train \\
       --config=experiments/configs/celeba_image_mechanisms.py \\
       --config.data.manual_dir=DIR --workdir=runs/celeba
 
-DIR holds CelebA's original files, or any part of them (README.md, "Your
-data"). People of the test part are never seen in training. What came out, on
-3,200 images: docs/faces.md.
+DIR contains CelebA's original files, or any part of them (docs/data.md).
+People of the test part are never seen in training.
 
-Modes as in mnist.py: none, 48x48 pixels, for a CPU; `full`, 64x64 and larger
-networks, for an accelerator, which nobody has run yet; `smoke`, a few steps of
-tiny networks, for tests.
+Measured, seed 0, on 3,200 images: seven of eight mechanisms have an expert of
+their own, and 95.2 % of images are matched. docs/faces.md has the tables.
+
+Modes as in mnist.py: no mode is 48x48 pixels, for a CPU; `full` is 64x64 pixels
+and larger networks, for an accelerator, and was not run; `smoke` is a few steps
+of tiny networks, for tests.
 """
 
 import ml_collections
@@ -24,7 +26,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = faces_small.get_config(mode)
   c.unlock()
   c.data.update(name="celeb_a", image_size=64 if mode == "full" else 48)
-  # Of hundreds of people, the discriminator does not soon know each.
+  # The discriminator does not soon memorise hundreds of people.
   c.data.share_people = False
   c.data.augment = dict.fromkeys(c.data.augment, 0.0)
   c.mechanisms = mechanisms.PRESETS["faces"]

@@ -1,11 +1,11 @@
-"""Three experts, the digit six only, shifted by 5 pixels or inverted.
+"""The digit six only, shifted by 5 pixels or inverted; three experts.
 
   python -m experiments.sweep \
       --config=experiments/configs/digit_six.py:full --seeds=0-2 \
       --workdir=runs/digit_six
 
-Right, down and inversion. With one digit the classifier has one class, so that
-its accuracy says nothing; see the wins and the PSNR.
+The mechanisms are right, down and inversion. With one digit the classifier has
+one class, so its accuracy is meaningless; see the wins and the PSNR.
 
 Measured on all of MNIST, seed 0: one to one, all found by step 100, PSNR 20.1
 dB (experiments/README.md). Modes as in mnist.py.
@@ -22,6 +22,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = mnist.get_config(mode)
   c.mechanisms = mechanisms.PRESETS["three"]
   c.experts.count = 3
-  # Tests have few digits.
+  # Data of tests has few digits.
   c.data.canonical = "label=1" if mode == "smoke" else "label=6"
   return c

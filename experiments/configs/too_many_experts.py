@@ -1,17 +1,17 @@
-"""Sixteen experts for ten mechanisms: are the surplus ones idle?
+"""Sixteen experts for ten mechanisms: do surplus experts stay idle?
 
   python -m experiments.sweep \
       --config=experiments/configs/too_many_experts.py:full --seeds=0-2 \
       --workdir=runs/too_many_experts
 
-The paper's algorithm. `active_experts` in result.json says how many are at
-work. With --override="remedies.relocation.every=25" idle experts move too.
+The paper's algorithm. `active_experts` in result.json is the number of active
+experts. --override="remedies.relocation.every=25" relocates idle experts.
 
-Measured on all of MNIST, seed 0, 600 steps: 7 of the sixteen are idle, 8 of ten
-mechanisms have an expert of their own. At the small scale of `make paper`, five
-for three, two are idle and each mechanism has its own; with idle ones moved,
-one is, and a mechanism is divided (experiments/README.md). Modes as in
-mnist.py.
+Measured on all of MNIST, seed 0, 600 steps: 7 of the 16 experts are idle, and 8
+of ten mechanisms have an expert of their own (docs/paper_study.md). At the
+small scale of `make paper`, with five experts for three mechanisms, two experts
+are idle and each mechanism has an expert of its own; with relocation, one is
+idle and a mechanism is divided (experiments/README.md). Modes as in mnist.py.
 """
 
 import ml_collections

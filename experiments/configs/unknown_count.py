@@ -1,4 +1,4 @@
-"""How many mechanisms are there? Sixteen experts begin; as many stay as needed.
+"""Sixteen experts for an unknown number of mechanisms; surplus experts retire.
 
   python -m experiments.sweep \
       --config=experiments/configs/unknown_count.py --seeds=0-2 \
@@ -7,12 +7,13 @@
       --override="mechanisms.names=right,down,invert" \
       --workdir=runs/unknown_count
 
-`active_experts` in result.json is the answer. Any config can do the same by
---config.experts.count=auto.
+`active_experts` in result.json is the number of experts that stay. Any config
+can do the same with --config.experts.count=auto.
 
-Measured on all of MNIST: ten of sixteen experts stay for ten mechanisms, each
-with one of its own, by step 300 (seeds 0 to 2); six and three stay for six and
-three, by step 200 (seed 0, experiments/README.md). Modes as in mnist.py.
+Measured on all of MNIST: for ten mechanisms, ten of sixteen experts stay, each
+mechanism with an expert of its own, by step 300 (seeds 0 to 2); for six and
+three mechanisms, six and three stay, by step 200 (seed 0). See
+docs/paper_study.md. Modes as in mnist.py.
 """
 
 import ml_collections

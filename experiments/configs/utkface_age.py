@@ -1,19 +1,19 @@
-"""UTKFace: ages as mechanisms, where 20 to 39 years are canonical.
+"""UTKFace: groups of age as mechanisms; 20 to 39 years are canonical.
 
   python -m experiments.train --config=experiments/configs/utkface_age.py \\
       --config.data.manual_dir=DIR --workdir=runs/utkface
 
-DIR holds the folder `UTKFace`, or a part of it. Who is seen is not known, so
-that one person may be on both sides, and in the test part.
+DIR contains the folder `UTKFace`, or a part of it. The data set does not say
+who is seen, so one person may be on both sides and in the test part.
 
-Measured, seed 0, on 3,000 pictures: one expert turns to children, whom a probe
-sees no more in 52 % of the pictures after the winner; middle and old age share
-an expert, and are not removed (10 and 24 %). 748 s on a busy core.
+Measured, seed 0, on 3,000 pictures: one expert specialises in children, whom a
+probe no longer sees in 52 % of the pictures after the winner; middle and old
+age share an expert, and are not removed (10 and 24 %). 748 s on a busy core.
 docs/attributes.md has the table.
 
-Modes as in mnist.py: none, 40x40 pixels, for a CPU; `full`, 64x64 and larger
-networks, for an accelerator, which nobody has run yet; `smoke`, a few steps of
-tiny networks, for tests.
+Modes as in mnist.py: no mode is 40x40 pixels, for a CPU; `full` is 64x64 pixels
+and larger networks, for an accelerator, and was not run; `smoke` is a few steps
+of tiny networks, for tests.
 """
 
 import ml_collections

@@ -1,26 +1,26 @@
-"""The Yale faces: glasses, and light from the left or from the right.
+"""The Yale faces: glasses, light from the left, light from the right.
 
   python -m experiments.train --config=experiments/configs/yale_conditions.py \\
       --config.data.manual_dir=DIR --workdir=runs/yale
 
-DIR holds the folder `yalefaces`. Canonical are other pictures of the same
-people, whatever their expression; three people are the test part.
+DIR contains the folder `yalefaces`. Other pictures of the same people, with any
+expression, are canonical; three people are the test part.
 
 Measured, seeds 0 and 1: 8 and 9 of 9 test pictures go to their group's expert.
-A probe sees the light from a side no more in 5 of 6 pictures after the winner,
-and glasses are not removed. 224 and 305 s on a busy core. docs/attributes.md
-has the tables.
+After the winner, a probe no longer sees light from a side in 5 of 6 pictures;
+glasses are not removed. 224 and 305 s on a busy core. docs/attributes.md has
+the tables.
 
-Modes as in mnist.py: none, 48x48 pixels, for a CPU; `full`, 64x64 and larger
-networks, for an accelerator, which nobody has run yet; `smoke`, a few steps of
-tiny networks, for tests.
+Modes as in mnist.py: no mode is 48x48 pixels, for a CPU; `full` is 64x64 pixels
+and larger networks, for an accelerator, and was not run; `smoke` is a few steps
+of tiny networks, for tests.
 """
 
 import ml_collections
 
 from experiments.configs import faces_small
 
-# Who wears glasses on nearly all pictures, whatever their condition says.
+# Subjects who wear glasses on nearly all pictures, in every condition.
 _WEARERS = (8, 13)
 
 
@@ -38,16 +38,15 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     f"&person={without}",
     image_size=64 if mode == "full" else 48,
   )
-  c.data.augment.flip = 0.0  # Left and right are what is to be told apart.
+  c.data.augment.flip = 0.0  # Mirroring would exchange the groups.
   c.experts.count = 3
   c.attributes.names = c.data.groups
   c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
   c.remedies.signature.weight = 0.5  # More was not tried with so few images.
-  c.remedies.r1.weight = (
-    1.0  # Or the discriminator knows a dozen people by heart.
-  )
+  # With less, the discriminator memorises a dozen people.
+  c.remedies.r1.weight = 1.0
   if mode == "embedded":
     c.train.steps = 300
     c.classifier.steps = 500

@@ -33,7 +33,9 @@ def test_losses_by_hand():
   np.testing.assert_allclose(by_weight(0.5, 0.5), half + (half + 50.0) / 2)
   np.testing.assert_allclose(by_weight(0.0, 1.0), half + 50.0)
   np.testing.assert_allclose(
-    losses.reconstruction_loss(*jnp.array([[0.0], [0.5]])[..., None, None]),
+    losses.reconstruction_loss(
+      jnp.zeros((1, 2, 2, 1)), jnp.full((1, 2, 2, 1), 0.5)
+    ),
     [0.25],
   )
 
