@@ -24,7 +24,7 @@ run; `smoke` is a few steps of tiny networks, for tests.
 
 import ml_collections
 
-from experiments.configs import celeba_image_mechanisms
+from experiments.configs.sections import faces
 
 # Attributes that are plainly visible. Kinds of beard are left out because they
 # disappear with Beard, and so are matters of taste.
@@ -36,34 +36,13 @@ JUDGED = (
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """CelebA's attributes; mode is embedded, full or smoke."""
-  c = celeba_image_mechanisms.get_config(mode)
-  c.unlock()
-  groups = ["Eyeglasses", "Smiling", "Blond_Hair", "Beard"]
+  groups = ("Eyeglasses", "Smiling", "Blond_Hair", "Beard")
   if mode == "full":
-    groups += ["Wearing_Hat", "Heavy_Makeup"]
-  c.data.groups = ",".join(groups)
+    groups += ("Wearing_Hat", "Heavy_Makeup")
+  c = faces.attributes(mode, groups)
   # Among a few thousand faces, hats that come alone are too few for a group.
-  c.data.canonical = "" if mode == "full" else "Wearing_Hat=0"
-  # The discriminator must not distinguish the sides by their people.
-  c.data.share_people = True
-  c.data.augment.update(
-    flip=0.5, shift=0.03, zoom=0.05, contrast=0.1, brightness=0.05
-  )
-  c.data.crop = 120  # A narrow crop, because glasses are thin.
-  c.experts.count = len(groups)
+  canonical = "" if mode == "full" else "Wearing_Hat=0"
+  # A narrow crop, because glasses are thin.
+  c.data.update(name="celeb_a", canonical=canonical, crop=120)
   c.attributes.names = JUDGED
-  c.detection.examples = 0  # There are no clean counterparts.
-  if mode == "smoke":
-    return c.lock()
-  # Attributes separate images less than noise does: the discriminator has to
-  # learn them before its scores tell the experts anything.
-  c.discriminator.learning_rate = 2e-3
-  c.remedies.balance.weight = 0.5
-  c.remedies.signature.weight = 0.5
-  c.remedies.r1.weight = 0.02
-  c.experts.learning_rate = 5e-4
-  c.experts.unet.levels = 2
-  if mode == "embedded":
-    c.data.image_size = 40
-    c.train.steps = 1_200
   return c.lock()

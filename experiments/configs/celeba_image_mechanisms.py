@@ -17,18 +17,14 @@ of tiny networks, for tests.
 
 import ml_collections
 
-from experiments.configs import faces_small
+from experiments.configs.sections import faces
 from icm_jax import mechanisms
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """CelebA's faces; mode is embedded, full or smoke."""
-  c = faces_small.get_config(mode)
-  c.unlock()
+  c = faces.photographs(mode)
   c.data.update(name="celeb_a", image_size=64 if mode == "full" else 48)
-  # The discriminator does not soon memorise hundreds of people.
-  c.data.share_people = False
-  c.data.augment = dict.fromkeys(c.data.augment, 0.0)
   c.mechanisms = mechanisms.PRESETS["faces"]
   c.experts.count = len(c.mechanisms.names)
   if mode == "smoke":

@@ -17,13 +17,12 @@ networks, for tests.
 
 import ml_collections
 
-from experiments.configs import faces_small
+from experiments.configs.sections import faces
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """Masks; mode is embedded, full or smoke."""
-  c = faces_small.get_config(mode)
-  c.unlock()
+  c = faces.few_people(mode)
   c.data.update(
     name="face_mask",
     groups="with_mask,mask_weared_incorrect",
@@ -31,7 +30,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   )
   c.experts.count = 2
   c.attributes.names = c.data.groups
-  c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
   c.remedies.signature.weight = 0.5  # More was not tried with so few images.

@@ -20,41 +20,19 @@ and more updates; `smoke` is a few steps of tiny networks, for tests.
 
 import ml_collections
 
-from experiments.configs import mnist
+from experiments.configs.sections import faces
 from icm_jax import mechanisms
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """ORL faces; mode is embedded, full or smoke."""
-  c = mnist.get_config(mode)
-  c.unlock()
+  c = faces.few_people(mode)
   c.data.name = "orl_faces"
-  # The discriminator soon memorises 32 people, or 160 pictures.
-  c.data.share_people = True
-  c.data.augment = dict(
-    flip=0.5, shift=0.03, zoom=0.1, contrast=0.2, brightness=0.1
-  )
   c.mechanisms = mechanisms.PRESETS["faces_grey"]
   c.experts.count = len(c.mechanisms.names)
-  # An expert that sees the whole face draws an average face for any input.
-  c.experts.network = "unet"
-  c.experts.unet.levels = 1
-  # U-Nets copy by construction: the change that they add starts near zero.
-  c.identity.update(by_construction=True, max_steps=0)
-  # Scores of photographs are closer together than those of digits.
-  c.remedies.balance.weight = 0.5
-  c.remedies.signature.weight = 1.0
   if mode == "smoke":
     return c.lock()
-  c.experts.update(
-    features=8, learning_rate=5e-4, decay_begin=500, half_life=250
-  )
-  c.discriminator.hidden = 256
-  c.train.update(steps=900, batch_size=16)
-  c.evaluation.examples = 1_200
   c.detection.examples = 80  # All people of the test part.
-  c.every.update(log=20, evaluate=100, checkpoint=100)
-  if mode == "full":
-    c.experts.features = 16
-    c.train.update(steps=10_000, batch_size=32)
+  if mode == "embedded":
+    c.train.steps = 900
   return c.lock()

@@ -13,17 +13,9 @@ an expert of their own, 96.2 and 95.9 % of restored images are recognised, clean
 
 import ml_collections
 
-from experiments.configs import mnist
-from icm_jax.competition import remedies
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """The paper's experiment; mode is embedded, full or smoke."""
-  c = mnist.get_config(mode)
-  c.remedies.update(remedies.sections())
-  c.experts.update(norm="batch", half_life=0)
-  c.discriminator.update(network="conv", half_life=0)
-  c.identity.update(batch_size=c.train.batch_size, learning_rate=1e-3)
-  if mode != "smoke":
-    c.train.steps = 2_000
-  return c
+  return paper.experiment(mode).lock()

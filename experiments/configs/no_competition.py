@@ -13,11 +13,11 @@ own, and fewer restored images are recognised than transformed ones, 34.4 and
 
 import ml_collections
 
-from experiments.configs import mnist_paper
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """No competition; mode is embedded, full or smoke."""
-  c = mnist_paper.get_config(mode)
+  c = paper.experiment(mode)
   c.experts.losers_learn = True
-  return c
+  return c.lock()

@@ -19,14 +19,14 @@ clean 99.1 % (docs/paper_study.md). Modes as in mnist.py.
 
 import ml_collections
 
-from experiments.configs import mnist_paper
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """One network and paired L2; mode is embedded, full or smoke."""
-  c = mnist_paper.get_config(mode)
+  c = paper.experiment(mode)
   c.experts.count = 1
   c.identity.max_steps = 0
-  c.pairs.update(steps=c.train.steps, batch_size=8, learning_rate=1e-3)
+  c.pairs.steps = c.train.steps
   c.train.steps = 0
-  return c
+  return c.lock()

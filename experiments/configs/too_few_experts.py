@@ -13,11 +13,11 @@ recognised, clean 99.1 % (docs/paper_study.md). Modes as in mnist.py.
 
 import ml_collections
 
-from experiments.configs import mnist_paper
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """Fewer experts than mechanisms; mode is embedded, full or smoke."""
-  c = mnist_paper.get_config(mode)
+  c = paper.experiment(mode)
   c.experts.count = 2 if mode == "smoke" else 6
-  return c
+  return c.lock()

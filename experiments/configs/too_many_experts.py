@@ -16,11 +16,11 @@ idle and a mechanism is divided (experiments/README.md). Modes as in mnist.py.
 
 import ml_collections
 
-from experiments.configs import mnist_paper
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """More experts than mechanisms; mode is embedded, full or smoke."""
-  c = mnist_paper.get_config(mode)
+  c = paper.experiment(mode)
   c.experts.count = 4 if mode == "smoke" else 16
-  return c
+  return c.lock()

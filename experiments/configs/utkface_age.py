@@ -18,19 +18,12 @@ of tiny networks, for tests.
 
 import ml_collections
 
-from experiments.configs import celeba_attributes
+from experiments.configs.sections import faces
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """UTKFace's ages; mode is embedded, full or smoke."""
-  c = celeba_attributes.get_config(mode)
-  c.unlock()
-  c.data.update(
-    name="utkface",
-    groups="child,middle_aged,old",
-    canonical="age=20-39",
-    crop=None,
-  )
-  c.experts.count = 3
+  c = faces.attributes(mode, ("child", "middle_aged", "old"))
+  c.data.update(name="utkface", canonical="age=20-39")
   c.attributes.names = "gender=female"
   return c.lock()

@@ -14,11 +14,11 @@ mnist.py.
 
 import ml_collections
 
-from experiments.configs import mnist_paper
+from experiments.configs.sections import paper
 
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """No losers in D's loss; mode is embedded, full or smoke."""
-  c = mnist_paper.get_config(mode)
+  c = paper.experiment(mode)
   c.remedies.winner_weight.weight = 1.0
-  return c
+  return c.lock()

