@@ -21,6 +21,7 @@ from icm_jax import mechanisms
 def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   """The default experiment; mode is embedded, full or smoke."""
   c = ml_collections.ConfigDict()
+  c.kind = "images"  # experiments.kinds.KINDS
   c.seed = 0  # Of everything: halves, batches, parameters, noise.
   c.data = dict(
     name="mnist_5k",  # icm_jax.data.sources.SOURCES
