@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -37,7 +37,8 @@ class Run(NamedTuple):
   tx: optax.GradientTransformation
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class State:
   """Everything that an update changes.
 

@@ -134,9 +134,10 @@ def make_network(
     raise types.InputError(
       f"A field of model {name!r} is wrong: {error}."
     ) from error
-  check = {"rim": cell_lib.check, "transformer": _check_transformer}
-  if name in check:
-    check[name](module.cell if name == "rim" else module)
+  if name == "rim":
+    cell_lib.check(module.cell)
+  elif name == "transformer":
+    _check_transformer(module)
   elif module.cell.features < 1:
     raise types.InputError(
       f"The size of model {name!r} must be at least 1; got "

@@ -8,6 +8,7 @@ middle of any network's training.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -123,7 +124,8 @@ def update(
   loss, grads = jax.value_and_grad(objective)(state.params[name])
   changes, opt = run.tx.update(grads, state.opt[name], state.params[name])
   params = optax.apply_updates(state.params[name], changes)
-  state = state.replace(
+  state = dataclasses.replace(
+    state,
     step=state.step + 1,
     params={**state.params, name: params},
     opt={**state.opt, name: opt},
@@ -148,7 +150,7 @@ def _train_networks(
     if int(state.step) >= last:
       continue
     reporter.say(f"compiling {name}")
-    step_fn = jax.jit(
+    jitted = jax.jit(
       functools.partial(
         update,
         name=name,
@@ -158,10 +160,10 @@ def _train_networks(
       ),
       donate_argnames=("state",),
     )
-    step_fn = step_fn.lower(state).compile()
+    compiled = jitted.lower(state).compile()
     clock.lap("compile")
     course = course_lib.Course(
-      update=step_fn,
+      update=compiled,
       evaluate=functools.partial(_measure, name=name, tests=tests),
       save=lambda state: checkpoints.save(_saved(config, state, clock)),
       every=config.every,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -335,7 +336,7 @@ def example_grid(
   return figure
 
 
-def line_style(expert: int) -> dict[str, str]:
+def line_style(expert: int) -> dict[str, Any]:
   """Returns the colour and dashes of the line with this index."""
   return {
     "color": _COLOURS[expert % len(_COLOURS)],

@@ -1,5 +1,6 @@
 """Runs with RIMs: from a config to a result, interrupted or not."""
 
+import dataclasses
 import functools
 import os
 import signal
@@ -89,7 +90,7 @@ def test_models_whose_training_has_not_begun_are_left_out(tmp_path):
   config = smoke("copying", **{"models.names": "lstm,transformer,gru"})
   parts = build.build_run(config)
   init = functools.partial(build.init_state, run=parts)
-  state = jax.jit(init)(KEY).replace(step=jnp.int32(3))
+  state = dataclasses.replace(jax.jit(init)(KEY), step=jnp.int32(3))
   result = evaluate.measure(tmp_path, config, parts, state)
   assert result["updates"] == {"lstm": 2, "transformer": 1}
   assert (

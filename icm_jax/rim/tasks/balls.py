@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from icm_jax import types
 from icm_jax.rim.tasks import base
 
-# Simulation steps per frame; a ball moves less than its radius in each of them.
+# Simulation steps per frame; at its initial speed, a ball moves less than its
+# radius in each of them.
 _SUBSTEPS = 4
 # Distance that a ball moves per frame, as a share of a frame's side.
 _SPEED = 0.05
@@ -25,7 +26,9 @@ VARIANTS = ("4 balls", "6-8 balls", "curtain")
 _COUNTS = {"4 balls": (4, 4), "6-8 balls": (6, 8), "curtain": (4, 4)}
 
 
-def make_balls(*, pixels: int, radius: float, seen: int, unseen: int):
+def make_balls(
+  *, pixels: int, radius: float, seen: int, unseen: int
+) -> base.Task:
   """Makes sequences of binary frames; the target of a step is the next frame.
 
   The measure is taken from predictions that feed on themselves: after the
