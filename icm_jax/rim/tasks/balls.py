@@ -31,8 +31,8 @@ def make_balls(
 ) -> base.Task:
   """Makes sequences of binary frames; the target of a step is the next frame.
 
-  The measure is taken from predictions that feed on themselves: after the
-  frames that a test shows, the model reads its own outputs, as probabilities.
+  The measure uses autoregressive predictions: after the frames that a test
+  shows, the model reads its own outputs, as probabilities.
 
   Args:
     pixels: pixels per side of a frame.
