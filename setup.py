@@ -20,8 +20,6 @@ setuptools.setup(
     setuptools.Extension(
       "icm_jax.models._compiled",
       sources=[
-        "icm_jax/models/active_rows.cc",
-        "icm_jax/models/attention.cc",
         "icm_jax/models/convolution.cc",
         "icm_jax/models/normalisation.cc",
       ],

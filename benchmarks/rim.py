@@ -1,13 +1,13 @@
-"""Times a step of the RIM cell: gathered, masked, and PyTorch's.
+"""Times a step of the RIM cell, ours and PyTorch's.
 
   make bench-rim RIM="--active=3 --size=100"
 
-Prints one JSON object a line, for a forward pass and for one with its gradient:
-`rims`, `active`, `size`, `batch`, `pass`; `masked_s`, `gathered_s`, `torch_s`,
-medians in seconds of a step of the cell in a scan over `--steps`, run in turns;
-`masked_to_gathered`, how many times faster gathered is than masked, and
-`gathered_to_torch`. PyTorch is null where `--torch` names no Python that has
-it. The cell has its default fields, LSTMs, without dropout.
+Prints one JSON object per line, for a forward pass and for one with its
+gradient: `rims`, `active`, `size`, `batch`, `pass`; `ours_s` and `torch_s`,
+medians in seconds of a step of the cell in a scan over `--steps`, where the two
+run in turns; and their ratio `ours_to_torch`. Values of PyTorch are null unless
+`--torch` names a Python that has it. The cell has its default fields and no
+dropout.
 """
 
 import contextlib
@@ -20,28 +20,22 @@ from absl import app, flags
 from flax import linen as nn
 
 from benchmarks import torch_process
-from icm_jax import models
-from icm_jax.models import rim
+from icm_jax import rim
 
-_RIMS = flags.DEFINE_integer("rims", 6, "RIMs.", 1)
-_ACTIVE = flags.DEFINE_integer("active", 3, "Active ones.", 1)
-_SIZE = flags.DEFINE_integer("size", 100, "Units of each.", 1)
-_BATCH = flags.DEFINE_integer("batch", 64, "Sequences.", 1)
+_RIMS = flags.DEFINE_integer("rims", 6, "Number of RIMs.", 1)
+_ACTIVE = flags.DEFINE_integer("active", 3, "Number of active RIMs.", 1)
+_SIZE = flags.DEFINE_integer("size", 100, "Units of a RIM.", 1)
+_BATCH = flags.DEFINE_integer("batch", 64, "Sequences in a batch.", 1)
 _INPUTS = flags.DEFINE_integer("inputs", 100, "Features of the input.", 1)
-_STEPS = flags.DEFINE_integer("steps", 20, "Of a sequence.", 1)
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Runs of each.", 1)
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps of a sequence.", 1)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed runs.", 1)
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
 
 
-def make_run(computation: str, gradient: bool):
-  """A function that runs all steps, and tells how long it took."""
+def make_run(gradient: bool):
+  """Returns a function that runs all steps and returns the seconds it took."""
   layer = nn.RNN(
-    models.RIMCell(
-      rims=_RIMS.value,
-      active=_ACTIVE.value,
-      size=_SIZE.value,
-      computation=computation,
-    )
+    rim.RIMCell(rims=_RIMS.value, active=_ACTIVE.value, size=_SIZE.value)
   )
   shape = (_BATCH.value, _STEPS.value, _INPUTS.value)
   x_BTF = jax.random.normal(jax.random.key(0), shape)
@@ -64,8 +58,8 @@ def make_run(computation: str, gradient: bool):
 
 
 def measure(gradient: bool, reference: torch_process.TorchProcess | None):
-  """One line of the table."""
-  runs = {name: make_run(name, gradient) for name in rim.COMPUTATIONS}
+  """Returns one line of output."""
+  runs = {"ours": make_run(gradient)}
   fields = {
     "rims": _RIMS.value,
     "active": _ACTIVE.value,
@@ -74,22 +68,20 @@ def measure(gradient: bool, reference: torch_process.TorchProcess | None):
   }
   if reference:
     more = {"steps": _STEPS.value, "inputs": _INPUTS.value}
-    more |= {"embed": models.RIMCell().embed, "gradient": gradient}
+    more |= {"embed": rim.RIMCell().embed, "gradient": gradient}
     reference.ask(do="make", **fields, **more)
     runs["torch"] = lambda: reference.ask(do="run")["seconds"]
   times = {name: [] for name in runs}
-  for _ in range(_REPEATS.value):  # In turns, so that all see one machine.
+  for _ in range(_REPEATS.value):  # In turns, so that the load is the same.
     for name, run in runs.items():
       times[name].append(run() / _STEPS.value)
   median = {name: statistics.median(values) for name, values in times.items()}
   torch = median.get("torch")
   return fields | {
     "pass": "gradient" if gradient else "forward",
-    "masked_s": round(median["masked"], 6),
-    "gathered_s": round(median["gathered"], 6),
+    "ours_s": round(median["ours"], 6),
     "torch_s": torch and round(torch, 6),
-    "masked_to_gathered": round(median["masked"] / median["gathered"], 3),
-    "gathered_to_torch": torch and round(median["gathered"] / torch, 3),
+    "ours_to_torch": torch and round(median["ours"] / torch, 3),
   }
 
 

@@ -24,7 +24,7 @@ TALK_KEYS, TALK_VALUES, TALK_HEADS = 32, 32, 4
 
 
 class RIM(nn.Module):
-  """As icm_jax.models.RIMCell with its default fields, LSTM, no dropout."""
+  """As icm_jax.rim.RIMCell with its default fields, LSTM, no dropout."""
 
   def __init__(self, rims, active, size, inputs, embed):
     super().__init__()

@@ -3,16 +3,15 @@
 python -m experiments.evaluate --workdir=runs/mnist
 """
 
-from experiments import console, launch
-from icm_jax.training import experiment
-from icm_jax.viz import report
+from experiments import console, kinds, launch
 
 launch.define_workdir()
 
 
 def main() -> None:
-  result = experiment.evaluate_checkpoint(launch.workdir())
-  console.reporter().say(report.headline(result))
+  kind = kinds.from_workdir(launch.workdir())
+  result = kind.evaluate_checkpoint(launch.workdir())
+  console.reporter().say(kind.headline(result))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def main() -> None:
   if _SCALE.value == "small":
     say(f"scaled: 5,000 digits, one seed, {', '.join(SMALL)}")
   failed = runs.run_all(plans, _JOBS.value, say)
-  page = sweep.write(root, [planned.run for planned in plans])
+  page = sweep.write(root, [planned.run for planned in plans], sweep.IMAGES)
   say((root / sweep.RESULTS).read_text())
   say(f"open {page}")
   if failed:

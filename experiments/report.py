@@ -1,16 +1,16 @@
-"""Draws report.html and grid.png of a run again, from its files.
+"""Draws the report of a run again, from the files in its folder.
 
 python -m experiments.report --workdir=runs/mnist
 """
 
-from experiments import console, launch
-from icm_jax.viz import report
+from experiments import console, kinds, launch
 
 launch.define_workdir()
 
 
 def main() -> None:
-  console.reporter().say(f"open {report.write(launch.workdir())}")
+  kind = kinds.from_workdir(launch.workdir())
+  console.reporter().say(f"open {kind.write_report(launch.workdir())}")
 
 
 if __name__ == "__main__":

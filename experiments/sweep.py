@@ -21,7 +21,7 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import console, launch, runs
+from experiments import console, kinds, launch, runs
 from icm_jax.viz import sweep
 
 launch.define_workdir()
@@ -42,6 +42,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
   root = launch.workdir()
+  layout = kinds.from_config(_CONFIG.value).sweep_layout
   holder = flags.FLAGS["config"]
   shared = config_flags.get_override_values(holder)
   plans = runs.plan(
@@ -55,7 +56,7 @@ def main() -> None:
   failed = 0
   if not _GATHER.value:
     failed = runs.run_all(plans, _JOBS.value, say)
-  page = sweep.write(root, [planned.run for planned in plans])
+  page = sweep.write(root, [planned.run for planned in plans], layout)
   say(f"open {page}")
   if failed:
     raise launch.Failed(f"{failed} of {len(plans)} runs failed; see above.")

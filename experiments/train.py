@@ -16,9 +16,7 @@ _STARTED = time.perf_counter()  # Before the imports, which take seconds.
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import console, launch
-from icm_jax.training import experiment
-from icm_jax.viz import report
+from experiments import console, kinds, launch
 
 launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -29,16 +27,17 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
+  kind = kinds.from_config(_CONFIG.value)
   reporter = console.reporter()
-  result = experiment.train(
+  result = kind.train(
     _CONFIG.value,
     launch.workdir(),
     resume=_RESUME.value,
     reporter=reporter,
     started=_STARTED,
   )
-  page = report.write(launch.workdir())
-  reporter.say(report.headline(result))
+  page = kind.write_report(launch.workdir())
+  reporter.say(kind.headline(result))
   reporter.say(f"open {page}")
 
 

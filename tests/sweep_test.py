@@ -119,7 +119,9 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   assert sum("no such norm (see" in text for text in said) == 3
   assert len(commands) == 5
   assert sum("--resume" in command for command in commands) == 1
-  page = page_lib.write(root, [planned.run for planned in plans]).read_text()
+  page = page_lib.write(
+    root, [planned.run for planned in plans], page_lib.IMAGES
+  ).read_text()
   assert "Without a result: experts.norm=layer, seed 0" in page
   assert not re.search(r'(src|href)="(?!data:)', page)
   with (root / page_lib.RESULTS).open() as file:
@@ -208,39 +210,3 @@ def test_the_papers_experiments_can_be_planned(scale, tmp_path):
   }
   for planned in plans:
     setup.make_mechanisms(planned.config)
-
-
-def test_a_sweep_of_sequence_runs_compares_models_on_every_test(tmp_path):
-  def finish(variant, seed, tests, error):
-    folder = tmp_path / variant / f"seed_{seed}"
-    folder.mkdir(parents=True)
-    result = {
-      "task": "copying",
-      "measure": "cross entropy, nats",
-      "higher_is_better": False,
-      "steps": 4,
-      "variants": tests,
-      "table": {
-        model: {test: error * (i + j) for i, test in enumerate(tests)}
-        for j, model in enumerate(["rim", "lstm"])
-      },
-      "time": {"train_s": 1.0, "total_s": 2.0},
-      "versions": {"commit": "abc1234"},
-    }
-    files.write_json(folder / files.RESULT, result)
-    return page_lib.SweepRun(variant, seed, folder)
-
-  done = [
-    finish("a", 0, ["2 blanks", "4 blanks"], 0.25),
-    finish("a", 1, ["2 blanks", "4 blanks"], 0.5),
-    finish("b", 0, ["2 blanks"], 1.0),
-  ]
-  missing = page_lib.SweepRun("b", 1, tmp_path / "b" / "seed_1")
-  page = page_lib.write(tmp_path, [*done, missing]).read_text()
-  assert "Cross entropy, nats; lower is better" in page
-  assert "0.7500 (0.5000 to 1.0000)" in page  # Of LSTMs on the hardest test.
-  assert "Without a result: b, seed 1" in page
-  with (tmp_path / page_lib.RESULTS).open() as file:
-    lines = list(csv.DictReader(file))
-  assert [line["lstm/4 blanks"] for line in lines] == ["0.5", "1.0", ""]
-  assert [line["rim/2 blanks"] for line in lines] == ["0.0", "0.0", "0.0"]

@@ -1,27 +1,27 @@
-"""Bouncing balls, foreseen: RIMs, and three other models.
+"""Predicting bouncing balls: RIMs compared with three other models.
 
   python -m experiments.train --config=experiments/configs/rim_balls.py \
       --workdir=runs/rim_balls
 
-Trained to say the next frame of 4 balls; tested on 35 frames that are foreseen
-one from another after 15 that are seen, of 4 balls, of 6 to 8 and of 4 behind a
-curtain (Goyal et al., 2021, Sec. 4.3; frames here are smaller, and the physics
-is our own).
+Models are trained to predict the next frame of 4 balls. In tests they see 15
+frames and then predict 35, each from their own previous predictions, of 4
+balls, of 6 to 8 balls, and of 4 balls behind a curtain (Goyal et al., 2021,
+Sec. 4.3; frames here are smaller, and the simulation is this project's).
 
-Measured, cross entropies in nats of a foreseen frame's pixels, of 200 sequences
-of 4 balls / of 6 to 8 / behind a curtain; seed 0, 18 minutes on one CPU core
-beside other work, halts included:
+Measured: cross entropies of a predicted frame's pixels in nats, on 200
+sequences of 4 balls / of 6 to 8 balls / behind a curtain, seed 0, in 18 minutes
+on one CPU core that also did other work, interruptions included:
 
   RIMs         0.668 / 1.016 / 0.587
   LSTM         0.694 / 0.983 / 0.580
   GRU          0.705 / 1.014 / 0.577
   Transformer  0.847 / 1.431 / 0.704
 
-So RIMs are no better than an LSTM here: after 1,500 updates no model foresees
-35 frames in a row.
+RIMs are no better than an LSTM here: after 1,500 updates no model predicts 35
+frames in a row.
 
-Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
-were not run; `smoke`, a few steps of tiny models, for tests.
+Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, not
+run; `smoke`, a few steps of tiny models, for tests.
 """
 
 import ml_collections
@@ -34,10 +34,10 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   c = rim_copying.get_config(mode).unlock()
   c.task = dict(
     name="balls",
-    pixels=16,  # A side of a frame.
-    radius=0.1,  # Of a ball, of a frame's side.
-    seen=15,  # Frames that a test shows,
-    unseen=35,  # and that it asks for.
+    pixels=16,  # Pixels per side of a frame.
+    radius=0.1,  # Radius of a ball, as a share of a frame's side.
+    seen=15,  # Frames that a test shows.
+    unseen=35,  # Frames that are then predicted.
   )
   if mode == "full":
     c.task.pixels = 64

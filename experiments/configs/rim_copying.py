@@ -1,43 +1,47 @@
-"""Copying ten digits after a pause: RIMs, and three models to compare with.
+"""Copying ten digits after a pause: RIMs compared with three other models.
 
   python -m experiments.train --config=experiments/configs/rim_copying.py \
       --workdir=runs/rim_copying
 
-Trained with 50 blanks, tested with 200 (Goyal et al., 2021, Sec. 4.1, where
-cross entropies are 0.00 for RIMs and 3.56 to 4.32 for LSTMs). A blank shows
-nothing: zeros.
+Models are trained with 50 blanks and tested with 200 (Goyal et al., 2021, Sec.
+4.1, which reports cross entropies of 0.00 for RIMs and 3.56 to 4.32 for LSTMs).
+A blank is an input of zeros.
 
-Measured, cross entropies with 50 and with 200 blanks, of which chance is 2.08;
-1,000 sequences, one CPU core, beside other work: 11 minutes for all four
-models, 3 of them the RIMs'.
+Measured: cross entropies with 50 and with 200 blanks on 1,000 sequences, where
+chance is 2.08. All four models took 11 minutes on one CPU core that also did
+other work, the RIMs 3 of them.
 
   seed  RIMs             LSTM             GRU              Transformer
   0     0.016 / 0.012    1.905 / 2.902    0.003 / 0.003    0.000 / 8.616
   1     0.025 / 0.026    1.865 / 2.874
   2     0.013 / 0.013    1.606 / 2.912
 
-(seeds 1 and 2 with --config.models.names=rim,lstm). So RIMs learn it, and keep
-what they have read four times as long as in training; an LSTM of as many units
-does not learn it with this optimizer, and a GRU does. The learning rate was
-chosen for the RIMs.
+(Seeds 1 and 2 were run with --config.models.names=rim,lstm.) RIMs learn the
+task, and keep what they have read over a pause four times as long as in
+training. With this optimizer an LSTM with as many units does not learn the
+task, and a GRU does. The learning rate was chosen for the RIMs.
 
-Three things here are not the paper's. `presence`: half of the RIMs prefer
-inputs, half none, from the start. Where states alone choose (6 RIMs of 24
-units, batches of 64, a constant rate, seed 0) they were at 1.09 after 2,500
-updates: the set of active RIMs changes with every digit, so that none of them
-reads the whole of what is to be copied. With presence, it is the same three for
-all digits and questions, and the other three for all blanks. Communication is
-gated, as in the authors' programs; what the paper's residual adds to states
-that are not active is heard again, and may grow without bound. And sizes are
-smaller.
+Three choices differ from the paper's:
 
-The paper's sizes: rim_copying.py:full, which was not run to any end. An update
-takes about 1.3 s of RIMs, 0.65 of the LSTM, 0.3 of the GRU and 0.75 of the
-Transformer on one core (2 or 3 updates each, with RIMs slower than they are by
-now): 100,000 of each would take some 80 hours.
+* `presence`: from the start, half of the RIMs prefer inputs and half prefer
+  none. Without it (6 RIMs of 24 units, batches of 64, a constant learning rate,
+  seed 0) the cross entropy was 1.09 after 2,500 updates: the set of active RIMs
+  changed with every digit, so no RIM read all digits. With it, the same three
+  RIMs are active at all digits and questions, and the other three at all
+  blanks.
+* Communication is gated, as in the authors' code. With the paper's residual
+  form, states may grow without bound, because inactive RIMs keep what was added
+  to them and others attend to it again.
+* Models are smaller.
 
-Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, which
-were not run; `smoke`, a few steps of tiny models, for tests.
+rim_copying.py:full has the paper's sizes; no run of it was completed. On one
+core an update takes about 1.3 s for RIMs, 0.65 s for the LSTM, 0.3 s for the
+GRU and 0.75 s for the Transformer (measured over 2 or 3 updates each, with an
+older and slower RIM cell), so 100,000 updates of each would take about 80
+hours.
+
+Modes, after a colon: none, for two CPU cores; `full`, the paper's sizes, not
+run; `smoke`, a few steps of tiny models, for tests.
 """
 
 import ml_collections
@@ -48,18 +52,20 @@ _MODES = "none, full or smoke"
 def get_config(mode: str = "") -> ml_collections.ConfigDict:
   """The copying experiment; mode is empty, full or smoke."""
   c = ml_collections.ConfigDict()
-  c.seed = 0  # Of everything: parameters, batches, dropout, tests.
-  # Blanks: trained on first, then tested on, the hardest last.
+  c.kind = "rim"  # experiments.kinds.KINDS
+  c.seed = 0  # Seed of parameters, batches, dropout and tests.
+  # Numbers of blanks: the first is used for training, the last is the hardest
+  # test.
   c.task = dict(name="copying", digits=10, blanks=(50, 200))
   c.models = dict(
-    names="rim,lstm,gru,transformer",  # Trained one after another.
+    names="rim,lstm,gru,transformer",  # Trained in this order.
     rim=dict(
       rims=6,
       active=3,
       size=48,  # Units of one RIM.
-      kind="lstm",  # Or gru.
-      embed=16,  # Features of the input beside the null row; 0 is none.
-      presence=10.0,  # Half of the RIMs prefer inputs, half none; paper: 0.
+      kind="lstm",  # lstm or gru
+      embed=16,  # Features of the input's embedding; 0 uses no embedding.
+      presence=10.0,  # Half of the RIMs prefer inputs; the paper has 0.
       input_keys=16,
       input_values=32,
       input_heads=1,
@@ -68,33 +74,33 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
       communication_values=16,
       communication_heads=2,
       communication_dropout=0.0,
-      communication="gated",  # As in the authors' programs; paper: residual.
-      communication_gradient="all",  # Or active, likewise.
-      computation="masked",  # Gathered pays with large RIMs.
+      communication="gated",  # gated; or residual, as in the paper.
+      communication_gradient="all",  # all; or active, as in the authors' code.
     ),
-    lstm=dict(size=288),  # As many units as all RIMs together.
+    lstm=dict(size=288),  # Units; as many as all RIMs together.
     gru=dict(size=288),
     transformer=dict(width=64, layers=2, heads=4, dropout=0.0),
   )
   c.train = dict(
-    updates=5_000,  # Of each model.
+    updates=5_000,  # Updates of each model.
     batch_size=16,
     learning_rate=4e-3,
-    decay_from=0.4,  # Share of the updates after which it falls to 0.
-    clip=1.0,  # Of a gradient's norm.
+    decay_from=0.4,  # Share of updates after which the rate decays to 0.
+    clip=1.0,  # Largest norm of a gradient.
   )
   c.evaluation = dict(
-    examples=1_000,  # Of each test, for the result.
-    curve_examples=200,  # The same for every point of the curves.
+    examples=1_000,  # Sequences of each test, for the result.
+    curve_examples=200,  # Sequences of each test, for a point of a curve.
     batch_size=200,
   )
-  c.every = dict(log=50, evaluate=500, checkpoint=500)  # Updates of a model.
+  # Updates of a model from one event to the next; 0 is never.
+  c.every = dict(log=50, evaluate=500, checkpoint=500)
   if mode == "full":
-    papers_sizes(c)
+    set_paper_sizes(c)
     c.models.rim.update(active=4, input_heads=1)
     c.train.updates = 100_000
   elif mode == "smoke":
-    tiny(c)
+    set_tiny_sizes(c)
     c.task.update(digits=2, blanks=(2, 4))
   elif mode:
     raise ValueError(f"mode must be {_MODES}; got {mode!r}.")
@@ -102,13 +108,13 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
 
 
 def set_units(c: ml_collections.ConfigDict, size: int) -> None:
-  """Units of one RIM; LSTM and GRU get as many as all RIMs together."""
+  """Sets the units of a RIM; LSTM and GRU get those of all RIMs together."""
   c.models.rim.size = size
   c.models.lstm.size = c.models.gru.size = size * c.models.rim.rims
 
 
-def papers_sizes(c: ml_collections.ConfigDict) -> None:
-  """600 units in 6 RIMs, and all else of the paper's appendix."""
+def set_paper_sizes(c: ml_collections.ConfigDict) -> None:
+  """Sets the sizes of the paper's appendix: 600 units in 6 RIMs."""
   set_units(c, 100)
   c.models.rim.update(
     embed=600,
@@ -122,7 +128,6 @@ def papers_sizes(c: ml_collections.ConfigDict) -> None:
     communication_values=32,
     communication_heads=4,
     communication_dropout=0.1,
-    computation="gathered",
   )
   c.train.batch_size = 64
   c.models.transformer.update(width=256, layers=4, dropout=0.1)
@@ -131,8 +136,8 @@ def papers_sizes(c: ml_collections.ConfigDict) -> None:
   c.every.update(log=100, evaluate=5_000, checkpoint=5_000)
 
 
-def tiny(c: ml_collections.ConfigDict) -> None:
-  """Models and a run for tests."""
+def set_tiny_sizes(c: ml_collections.ConfigDict) -> None:
+  """Makes models and the run small enough for tests."""
   c.models.rim.update(rims=3, active=2, embed=2)
   set_units(c, 2)
   c.models.rim.update(input_keys=2, input_values=2)

@@ -1,10 +1,10 @@
-"""Digits, pixel by pixel, in more pixels than in training: RIMs and others.
+"""Digits read pixel by pixel: RIMs compared with three other models.
 
   python -m experiments.train --config=experiments/configs/rim_seqmnist.py \
       --workdir=runs/rim_seqmnist
 
-Trained with 14x14 pixels, tested with 16x16, 19x19 and 24x24 (Goyal et al.,
-2021, Sec. 4.2). Accuracies of others there, in percent:
+Models are trained with 14x14 pixels and tested with 16x16, 19x19 and 24x24
+(Goyal et al., 2021, Sec. 4.2). Accuracies that others report, in percent:
 
   the paper, RIMs(6, 4)                           90.0 / 73.4 / 38.1
   the paper, LSTM of 600 units                    84.5 / 52.2 / 21.9
@@ -12,9 +12,9 @@ Trained with 14x14 pixels, tested with 16x16, 19x19 and 24x24 (Goyal et al.,
   after users embedded the input, lr 1e-4         88 / 70 / 44
   and with 510 units, RIMs(5, 3), lr 1e-3         88 / 72 / 39
 
-Measured, accuracies in percent with 14x14 / 16x16 / 19x19 / 24x24 pixels, of
-1,000 embedded digits after 1,500 updates on the other 4,000; one CPU core,
-beside other work: 15 minutes for all four models, 5 of them the RIMs'.
+Measured: accuracies in percent with 14x14 / 16x16 / 19x19 / 24x24 pixels on
+1,000 embedded digits, after 1,500 updates on the other 4,000. All four models
+took 15 minutes on one CPU core that also did other work, the RIMs 5 of them.
 
   seed  RIMs(6, 4)                 LSTM
   0     60.7 / 51.1 / 38.4 / 27.6  51.3 / 17.6 / 14.5 /  9.3
@@ -24,23 +24,25 @@ beside other work: 15 minutes for all four models, 5 of them the RIMs'.
   seed  GRU                        Transformer
   0     75.3 / 63.5 / 26.8 / 13.8  88.2 /  7.3 / 18.6 / 13.3
 
-(seeds 1 and 2 with --config.models.names=rim,lstm). With a sixtieth of the
-paper's updates, and a fifteenth of its digits, RIMs and LSTM are far from the
-numbers above; but beyond the size that they were trained on, RIMs are ahead of
-the LSTM in every seed, and in seed 0 of all. All models have one optimizer; its
-rate was chosen for none of them. With the paper's residual communication
+(Seeds 1 and 2 were run with --config.models.names=rim,lstm.) With a sixtieth of
+the paper's updates and a fifteenth of its digits, RIMs and the LSTM are far
+from the accuracies above. At sizes larger than in training, RIMs are ahead of
+the LSTM with every seed; with seed 0 they are ahead of all models at 19x19 and
+24x24. All models share one optimizer, whose learning rate was chosen for none
+of them. With the paper's residual communication
 (--config.models.rim.communication=residual --config.train.updates=2000
---config.train.decay_from=0.5) RIMs diverged: loss 1766 after 1,000 updates,
-seed 0. So it is gated here, as in the authors' program.
+--config.train.decay_from=0.5) RIMs diverged: the loss was 1766 after 1,000
+updates with seed 0. Communication is therefore gated here, as in the authors'
+code.
 
-The paper's sizes: rim_seqmnist.py:full, which was not run to any end. An update
-takes about 2.1 s of RIMs and 1.0 s of the LSTM on one core (2 or 3 updates
-each, with RIMs slower than they are by now): 93,750 of each would take some 80
-hours.
+rim_seqmnist.py:full has the paper's sizes; no run of it was completed. On one
+core an update takes about 2.1 s for RIMs and 1.0 s for the LSTM (measured over
+2 or 3 updates each, with an older and slower RIM cell), so 93,750 updates of
+each would take about 80 hours.
 
 Modes, after a colon: none, 5,000 embedded digits, for two CPU cores; `full`,
-the paper's sizes on all of MNIST, which were not run; `smoke`, a few steps of
-tiny models, for tests.
+the paper's sizes on all of MNIST, not run; `smoke`, a few steps of tiny models,
+for tests.
 """
 
 import ml_collections
@@ -53,11 +55,12 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   c = rim_copying.get_config(mode).unlock()
   c.data = dict(
     name="mnist_5k",  # icm_jax.data.sources.SOURCES
-    dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
-    manual_dir="",  # Original files; "" is downloads/manual below dir.
-    download=False,  # Whether missing files may come from the network.
+    dir="",  # Folder of prepared data; "" is that of tensorflow-datasets.
+    manual_dir="",  # Folder of original files; "" is downloads/manual in dir.
+    download=False,  # Whether missing files may be downloaded.
   )
-  # Pixels a side: trained on first, then tested on, the hardest last.
+  # Pixels per side: the first is used for training, the last is the hardest
+  # test.
   c.task = dict(name="seqmnist", sizes=(14, 16, 19, 24))
   c.models.rim.active = 2 if mode == "smoke" else 4
   if mode == "full":

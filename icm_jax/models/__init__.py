@@ -13,31 +13,19 @@ from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import from_linen
 from icm_jax.models.normalisation import NORMS
 from icm_jax.models.residual import DilatedExpert, UNetExpert
-from icm_jax.models.rim import RIMCell
-from icm_jax.models.sequence import (
-  SEQUENCE_MODELS,
-  Activity,
-  SequenceNetwork,
-  make_sequence_model,
-)
 
 __all__ = (
   "DISCRIMINATORS",
   "EXPERTS",
   "NORMS",
-  "SEQUENCE_MODELS",
-  "Activity",
   "ConvClassifier",
   "ConvDiscriminator",
   "ConvExpert",
   "DilatedExpert",
   "PatchDiscriminator",
-  "RIMCell",
-  "SequenceNetwork",
   "UNetExpert",
   "from_linen",
   "is_compiled",
   "make_discriminator",
   "make_expert",
-  "make_sequence_model",
 )

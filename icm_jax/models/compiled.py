@@ -1,7 +1,7 @@
 """What was compiled for CPUs when the package was installed.
 
-`convolution.cc`, `normalisation.cc`, `active_rows.cc` and `attention.cc` are
-one library. Where there was no C++ compiler, XLA does the same, slower.
+`convolution.cc` and `normalisation.cc` are one library. Where there
+was no C++ compiler, XLA does the same, slower.
 """
 
 import ctypes
@@ -17,11 +17,6 @@ _CALLS = (
   "IcmStackGradient",
   "IcmBatchNorm",
   "IcmBatchNormGradient",
-  "IcmMultiply",
-  "IcmMultiplyTransposed",
-  "IcmOuterProducts",
-  "IcmAttention",
-  "IcmAttentionGradient",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -118,10 +119,10 @@ def scores_over_steps(
     for e in range(score_TEM.shape[1]):
       if e != main:
         axes.plot(steps, score_TEM[:, e, m], color=_QUIET, linewidth=0.9)
-    axes.plot(steps, score_TEM[:, main, m], linewidth=2, **_style(main))
+    axes.plot(steps, score_TEM[:, main, m], linewidth=2, **line_style(main))
     axes.set_title(f"{name}: expert {main}", fontsize=9)
     axes.set_ylim(-0.02, 1.02)
-    _tidy(axes)
+    tidy(axes)
   figure.supxlabel("steps", fontsize=9)
   figure.supylabel("score D (1 = canonical)", fontsize=9)
   return figure
@@ -137,7 +138,7 @@ def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
   for e in range(share_TE.shape[1]):
     smooth_T = np.convolve(share_TE[:, e], kernel, mode="valid")
     axes.plot(
-      steps[width - 1 :], 100 * smooth_T, label=f"expert {e}", **_style(e)
+      steps[width - 1 :], 100 * smooth_T, label=f"expert {e}", **line_style(e)
     )
   axes.axhline(
     100 / share_TE.shape[1], color="black", linestyle=":", linewidth=1
@@ -146,7 +147,7 @@ def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
   axes.set_ylabel("images won, %")
   axes.set_ylim(bottom=0)
   axes.legend(fontsize=7, ncols=2, loc="upper left", bbox_to_anchor=(1, 1))
-  _tidy(axes)
+  tidy(axes)
   return figure
 
 
@@ -175,55 +176,7 @@ def accuracy_over_steps(
   axes.set_xlabel("steps")
   axes.set_ylabel("restored digits recognised, %")
   axes.set_ylim(0, 103)
-  _tidy(axes)
-  return figure
-
-
-def activity(active_TR: np.ndarray, null_TR: np.ndarray, title: str) -> Figure:
-  """Activity of every RIM over steps, and its attention on the null row.
-
-  Args:
-    active_TR: bool, whether a RIM is active at a step.
-    null_TR: float in [0, 1], attention on the null row.
-    title: title of the figure.
-  """
-  num_steps, num_rims = active_TR.shape
-  figure = Figure(figsize=(9, 0.9 + 0.3 * num_rims), layout="constrained")
-  pair = figure.subplots(2, 1, sharex=True)
-  for axes, value_TR, colours, name in zip(
-    pair,
-    (active_TR, null_TR),
-    ("Greys", "Purples"),
-    ("active", "null row"),
-    strict=True,
-  ):
-    axes.imshow(
-      value_TR.T, cmap=colours, vmin=0, vmax=1, aspect="auto",
-      interpolation="nearest", extent=(0, num_steps, num_rims, 0),
-    )  # fmt: skip
-    axes.set_yticks(np.arange(num_rims) + 0.5, range(num_rims), fontsize=7)
-    axes.set_ylabel(name, fontsize=9)
-    axes.tick_params(length=0)
-  pair[0].set_title(title, fontsize=10)
-  pair[1].set_xlabel("step of the sequence", fontsize=9)
-  return figure
-
-
-def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-  """Losses of models over updates.
-
-  Args:
-    curves: points (update, loss) by name of the model.
-  """
-  figure = Figure(figsize=(6.2, 3.2), layout="constrained")
-  axes = figure.subplots()
-  for index, (name, points) in enumerate(curves.items()):
-    axes.plot(*zip(*points, strict=True), label=name, **_style(index))
-  axes.set_xlabel("updates")
-  axes.set_ylabel("loss")
-  axes.set_ylim(bottom=0)
-  axes.legend(fontsize=8)
-  _tidy(axes)
+  tidy(axes)
   return figure
 
 
@@ -247,11 +200,11 @@ def accuracy_by_variant(
         linewidth=1.2,
         marker=".",
         markersize=4,
-        **_style(index),
+        **line_style(index),
       )
     axes.set_title(_folded(name), fontsize=9)
     axes.set_ylim(0, 103)
-    _tidy(axes)
+    tidy(axes)
   figure.supxlabel("steps", fontsize=9)
   figure.supylabel("recognised, %", fontsize=9)
   return figure
@@ -274,7 +227,7 @@ def found_by_variant(
   for axes, name, seeds in zip(panels, names, found, strict=True):
     mechanisms = list(seeds[0])
     for index, steps in enumerate(seeds):
-      colour = _style(index)["color"]
+      colour = line_style(index)["color"]
       for row, mechanism in enumerate(mechanisms):
         step = steps[mechanism]
         height = row + 0.5 * ((index + 0.5) / len(seeds) - 0.5)
@@ -289,7 +242,7 @@ def found_by_variant(
     axes.invert_yaxis()
     axes.set_xlim(-0.02 * never, 1.03 * never)
     axes.set_title(_folded(name), fontsize=9)
-    _tidy(axes)
+    tidy(axes)
   figure.supxlabel("steps", fontsize=9)
   return figure
 
@@ -384,14 +337,16 @@ def example_grid(
   return figure
 
 
-def _style(expert: int) -> dict[str, str]:
+def line_style(expert: int) -> dict[str, Any]:
+  """Returns the colour and dashes of the line with this index."""
   return {
     "color": _COLOURS[expert % len(_COLOURS)],
     "linestyle": "-" if expert < len(_COLOURS) else "--",
   }
 
 
-def _tidy(axes) -> None:
+def tidy(axes) -> None:
+  """Removes the upper and right spine, and shrinks tick labels."""
   axes.spines[["top", "right"]].set_visible(False)
   axes.tick_params(labelsize=8)
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run, from the files in its folder."""
+"""The self-contained HTML page of a run on images, from its files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from icm_jax import types
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
-from icm_jax.viz import charts, html, sections, sequence_report
+from icm_jax.viz import charts, html, run_files, sections
 
-PAGE = "report.html"
 GRID = "grid.png"
 
 _METHOD = (
@@ -35,8 +33,6 @@ _PSNR = " PSNR: of the winner's output against the clean image."
 
 def headline(result: Mapping[str, Any]) -> str:
   """The result in a sentence."""
-  if "task" in result:
-    return sequence_report.headline(result)
   wins_EM = np.array(result["wins"])
   owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
@@ -63,10 +59,10 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
-  """Draws `report.html`, and `grid.png` of a run of images.
+  """Draws `report.html` and `grid.png` of a run on images.
 
   Args:
-    workdir: of a run that ended.
+    workdir: folder of a finished run.
 
   Returns:
     The path of the page.
@@ -74,20 +70,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: the run has no result yet.
   """
-  for name in (files.RESULT, files.EXAMPLES):
-    if not (workdir / name).exists():
-      raise types.InputError(
-        f"--workdir={workdir} has no {name}; finish the run with --resume, "
-        "or evaluate its checkpoint with experiments.evaluate."
-      )
-  result = files.read_json(workdir / files.RESULT)
-  with np.load(workdir / files.EXAMPLES) as archive:
-    examples = dict(archive)
-  rows = files.read_metrics(workdir)
-  if "task" in result:
-    page = sequence_report.page(result, rows, examples, _run_facts(result))
-    files.write_bytes(workdir / PAGE, page.encode())
-    return workdir / PAGE
+  result, rows, examples = run_files.read(workdir)
   grid = charts.png(
     charts.example_grid(
       examples.get("clean_MHWC"),
@@ -100,8 +83,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   )
   files.write_bytes(workdir / GRID, grid)
   page = _page(result, rows, grid)
-  files.write_bytes(workdir / PAGE, page.encode())
-  return workdir / PAGE
+  path = workdir / run_files.PAGE
+  files.write_bytes(path, page.encode())
+  return path
 
 
 def _page(
@@ -145,7 +129,7 @@ def _page(
     html.table(
       (),
       (
-        *_run_facts(result),
+        *run_files.facts(result),
         (
           "images",
           "{transformed} transformed, {canonical} canonical, {test} test "
@@ -263,23 +247,6 @@ def _mechanism_table(result: Mapping[str, Any]) -> str:
     mean.append("")
     head.append("PSNR, dB")
   return html.table(head, [*lines, mean])
-
-
-def _run_facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-  """Facts about any kind of run, with their names."""
-  time = result["time"]
-  stages = ", ".join(
-    f"{name.removesuffix('_s')} {seconds:.1f}"
-    for name, seconds in time.items()
-    if name != "total_s"
-  )
-  versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-  return (
-    ("seed", str(result["seed"])),
-    ("steps", str(result["steps"])),
-    ("seconds", f"{time['total_s']:.1f} ({stages})"),
-    ("versions", versions),
-  )
 
 
 def _figure(figure: charts.Figure, alternative: str) -> str:

@@ -1,4 +1,8 @@
-"""What a sweep came to: a table of its runs, and one page to compare them."""
+"""The table of a sweep's runs, and one page to compare them.
+
+`write` serves runs of any kind, by a `Layout`; `IMAGES` is the one of runs on
+images.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ import io
 import math
 import pathlib
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
-from icm_jax.viz import charts, html, sequence_sweep
+from icm_jax.viz import charts, html
 
 RESULTS = "results.csv"
 PAGE = "sweep.html"
@@ -37,12 +41,27 @@ class Finished(NamedTuple):
   rows: list[dict[str, Any]]
 
 
-def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
+class Layout(NamedTuple):
+  """How runs of one kind appear in the table and on the page of a sweep.
+
+  Attributes:
+    line: `line(finished)`, a run's line of `results.csv` by column.
+    sections: `sections(all_finished)`, the markup of the page.
+  """
+
+  line: Callable[[Finished], dict[str, Any]]
+  sections: Callable[[Sequence[Finished]], list[str]]
+
+
+def write(
+  root: pathlib.Path, runs: Sequence[SweepRun], layout: Layout
+) -> pathlib.Path:
   """Writes `results.csv` and `sweep.html` of the runs that have a result.
 
   Args:
-    root: made if it does not exist.
-    runs: of the sweep; variants stand in the order in which they come.
+    root: folder of the sweep; made if it does not exist.
+    runs: all runs of the sweep, in the order in which variants appear.
+    layout: the layout of runs of this kind.
 
   Returns:
     The path of the page.
@@ -57,9 +76,7 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
     if (run.workdir / files.RESULT).exists()
   ]
   root.mkdir(parents=True, exist_ok=True)
-  of_sequences = any("task" in one.result for one in finished)
-  line = sequence_sweep.line if of_sequences else _line
-  table = [line(one) for one in finished]
+  table = [layout.line(one) for one in finished]
   buffer = io.StringIO()
   # Runs may differ in their mechanisms, and so in their columns.
   columns = list(dict.fromkeys(name for line in table for name in line))
@@ -68,13 +85,12 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
   writer.writerows(table)
   files.write_bytes(root / RESULTS, buffer.getvalue().encode())
   unfinished = [run for run in runs if run not in {f.run for f in finished}]
-  sections = sequence_sweep.sections if of_sequences else _sections
   page = html.page(
     "sweep",
     [
       f"<h1>A sweep, {len(finished)} finished</h1>",
       *_missing(unfinished),
-      *sections(finished),
+      *layout.sections(finished),
     ],
   )
   files.write_bytes(root / PAGE, page.encode())
@@ -232,3 +248,6 @@ def _curve(one: Finished) -> tuple[list[int], list[float]]:
 
 def _figure(figure: charts.Figure, alternative: str) -> str:
   return html.image(charts.svg(figure), "svg+xml", alternative)
+
+
+IMAGES = Layout(_line, _sections)

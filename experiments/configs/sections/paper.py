@@ -19,6 +19,7 @@ def experiment(mode: str) -> ml_collections.ConfigDict:
   if mode not in MODES:
     raise ValueError(f"mode must be embedded, full or smoke; got {mode!r}.")
   c = ml_collections.ConfigDict()
+  c.kind = "images"  # experiments.kinds.KINDS
   c.seed = 0  # Seed of halves, batches, parameters and noise.
   c.data = digits()
   # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.

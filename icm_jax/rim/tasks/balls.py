@@ -1,8 +1,9 @@
-"""Bouncing balls: see 15 frames, foresee 35, with more balls than in training.
+"""Bouncing balls: predict frames, with more balls in tests than in training.
 
-After Sec. 4.3 of the RIM paper; the physics is our own. Balls are discs of the
-same mass; they bounce off walls and each other without loss, so that momentum
-and energy are kept in every collision.
+The task follows Sec. 4.3 of the RIM paper (arXiv 1909.10893) with a simulation
+of this project. Balls are discs of equal mass that collide elastically with
+walls and with each other, so that collisions between balls conserve momentum
+and energy.
 """
 
 from __future__ import annotations
@@ -11,45 +12,49 @@ import jax
 import jax.numpy as jnp
 
 from icm_jax import types
-from icm_jax.data.sequences import task
+from icm_jax.rim.tasks import base
 
-# Steps of the simulation a frame; a ball moves less than half its radius each.
+# Simulation steps per frame; at its initial speed, a ball moves less than its
+# radius in each of them.
 _SUBSTEPS = 4
-# Of a frame's side, a frame.
+# Distance that a ball moves per frame, as a share of a frame's side.
 _SPEED = 0.05
-# First and last column of the curtain, of a frame's width.
+# Left and right edge of the curtain, as shares of a frame's width.
 _CURTAIN = (0.4, 0.6)
 
 VARIANTS = ("4 balls", "6-8 balls", "curtain")
 _COUNTS = {"4 balls": (4, 4), "6-8 balls": (6, 8), "curtain": (4, 4)}
 
 
-def make_balls(*, pixels: int, radius: float, seen: int, unseen: int):
-  """Frames of black and white; the next one is to be said at each step.
+def make_balls(
+  *, pixels: int, radius: float, seen: int, unseen: int
+) -> base.Task:
+  """Makes sequences of binary frames; the target of a step is the next frame.
 
-  The measure is that of frames foreseen one from another: the model reads
-  what it said itself, as probabilities, after the frames that it may see.
+  The measure uses autoregressive predictions: after the frames that a test
+  shows, the model reads its own outputs, as probabilities.
 
   Args:
-    pixels: a side of a frame.
-    radius: of a ball, of a frame's side, in [0.02, 0.16].
-    seen: frames that a test shows.
-    unseen: frames that it then asks for.
+    pixels: pixels per side of a frame.
+    radius: radius of a ball as a share of a frame's side, in [0.02, 0.16].
+    seen: number of frames that a test shows.
+    unseen: number of frames that are then predicted.
 
   Raises:
     InputError: a value is out of range.
   """
-  task.check_lengths("balls", (seen,), 1)
-  task.check_lengths("balls", (unseen,), 1)
-  task.check_lengths("balls", (pixels,), 1)
+  base.check_lengths("balls", (seen,), 1)
+  base.check_lengths("balls", (unseen,), 1)
+  base.check_lengths("balls", (pixels,), 1)
   if not 0.02 <= radius <= 0.16:
     raise types.InputError(
-      f"A ball's radius must be in [0.02, 0.16] of a frame; got {radius}."
+      "A ball's radius must be in [0.02, 0.16], as a share of a frame's side; "
+      f"got {radius}."
     )
   num_frames = seen + unseen
 
   def draw(key, variant, batch_size, part):
-    del part  # There are so many that no two are alike.
+    del part  # Sequences are drawn anew, so both parts use one distribution.
     keys = jax.random.split(key, batch_size)
     least, most = _COUNTS[variant]
 
@@ -65,16 +70,16 @@ def make_balls(*, pixels: int, radius: float, seen: int, unseen: int):
       return frame_THW.reshape(num_frames, -1)
 
     frame_BTF = jax.vmap(one)(keys)
-    return task.Sequences(
+    return base.Sequences(
       frame_BTF[:, :-1],
       frame_BTF[:, 1:],
-      task.only_last(batch_size, num_frames - 1, num_frames - 1),
+      base.only_last(batch_size, num_frames - 1, num_frames - 1),
     )
 
   def measure(apply, sequences):
     return rollout_cross_entropy(apply, sequences, seen)
 
-  return task.Task(
+  return base.Task(
     name="balls",
     num_inputs=pixels * pixels,
     num_outputs=pixels * pixels,
@@ -82,54 +87,56 @@ def make_balls(*, pixels: int, radius: float, seen: int, unseen: int):
     draw=draw,
     loss=binary_cross_entropy,
     measure=measure,
-    measure_name="cross entropy of a foreseen frame's pixels, nats",
+    measure_name="cross entropy of a predicted frame's pixels, nats",
     higher_is_better=False,
   )
 
 
 def binary_cross_entropy(y_BTO, sequences):
-  """Of logits, mean over pixels and the steps that count, [B]."""
+  """Cross entropy of logits in nats, mean over pixels and steps that count."""
   target_BTO = sequences.target
   loss_BTO = jax.nn.softplus(y_BTO) - y_BTO * target_BTO
   return (loss_BTO.mean(axis=-1) * sequences.weight_BT).sum(axis=1)
 
 
 def rollout_cross_entropy(apply, sequences, seen):
-  """Of frames after the first `seen`, foreseen one from another, [B].
+  """Binary cross entropy of frames after the first `seen`, [B], nats.
 
-  The model reads the whole sequence again for every frame, so that any model
-  will do; what stands in later frames cannot reach earlier outputs.
+  Each of these frames is predicted from the predictions before it. The model
+  reads the whole sequence again for every frame, which works for any causal
+  model; later frames do not affect earlier outputs.
   """
   num_steps = sequences.x_BTF.shape[1]
 
-  def foresee(x_BTF, step):
+  def predict(x_BTF, step):
     y_BO = apply(x_BTF)[:, step]
     following = jnp.minimum(step + 1, num_steps - 1)
-    told_BF = jnp.where(
+    next_BF = jnp.where(
       step + 1 < num_steps, jax.nn.sigmoid(y_BO), x_BTF[:, following]
     )
-    return x_BTF.at[:, following].set(told_BF), y_BO
+    return x_BTF.at[:, following].set(next_BF), y_BO
 
   _, y_TBO = jax.lax.scan(
-    foresee, sequences.x_BTF, jnp.arange(seen - 1, num_steps)
+    predict, sequences.x_BTF, jnp.arange(seen - 1, num_steps)
   )
-  foreseen = task.Sequences(
+  predicted = base.Sequences(
     sequences.x_BTF[:, seen - 1 :],
     sequences.target[:, seen - 1 :],
-    task.only_last(
+    base.only_last(
       len(sequences.x_BTF), num_steps - seen + 1, num_steps - seen + 1
     ),
   )
-  return binary_cross_entropy(y_TBO.swapaxes(0, 1), foreseen)
+  return binary_cross_entropy(y_TBO.swapaxes(0, 1), predicted)
 
 
 def simulate(key, num_balls: int, radius: float, num_frames: int) -> jax.Array:
-  """Centres of balls in the unit square, [T, N, 2].
+  """Simulates the centres of balls in the unit square, [T, N, 2].
 
-  They start at points of a grid, so that no two overlap, in any direction.
+  Balls start at different points of a grid, so that no two overlap, and move in
+  random directions.
   """
   place_key, angle_key = jax.random.split(key)
-  side = 3  # Enough for 9 balls; 1 / 3 is more than two radii.
+  side = 3  # A 3x3 grid holds 9 balls; its spacing exceeds two radii.
   cell_N = jax.random.permutation(place_key, side * side)[:num_balls]
   cell_N2 = jnp.stack([cell_N // side, cell_N % side], axis=1)
   place_N2 = (cell_N2 + 0.5) / side
@@ -147,13 +154,13 @@ def simulate(key, num_balls: int, radius: float, num_frames: int) -> jax.Array:
 
 
 def move(place_N2, speed_N2, radius: float):
-  """A short step: straight on, then off walls, then off other balls."""
+  """Moves balls for one simulation step, then applies collisions."""
   place_N2 = place_N2 + speed_N2 / _SUBSTEPS
   speed_N2 = jnp.where(place_N2 < radius, jnp.abs(speed_N2), speed_N2)
   speed_N2 = jnp.where(place_N2 > 1 - radius, -jnp.abs(speed_N2), speed_N2)
 
-  # Of two balls that touch and approach, the parts of their speeds along the
-  # line between them change places, for their masses are the same.
+  # Two balls of equal mass that touch and approach exchange the components of
+  # their velocities along the line between their centres.
   apart_NN2 = place_N2[:, None] - place_N2[None, :]
   distance_NN = jnp.sqrt((apart_NN2**2).sum(axis=-1) + 1e-12)
   normal_NN2 = apart_NN2 / distance_NN[..., None]
@@ -168,7 +175,7 @@ def move(place_N2, speed_N2, radius: float):
 
 
 def render(place_TN2, there_N, pixels: int, radius: float) -> jax.Array:
-  """Frames, 1 where a pixel's centre lies in a ball, [T, H, W]."""
+  """Draws frames, 1 where a pixel's centre lies in a ball, [T, H, W]."""
   centre = (jnp.arange(pixels) + 0.5) / pixels
   down_TNH = (place_TN2[..., 0, None] - centre[None, None]) ** 2
   right_TNW = (place_TN2[..., 1, None] - centre[None, None]) ** 2

@@ -1,25 +1,30 @@
-"""The page of a sequence experiment: who is active when, how far it goes."""
+"""The page of an experiment with RIMs, from the files in its folder."""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from icm_jax.viz import charts, html
+from icm_jax.rim import charts
+from icm_jax.training import files
+from icm_jax.viz import charts as viz_charts
+from icm_jax.viz import html, run_files
 
 _METHOD = (
   "Recurrent independent mechanisms (RIMs) are small recurrent networks with "
-  "parameters of their own. At every step each may look at the input or at a "
-  "row of zeros, the null row; those that look least at the null row are "
-  "active: only they read, step and ask the others. Beside them, models of "
-  "other kinds were trained on the same batches."
+  "parameters of their own. At every step each of them attends to the input "
+  "and to a row of zeros, the null row. Those with the least attention on the "
+  "null row are active: only they read the input, update their states and "
+  "attend to the other RIMs. Models of other kinds were trained on the same "
+  "batches for comparison."
 )
 
 
 def headline(result: Mapping[str, Any]) -> str:
-  """The result in a sentence."""
+  """Returns the result as a sentence."""
   values = ", ".join(
     f"{name} {value_text(value, result)}"
     for name, value in result["test"].items()
@@ -27,26 +32,35 @@ def headline(result: Mapping[str, Any]) -> str:
   return f"{result['measure']} on {result['variants'][-1]}: {values}"
 
 
-def page(
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Draws `report.html` of a run with RIMs.
+
+  Args:
+    workdir: folder of a finished run.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    InputError: the run has no result yet.
+  """
+  path = workdir / run_files.PAGE
+  files.write_bytes(path, _page(*run_files.read(workdir)).encode())
+  return path
+
+
+def _page(
   result: Mapping[str, Any],
   rows: Sequence[Mapping[str, Any]],
   arrays: Mapping[str, np.ndarray],
-  run_facts: Iterable[tuple[str, str]],
 ) -> str:
-  """The page, as a document.
-
-  Args:
-    result: of `result.json`.
-    rows: of `metrics.jsonl`.
-    arrays: of `examples.npz`.
-    run_facts: facts about the run, with their names.
-  """
   variants = result["variants"]
   sections = [
     f"<h1>Recurrent independent mechanisms: {html.text(result['task'])}</h1>",
     f'<p class="headline">{html.text(headline(result))}.</p>',
     f"<p>{_METHOD}</p>",
-    "<h2>How far it goes</h2><p>Trained on the first column only. "
+    "<h2>Results on all tests</h2><p>Models were trained on the variant of the "
+    "first column only. "
     f"{html.text(result['measure'].capitalize())}; "
     f"{'higher' if result['higher_is_better'] else 'lower'} is better.</p>",
     html.table(
@@ -62,16 +76,16 @@ def page(
       ],
     ),
     *_rasters(variants, arrays),
-    *_course(result, rows),
+    *_training(result, rows),
     "<h2>The run</h2>",
-    html.table((), run_facts),
+    html.table((), run_files.facts(result)),
     html.details("Config", html.flags(result["config"])),
   ]
   return html.page(result["task"], sections)
 
 
 def value_text(value: float, result: Mapping[str, Any]) -> str:
-  """A measure as people read it."""
+  """Formats a measure for people."""
   if result["measure"] == "accuracy":
     return f"{value:.1%}"
   return f"{value:.4f}"
@@ -80,13 +94,13 @@ def value_text(value: float, result: Mapping[str, Any]) -> str:
 def _rasters(
   variants: Sequence[str], arrays: Mapping[str, np.ndarray]
 ) -> Iterable[str]:
-  """Sections of what RIMs do on one sequence of each variant."""
+  """Draws the activity of RIMs on one sequence of each variant."""
   names = sorted({key.split("/")[0] for key in arrays})
   for name in names:
     yield (
-      "<h2>Who is active when</h2><p>One test sequence each. Above: black "
-      "where a RIM is active. Below: attention on the null row, from 0, white, "
-      "to 1, dark.</p>"
+      "<h2>Active RIMs</h2><p>One test sequence of each variant. The upper "
+      "chart is black where a RIM is active. The lower chart shows attention "
+      "on the null row, from 0 (white) to 1 (dark).</p>"
     )
     for index, variant in enumerate(variants):
       figure = charts.activity(
@@ -94,13 +108,15 @@ def _rasters(
         arrays[f"{name}/null_BTR/{index}"][0],
         f"{name}, {variant}",
       )
-      yield html.image(charts.svg(figure), "svg+xml", f"activity, {variant}")
+      yield html.image(
+        viz_charts.svg(figure), "svg+xml", f"activity, {variant}"
+      )
 
 
-def _course(
+def _training(
   result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
-  """The losses of all models over their own updates."""
+  """Draws the losses of all models over their own updates."""
   updates = result["config"]["train"]["updates"]
   curves = {}
   for index, name in enumerate(result["table"]):
@@ -112,5 +128,6 @@ def _course(
     if points:
       curves[name] = points
   if curves:
-    yield "<h2>Training</h2><p>Loss on the batches of training.</p>"
-    yield html.image(charts.svg(charts.losses(curves)), "svg+xml", "losses")
+    yield "<h2>Training</h2><p>Loss on training batches.</p>"
+    figure = charts.losses(curves)
+    yield html.image(viz_charts.svg(figure), "svg+xml", "losses")

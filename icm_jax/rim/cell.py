@@ -1,17 +1,20 @@
 """Recurrent independent mechanisms: a cell whose parts compete for its input.
 
-After Goyal et al., *Recurrent Independent Mechanisms*, ICLR 2021 (arXiv
-1909.10893), Sec. 2. k small recurrent networks, the RIMs, have states and
-parameters of their own. At every time step:
+The cell implements Sec. 2 of Goyal et al., *Recurrent Independent Mechanisms*,
+ICLR 2021 (arXiv 1909.10893). It consists of k small recurrent networks, the
+RIMs, each with its own state and parameters. At every time step:
 
-1. each asks, by its state, for the input or for a row of zeros, the null row;
-2. the k_A that look least at the null row are active;
-3. active ones read the input and step; the states of others stay as they are;
-4. active ones ask all RIMs, and add what they hear to their states.
+1. each RIM attends, by its state, to the input and to a row of zeros, the null
+   row;
+2. the k_A RIMs with the least attention on the null row are active;
+3. active RIMs read the input and update their states; the states of inactive
+   RIMs do not change;
+4. active RIMs attend to the states of all RIMs, and add the result to their
+   own.
 
-`RIMCell` takes the place of Flax's `LSTMCell` or `GRUCell`. Where the authors'
-programs do other than their paper, a field of the cell chooses; the paper's way
-is the default.
+`RIMCell` can replace Flax's `LSTMCell` or `GRUCell`. Where the authors' code
+differs from their paper, a field of the cell selects one of the two; the
+default is the paper's choice.
 """
 
 from __future__ import annotations
@@ -24,48 +27,48 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import rng, types
-from icm_jax.models import active_rows, attention
 
 KINDS = ("lstm", "gru")
-COMPUTATIONS = ("masked", "gathered")
 COMMUNICATIONS = ("residual", "gated")
 GRADIENTS = ("all", "active")
 
-# Glorot's, of each RIM on its own.
+# Glorot initialisation, applied to each RIM separately.
 _kernel_init = nn.initializers.variance_scaling(
   1.0, "fan_avg", "uniform", batch_axis=(0,)
 )
 
 
 class RIMCell(nn.RNNCellBase):
-  """k recurrent networks, of which k_A step at a time.
+  """k recurrent networks, of which k_A are updated at a time.
 
-  The carry is `(c_BRD, h_BRD)` for LSTMs, `h_BRD` for GRUs; the output is the
-  new h of all RIMs, [B, R * D]. There may be any number of batch axes, none
-  too. With a mutable collection `intermediates`, a step leaves there
-  `active_BR`, bool, and `null_BR`, float in [0, 1], the attention on the null
-  row, mean over heads.
+  The carry is `(c_BRD, h_BRD)` for LSTMs and `h_BRD` for GRUs, float32; the
+  output is the new h of all RIMs, [B, R * D]. Inputs and states may have any
+  number of batch axes, including none. With a mutable collection
+  `intermediates`, a step stores `active_BR`, bool, and `null_BR`, float in
+  [0, 1], the attention on the null row averaged over heads.
 
-  Gradients are first ones, in reverse mode: on a CPU, calls of our own have no
-  others.
+  The cell consists of plain JAX operations, so all transformations apply to it.
+  The choice of the active RIMs is not differentiable, and no gradient flows
+  through it.
 
-  Dropout, of attention weights, takes keys from the stream `dropout`; in
-  `nn.RNN` that needs `split_rngs={"params": False, "dropout": True}`.
+  Dropout applies to attention weights and takes its keys from the stream
+  `dropout`; `nn.RNN` needs `split_rngs={"params": False, "dropout": True}`.
 
   Attributes:
-    rims: k.
-    active: k_A, in [1, k]. Ties go to the lower index.
+    rims: k, the number of RIMs.
+    active: k_A in [1, k]. Ties are resolved in favour of the lower index.
     size: units of one RIM.
     kind: "lstm" or "gru".
-    embed: features of the input, embedded before the null row is added. It has
-      a bias, so that an input of zeros differs from no input. 0 takes the input
-      as it is, as the authors' program for sequential MNIST does; then zeros
-      are read as the null row is.
-    presence: logits, at first, by which the first k_A RIMs prefer an input to
-      none, that is to one of zeros only, and the others none to an input. Each
-      RIM's is a parameter. So from the start some RIMs read, and keep what they
-      have read while nothing comes. 0 is the paper's way: there is none, and
-      which RIMs are active depends on states alone.
+    embed: features of a linear embedding of the input, which comes before the
+      null row is added. The embedding has a bias, so that an input of zeros
+      differs from the null row. 0 uses the input itself, as the authors' code
+      for sequential MNIST does; an input of zeros then equals the null row.
+    presence: initial value of a logit by which the first k_A RIMs prefer an
+      input to none (an input of zeros only), and the other RIMs prefer none to
+      an input. Every RIM has a trainable logit of its own. So from the start
+      some RIMs read the input, and keep what they have read while the input is
+      zeros. 0 is the paper's choice: there is no such parameter, and the active
+      RIMs depend on the states alone.
     input_keys: features of a key.
     input_values: features of the values of all heads together; None is 4 *
       size.
@@ -73,18 +76,16 @@ class RIMCell(nn.RNNCellBase):
     input_dropout: rate in [0, 1).
     communication_keys: features of a key.
     communication_values: features of a value.
-    communication_heads: 0 turns communication off.
+    communication_heads: heads of the attention among RIMs; 0 turns
+      communication off.
     communication_dropout: rate in [0, 1).
-    communication: "residual" adds what is heard, mapped to a state's size; it
-      may grow without bound, for what RIMs that rest have heard is heard again.
-      "gated", of the authors' programs, adds sigmoid(a) * tanh(b) of two maps.
-    communication_gradient: "all" lets gradients through what is heard reach
-      all RIMs; "active", of the authors' programs, only the active ones.
-    computation: "masked" steps all RIMs and keeps k_A of the results;
-      "gathered" gives the same, and multiplies only rows of active RIMs by the
-      parameters that inactive ones do not need: of a step, and of what they
-      ask for and hear.
-    deterministic: no dropout.
+    communication: "residual" adds the attended values, mapped to the size of a
+      state. States may then grow without bound, because inactive RIMs keep what
+      was added to them and others attend to it again. "gated", as in the
+      authors' code, adds sigmoid(a) * tanh(b) of two such maps.
+    communication_gradient: "all" lets the gradient of the attended values reach
+      all RIMs; "active", as in the authors' code, only the active ones.
+    deterministic: turns dropout off.
 
   Raises:
     InputError: a field is out of its range.
@@ -106,7 +107,6 @@ class RIMCell(nn.RNNCellBase):
   communication_dropout: float = 0.1
   communication: str = "residual"
   communication_gradient: str = "all"
-  computation: str = "masked"
   deterministic: bool = True
 
   @property
@@ -115,7 +115,7 @@ class RIMCell(nn.RNNCellBase):
 
   @nn.nowrap
   def initialize_carry(self, key, input_shape: tuple[int, ...]):
-    """States of zeros for an input of this shape; `key` is not used."""
+    """Returns states of zeros for an input of this shape; `key` is unused."""
     del key
     h_BRD = jnp.zeros((*input_shape[:-1], self.rims, self.size))
     return (h_BRD, h_BRD) if self.kind == "lstm" else h_BRD
@@ -124,7 +124,8 @@ class RIMCell(nn.RNNCellBase):
   def __call__(self, carry, x_BF):
     check(self)
     batch = x_BF.shape[:-1]
-    # RIMs lead inside, so that products of each RIM's own move no data.
+    # Inside, the axis of RIMs leads, so that batched products over RIMs need no
+    # transposition.
     states = tuple(
       state.reshape(-1, self.rims, self.size).swapaxes(0, 1)
       for state in jax.tree.leaves(carry)
@@ -146,7 +147,7 @@ class RIMCell(nn.RNNCellBase):
     read_RBAD = weight_RBA[..., None] * value_BAD[None]
     read_RBD = read_RBAD.reshape(*active_RB.shape, -1)
     keep = functools.partial(jnp.where, active_RB[:, :, None])
-    stepped = self._step(states, read_RBD, active_RB)
+    stepped = self._step(states, read_RBD)
     *rest, h_RBD = jax.tree.map(keep, stepped, states)
     if self.communication_heads:
       heard_RBD = self._communicate(h_RBD, active_RB)
@@ -157,11 +158,14 @@ class RIMCell(nn.RNNCellBase):
     return states if self.kind == "lstm" else states[0], out_BD
 
   def _ask_input(self, h_RBD, x_BF, is_there_B):
-    """Attention on the input, [R, B, A] in [0, 1], and its values, [B, A, D].
+    """Computes attention on the input, and the input's values.
 
-    The null row's key and value are zeros, for there is no bias. So its logit
-    is 0, the softmax over both rows is a sigmoid, and only the input's value is
-    read.
+    Keys and values have no bias, so those of the null row are zeros. The logit
+    of the null row is therefore 0, the softmax over both rows is a sigmoid, and
+    only the input's value contributes to what a RIM reads.
+
+    Returns:
+      The attention, [R, B, A] in [0, 1], and the values, [B, A, D].
     """
     heads, keys = self.input_heads, self.input_keys
     values = 4 * self.size if self.input_values is None else self.input_values
@@ -185,8 +189,8 @@ class RIMCell(nn.RNNCellBase):
     reads_R = jnp.arange(self.rims) < self.active
     return jnp.where(reads_R, self.presence, -self.presence)
 
-  def _step(self, states, read_RBD, active_RB):
-    """New states of RIMs; those of inactive ones are not to be used."""
+  def _step(self, states, read_RBD):
+    """Returns new states of all RIMs, as if all of them were active."""
     size, fan_in = self.size, read_RBD.shape[-1]
     *rest, h_RBD = states
     if self.kind == "lstm":
@@ -194,23 +198,23 @@ class RIMCell(nn.RNNCellBase):
       both_RBD = jnp.concatenate([read_RBD, h_RBD], axis=-1)
       kernel_RDD = self.param("kernel", _init_both, shape)
       bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 4 * size))
-      gates_RBD = self._multiply(both_RBD, kernel_RDD, active_RB)
+      gates_RBD = multiply(both_RBD, kernel_RDD)
       return lstm(*rest, gates_RBD + bias_RD[:, None])
     shape = (self.rims, fan_in, 3 * size)
     kernel_RDD = self.param("kernel", _kernel_init, shape)
     bias_RD = self.param("bias", nn.initializers.zeros, (self.rims, 3 * size))
-    read_RBD = self._multiply(read_RBD, kernel_RDD, active_RB)
+    read_RBD = multiply(read_RBD, kernel_RDD)
     shape = (self.rims, size, 3 * size)
     kernel_RDD = self.param("recurrent", _init_recurrent, shape)
     shape = (self.rims, size)
     recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, shape)
-    recurrent_RBD = self._multiply(h_RBD, kernel_RDD, active_RB)
+    recurrent_RBD = multiply(h_RBD, kernel_RDD)
     return gru(
       h_RBD, read_RBD + bias_RD[:, None], recurrent_RBD, recurrent_bias
     )
 
   def _communicate(self, h_RBD, active_RB):
-    """What active RIMs hear from all of them, in a state's size."""
+    """Returns what each RIM attends to among all, in the size of a state."""
     heads = self.communication_heads
     keys, values = self.communication_keys, self.communication_values
     told_RBD = h_RBD
@@ -222,50 +226,38 @@ class RIMCell(nn.RNNCellBase):
     def split(x_RBD):
       return x_RBD.reshape(*x_RBD.shape[:2], heads, -1)
 
-    query = self._map("communication_query", h_RBD, heads * keys, active_RB)
-    key = self._map("communication_key", told_RBD, heads * keys)
-    value = self._map("communication_value", told_RBD, heads * values)
+    query_RBAD = split(self._map("communication_query", h_RBD, heads * keys))
+    key_RBAD = split(self._map("communication_key", told_RBD, heads * keys))
+    value_RBAD = split(
+      self._map("communication_value", told_RBD, heads * values)
+    )
     dropout = nn.Dropout(
       self.communication_dropout, deterministic=self.deterministic
     )
-    shape = (*h_RBD.shape[:2], heads, self.rims)
-    factor_RBAR = dropout(jnp.ones(shape, h_RBD.dtype))
-    heard_RBAD = attention.attend(
-      split(query), split(key), split(value), factor_RBAR, active_RB
-    )
+    logit_RBAR = jnp.einsum("rbad,sbad->rbas", query_RBAD, key_RBAD)
+    weight_RBAR = dropout(jax.nn.softmax(logit_RBAR / math.sqrt(keys)))
+    heard_RBAD = jnp.einsum("rbas,sbad->rbad", weight_RBAR, value_RBAD)
     heard_RBD = heard_RBAD.reshape(*h_RBD.shape[:2], heads * values)
-    out_RBD = self._map("communication_out", heard_RBD, self.size, active_RB)
+    out_RBD = self._map("communication_out", heard_RBD, self.size)
     if self.communication == "residual":
       return out_RBD
-    gate_RBD = self._map("communication_gate", heard_RBD, self.size, active_RB)
+    gate_RBD = self._map("communication_gate", heard_RBD, self.size)
     return jax.nn.sigmoid(gate_RBD) * jnp.tanh(out_RBD)
 
-  def _map(self, name, x_RBD, features, active_RB=None):
-    """A linear map of each RIM's own, of all or of active ones."""
+  def _map(self, name, x_RBD, features):
+    """Applies a linear map whose parameters differ by RIM."""
     shape = (self.rims, x_RBD.shape[-1], features)
-    kernel_RDD = self.param(name, _kernel_init, shape)
-    return self._multiply(x_RBD, kernel_RDD, active_RB)
-
-  def _multiply(self, x_RBD, kernel_RDD, active_RB):
-    """Each RIM's rows by its own matrix.
-
-    If it is told which are active, rows of others are not to be used.
-    """
-    if active_RB is None or self.computation == "masked":
-      return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
-    count = self.active * active_RB.shape[1]
-    return active_rows.multiply(x_RBD, kernel_RDD, active_RB, count)
+    return multiply(x_RBD, self.param(name, _kernel_init, shape))
 
 
 def check(cell: RIMCell) -> None:
   """Checks that the cell's fields lie in their ranges.
 
   Raises:
-    InputError: the first one that does not.
+    InputError: names the first field that does not.
   """
   for name, known in (
     ("kind", KINDS),
-    ("computation", COMPUTATIONS),
     ("communication", COMMUNICATIONS),
     ("communication_gradient", GRADIENTS),
   ):
@@ -303,19 +295,19 @@ def check(cell: RIMCell) -> None:
 
 
 def choose_active(null_RB: jax.Array, active: int) -> jax.Array:
-  """The RIMs with the least attention on the null row.
+  """Selects the RIMs with the least attention on the null row.
 
   Args:
-    null_RB: attention on the null row.
-    active: k_A.
+    null_RB: attention on the null row, float.
+    active: k_A, the number of RIMs to select.
 
   Returns:
-    Bool; k_A of each column are true. Ties go to the lower index, and no
-    gradient flows into the attention.
+    Bool [R, B]; k_A entries of each column are true. Ties are resolved in
+    favour of the lower index, and no gradient flows into the attention.
   """
   null_RB = jax.lax.stop_gradient(null_RB)
   index_R = jnp.arange(null_RB.shape[0])
-  # A few comparisons; on CPU a sort takes several times longer.
+  # Comparing all pairs is several times faster on a CPU than sorting.
   less_RRB = null_RB[None] < null_RB[:, None]
   tied_RRB = null_RB[None] == null_RB[:, None]
   lower_RR = index_R[None, :] < index_R[:, None]
@@ -323,14 +315,19 @@ def choose_active(null_RB: jax.Array, active: int) -> jax.Array:
   return before_RRB.sum(axis=1) < active
 
 
-# What is cheap is computed again in the backward pass: in a scan, to keep it
-# takes longer, for whatever is kept is copied twice.
+def multiply(x_RBD: jax.Array, kernel_RDD: jax.Array) -> jax.Array:
+  """Multiplies the rows of each RIM by the RIM's own matrix."""
+  return jnp.einsum("rbd,rde->rbe", x_RBD, kernel_RDD)
+
+
+# The backward pass recomputes elementwise operations. In a scan that is faster
+# than storing their results, because a scan copies what it stores twice.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 @_recomputed
 def lstm(c_RBD, gates_RBD):
-  """One step of an LSTM from the sum of its products; the new (c, h)."""
+  """Returns the new (c, h) of an LSTM, given the sum of its products."""
   i, f, g, o = jnp.split(gates_RBD, 4, axis=-1)
   c_RBD = jax.nn.sigmoid(f) * c_RBD + jax.nn.sigmoid(i) * jnp.tanh(g)
   return c_RBD, jax.nn.sigmoid(o) * jnp.tanh(c_RBD)
@@ -338,7 +335,7 @@ def lstm(c_RBD, gates_RBD):
 
 @_recomputed
 def gru(h_RBD, input_RBD, recurrent_RBD, bias_RD):
-  """One step of a GRU from its products; the new (h,)."""
+  """Returns the new (h,) of a GRU, given its two products."""
   reset, update, new = jnp.split(input_RBD, 3, axis=-1)
   reset_h, update_h, new_h = jnp.split(recurrent_RBD, 3, axis=-1)
   reset = jax.nn.sigmoid(reset + reset_h)
@@ -348,7 +345,7 @@ def gru(h_RBD, input_RBD, recurrent_RBD, bias_RD):
 
 
 def _init_recurrent(key, shape):
-  """An orthogonal matrix for each gate of each RIM."""
+  """Draws an orthogonal matrix for each gate of each RIM."""
   rims, size, gates = shape
   keys = jax.random.split(key, (rims, gates // size))
   square = lambda key: nn.initializers.orthogonal()(key, (size, size))
@@ -357,7 +354,7 @@ def _init_recurrent(key, shape):
 
 
 def _init_both(key, shape):
-  """Rows for what is read, and for the state."""
+  """Draws rows for what is read, and rows for the state."""
   rims, fan_in, gates = shape
   size = gates // 4
   read_RDD = _kernel_init(rng.stream(key, "read"), (rims, fan_in - size, gates))

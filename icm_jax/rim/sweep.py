@@ -1,20 +1,18 @@
-"""What a sweep of sequence runs came to: its table, and its page."""
+"""The table and the page of a sweep of experiments with RIMs."""
 
 from __future__ import annotations
 
 import functools
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from icm_jax.viz import html, sequence_report
-
-if TYPE_CHECKING:
-  from icm_jax.viz import sweep
+from icm_jax.rim import report
+from icm_jax.viz import html, sweep
 
 
-def line(one: sweep.Finished) -> dict[str, Any]:
-  """A run's line of `results.csv`: the measure of every model on every test."""
+def _line(one: sweep.Finished) -> dict[str, Any]:
+  """Returns a run's line of `results.csv`, with every model on every test."""
   result = one.result
   return {
     "variant": one.run.variant,
@@ -31,19 +29,21 @@ def line(one: sweep.Finished) -> dict[str, Any]:
   }
 
 
-def sections(finished: Sequence[sweep.Finished]) -> list[str]:
-  """What the page says of the runs that ended; there is at least one."""
+def _sections(finished: Sequence[sweep.Finished]) -> list[str]:
+  """Returns tables of finished runs: medians over seeds, then run by run."""
+  if not finished:
+    return []
   result = finished[0].result
   variants: dict[str, list[sweep.Finished]] = {}
   for one in finished:
     variants.setdefault(one.run.variant, []).append(one)
-  # Runs may differ in their tests, and in their models.
+  # Runs may differ in their tests and in their models.
   tests = dict.fromkeys(t for one in finished for t in one.result["variants"])
   better = "higher" if result["higher_is_better"] else "lower"
   return [
-    f"<p>{html.text(result['measure'].capitalize())}; {better} is better. "
-    "Trained on the first test's kind only. Medians over seeds, and in "
-    "brackets the least and the most.</p>",
+    f"<p>{html.text(result['measure'].capitalize())}; {better} is "
+    "better. Models were trained on the variant of the first test only. Values "
+    "are medians over seeds, with the range in brackets.</p>",
     html.table(
       ("variant", "model", "seeds", *tests),
       [
@@ -75,17 +75,20 @@ def sections(finished: Sequence[sweep.Finished]) -> list[str]:
 
 
 def _range(ones, model, test) -> str:
-  """Median, least and most of a model's measures on a test, if it had it."""
+  """Formats the median and range of a model's measures on a test, if any."""
   result = ones[0].result
   values = [
     one.result["table"][model][test]
     for one in ones
     if test in one.result["table"].get(model, {})
   ]
-  text = functools.partial(sequence_report.value_text, result=result)
+  text = functools.partial(report.value_text, result=result)
   if not values:
     return ""
   middle = text(statistics.median(values))
   if len(values) == 1:
     return middle
   return f"{middle} ({text(min(values))} to {text(max(values))})"
+
+
+LAYOUT = sweep.Layout(_line, _sections)

@@ -1,4 +1,4 @@
-"""Models that read a sequence and say something at every step of it."""
+"""Networks that map a sequence to one output per step: RIMs and baselines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import rim as rim_lib
+from icm_jax.rim import cell as cell_lib
 
-SEQUENCE_MODELS = ("rim", "lstm", "gru", "transformer")
+NETWORKS = ("rim", "lstm", "gru", "transformer")
 
 
 class Activity(NamedTuple):
-  """What RIMs did at every step.
+  """Which RIMs were active at each step, and why.
 
   Attributes:
     active_BTR: bool.
@@ -30,14 +30,14 @@ class Activity(NamedTuple):
 
 
 class SequenceNetwork(NamedTuple):
-  """A model of sequences as pure functions.
+  """A network for sequences as pure functions.
 
   Attributes:
     init: `init(key) -> params`.
-    apply: `apply(params, x_BTF, key=None) -> y_BTO`; an output depends on its
-      own sequence and on steps up to its own only. Without a key there is no
-      dropout.
-    watch: `watch(params, x_BTF) -> Activity`; None if the model has no RIMs.
+    apply: `apply(params, x_BTF, key=None) -> y_BTO`. The output at a step
+      depends only on the same sequence up to that step. Without a key there is
+      no dropout.
+    watch: `watch(params, x_BTF) -> Activity`; None if the network has no RIMs.
   """
 
   init: Callable[[jax.Array], types.PyTree]
@@ -46,7 +46,7 @@ class SequenceNetwork(NamedTuple):
 
 
 class Recurrent(nn.Module):
-  """A cell over the steps of a sequence, and a linear map of its outputs."""
+  """A recurrent cell over a sequence, followed by a linear layer."""
 
   cell: nn.RNNCellBase
   num_outputs: int
@@ -62,15 +62,15 @@ class Recurrent(nn.Module):
 
 
 class Transformer(nn.Module):
-  """Layers of causal attention, normalised first; positions are sinusoids.
+  """A causal pre-norm Transformer with sinusoidal positions.
 
   Attributes:
     num_outputs: O.
-    width: of a layer.
-    layers: how many.
-    heads: of attention; a divisor of the width.
+    width: features of a layer.
+    layers: number of layers.
+    heads: attention heads; must divide the width.
     dropout: rate in [0, 1).
-    deterministic: no dropout.
+    deterministic: turns dropout off.
   """
 
   num_outputs: int
@@ -102,39 +102,42 @@ class Transformer(nn.Module):
 
 
 def sinusoids(num_steps: int, width: int) -> jax.Array:
-  """Positions as sines and cosines, [T, D] in [-1, 1]."""
+  """Encodes positions as sines and cosines, [T, D] in [-1, 1]."""
   rate_D = jnp.exp(-math.log(1e4) * jnp.arange(0, width, 2) / width)
   angle_TD = jnp.arange(num_steps)[:, None] * rate_D[None]
   both_TD = jnp.concatenate([jnp.sin(angle_TD), jnp.cos(angle_TD)], axis=1)
   return both_TD[:, :width]
 
 
-def make_sequence_model(
+def make_network(
   name: str, fields: Mapping[str, Any], *, num_inputs: int, num_outputs: int
 ) -> SequenceNetwork:
-  """A model by name.
+  """Makes a network by name.
 
   Args:
-    name: one of `SEQUENCE_MODELS`.
-    fields: of `RIMCell`; of LSTM and GRU, `size`; of `Transformer`.
+    name: one of `NETWORKS`.
+    fields: fields of `RIMCell` or `Transformer`; `size` for LSTM and GRU.
     num_inputs: F.
     num_outputs: O.
 
   Raises:
-    InputError: the name or a field is unknown, or a value out of range.
+    InputError: the name or a field is unknown, or a value is out of range.
   """
-  if name not in SEQUENCE_MODELS:
+  if name not in NETWORKS:
     raise types.InputError(
-      f"Unknown model {name!r}; known: {', '.join(SEQUENCE_MODELS)}."
+      f"Unknown model {name!r}; known: {', '.join(NETWORKS)}."
     )
   make = functools.partial(_make_module, name, fields, num_outputs)
   try:
     module = make(deterministic=True)
   except TypeError as error:
-    raise types.InputError(f"A field of model {name!r}: {error}.") from error
-  check = {"rim": rim_lib.check, "transformer": _check_transformer}
-  if name in check:
-    check[name](module.cell if name == "rim" else module)
+    raise types.InputError(
+      f"A field of model {name!r} is wrong: {error}."
+    ) from error
+  if name == "rim":
+    cell_lib.check(module.cell)
+  elif name == "transformer":
+    _check_transformer(module)
   elif module.cell.features < 1:
     raise types.InputError(
       f"The size of model {name!r} must be at least 1; got "
@@ -161,7 +164,7 @@ def _make_module(name, fields, num_outputs, *, deterministic):
   if name == "transformer":
     return Transformer(num_outputs, deterministic=deterministic, **fields)
   if name == "rim":
-    cell = rim_lib.RIMCell(deterministic=deterministic, **fields)
+    cell = cell_lib.RIMCell(deterministic=deterministic, **fields)
   else:
     kind = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}[name]
     cell = _sized(kind, **fields)
@@ -177,9 +180,9 @@ def _check_transformer(module: Transformer) -> None:
     module.width % module.heads
   ):
     raise types.InputError(
-      "A transformer's width must be a multiple of its heads, and neither may "
-      f"be below 1, nor layers; got width {module.width}, {module.heads} "
-      f"heads, {module.layers} layers."
+      "A transformer's width must be a multiple of its heads, and width, heads "
+      f"and layers must be at least 1; got width {module.width}, "
+      f"{module.heads} heads, {module.layers} layers."
     )
   if not 0 <= module.dropout < 1:
     raise types.InputError(

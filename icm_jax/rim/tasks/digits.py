@@ -1,6 +1,7 @@
-"""Sequential MNIST: a digit, pixel by pixel, in more pixels than in training.
+"""Sequential MNIST: digits read pixel by pixel, tested at higher resolutions.
 
-After Sec. 4.2 of the RIM paper: scaled to the nearest pixel, then binarised.
+As in Sec. 4.2 of the RIM paper (arXiv 1909.10893), images are scaled by nearest
+neighbours and then binarised.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ import numpy as np
 
 from icm_jax import types
 from icm_jax.data import problem as problem_lib
-from icm_jax.data.sequences import task
+from icm_jax.rim.tasks import base
 
 
 def make_digits(
   problem: problem_lib.Problem, *, sizes: tuple[int, ...]
-) -> task.Task:
-  """Rows of pixels, 0 or 1, of images; the class is asked for at the last one.
+) -> base.Task:
+  """Makes sequences of pixels, 0 or 1, whose last output is the class.
 
   Args:
-    problem: square images of one channel, with labels.
-    sizes: pixels a side: first the one that is trained on.
+    problem: square images with one channel and labels.
+    sizes: pixels per side of an image; the first is used for training.
 
   Raises:
     InputError: a size is out of range, or the images do not suit.
   """
-  task.check_lengths("digits", sizes, 1)
+  base.check_lengths("digits", sizes, 1)
   height, width, channels = problem.shape_HWC
   if problem.images.label_N is None or height != width or channels != 1:
     raise types.InputError(
-      "The digits task takes square images of one channel with labels; those "
+      "The digits task takes square images with one channel and labels; those "
       f"of {problem.name} are {height}x{width}x{channels}"
       f"{' without labels' if problem.images.label_N is None else ''}."
     )
@@ -41,7 +42,7 @@ def make_digits(
   pixels = {
     (variant, part): binarise(scale(image_NHW[ids[part]], size))
     for variant, size in names.items()
-    for part in task.PARTS
+    for part in base.PARTS
     if part == "test" or size == sizes[0]
   }
 
@@ -49,23 +50,23 @@ def make_digits(
     x_NT = jnp.asarray(pixels[variant, part])
     if part == "train":
       index_B = jax.random.randint(key, (batch_size,), 0, len(x_NT))
-    else:  # Each image at most once.
+    else:  # A test contains each image at most once.
       index_B = jax.random.permutation(key, len(x_NT))[:batch_size]
     x_BT = x_NT[index_B]
     label_B = jnp.asarray(label_N[ids[part]])[index_B]
-    return task.Sequences(
+    return base.Sequences(
       x_BT.astype(jnp.float32)[..., None],
       jnp.broadcast_to(label_B[:, None], x_BT.shape),
-      task.only_last(*x_BT.shape, 1),
+      base.only_last(*x_BT.shape, 1),
     )
 
-  return task.Task(
+  return base.Task(
     name="seqmnist",
     num_inputs=1,
     num_outputs=int(label_N.max()) + 1,
     variants=tuple(names),
     draw=draw,
-    loss=task.cross_entropy,
+    loss=base.cross_entropy,
     measure=_correct,
     measure_name="accuracy",
     higher_is_better=True,
@@ -74,13 +75,13 @@ def make_digits(
 
 
 def _correct(apply, sequences):
-  """Whether the answer at the last step is right, 0 or 1."""
+  """Returns 1 where the output at the last step is right, else 0; [B]."""
   answer_B = apply(sequences.x_BTF)[:, -1].argmax(axis=-1)
   return (answer_B == sequences.target[:, -1]).astype(jnp.float32)
 
 
 def scale(image_NHW: np.ndarray, size: int) -> np.ndarray:
-  """Nearest pixels, by their centres, [N, size, size]."""
+  """Scales images by nearest neighbours of pixel centres, [N, size, size]."""
   height, width = image_NHW.shape[1:]
   rows, columns = (
     ((np.arange(size) + 0.5) * old / size).astype(int)
@@ -90,5 +91,5 @@ def scale(image_NHW: np.ndarray, size: int) -> np.ndarray:
 
 
 def binarise(image_NHW: np.ndarray) -> np.ndarray:
-  """uint8 images as rows of 0 and 1, [N, T] uint8; half of white is 1."""
+  """Maps uint8 images to [N, T] uint8: 1 for pixels above 127, else 0."""
   return (image_NHW > 127).reshape(len(image_NHW), -1).astype(np.uint8)

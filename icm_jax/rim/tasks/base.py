@@ -1,4 +1,4 @@
-"""What a task is: sequences by key, a loss, and a number to compare by."""
+"""The records of a sequence task, and losses that tasks share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ PARTS = ("train", "test")
 
 
 class Sequences(NamedTuple):
-  """A batch.
+  """A batch of sequences.
 
   Attributes:
-    x_BTF: float32, what a model reads, step by step.
-    target: what it should say: int32 [B, T] classes, or float32 [B, T, O].
-    weight_BT: float32, the steps whose output counts; sums to 1 over T.
+    x_BTF: float32 inputs.
+    target: desired outputs: int32 classes [B, T], or float32 [B, T, O].
+    weight_BT: float32 weights of steps, which sum to 1 over T; the output of a
+      step with weight 0 does not count.
   """
 
   x_BTF: jax.Array
@@ -28,21 +29,23 @@ class Sequences(NamedTuple):
 
 
 class Task(NamedTuple):
-  """A task, with variants from the one that is trained on to the hardest.
+  """A task with a training variant and harder test variants.
 
   Attributes:
-    name: of the task.
+    name: name of the task.
     num_inputs: F.
-    num_outputs: O, what a model says at each step.
-    variants: names; the first is trained on, the last one is the hardest test.
+    num_outputs: O, the number of outputs at each step.
+    variants: names of variants; the first is used for training, the last is the
+      hardest test.
     draw: `draw(key, variant, batch_size, part) -> Sequences`, to be jitted with
-      all but the key static; part is "train" or "test".
-    loss: `loss(y_BTO, sequences) -> loss_B`, to be trained by.
-    measure: `measure(apply, sequences) -> value_B`, to be compared by, where
-      `apply` is a model: `apply(x_BTF) -> y_BTO`.
-    measure_name: of the measure, for people.
-    higher_is_better: of the measure.
-    test_examples: the most that a variant's test has; None is any number.
+      all arguments but the key static; part is "train" or "test".
+    loss: `loss(y_BTO, sequences) -> loss_B`, minimised in training.
+    measure: `measure(apply, sequences) -> value_B`, by which models are
+      compared; `apply(x_BTF) -> y_BTO` is a model.
+    measure_name: description of the measure for people.
+    higher_is_better: whether a higher measure is better.
+    test_examples: number of sequences in the test of a variant; None if there
+      are as many as are asked for.
   """
 
   name: str
@@ -58,7 +61,7 @@ class Task(NamedTuple):
 
 
 def cross_entropy(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:
-  """Cross entropy of classes, nats, mean over the steps that count, [B]."""
+  """Cross entropy of classes in nats, mean over steps that count, [B]."""
   log_p_BTO = jax.nn.log_softmax(y_BTO)
   log_p_BT = jnp.take_along_axis(
     log_p_BTO, sequences.target[..., None], axis=-1
@@ -67,19 +70,19 @@ def cross_entropy(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:
 
 
 def squared_error(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:
-  """Squared error, summed over outputs, of the steps that count, [B]."""
+  """Squared error summed over outputs, mean over steps that count, [B]."""
   error_BT = ((y_BTO - sequences.target) ** 2).sum(axis=-1)
   return (error_BT * sequences.weight_BT).sum(axis=1)
 
 
 def only_last(num_rows: int, num_steps: int, counting: int) -> jax.Array:
-  """Weights of the last steps, [B, T]."""
+  """Returns equal weights for the last `counting` steps, [B, T]."""
   counts_T = jnp.arange(num_steps) >= num_steps - counting
   return jnp.broadcast_to(counts_T / counting, (num_rows, num_steps))
 
 
 def check_lengths(name: str, lengths: tuple[int, ...], least: int) -> None:
-  """Checks that there are lengths, and that all are long enough.
+  """Checks that lengths are given, differ, and are at least `least`.
 
   Raises:
     InputError: they are not.

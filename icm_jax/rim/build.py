@@ -1,18 +1,20 @@
-"""From the config of a sequence experiment to its parts."""
+"""Builds the parts of an experiment with RIMs from its config."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from icm_jax import models, rng, types
+from icm_jax import rng, types
 from icm_jax.data import problem as problem_lib
-from icm_jax.data import sequences, sources
+from icm_jax.data import sources
+from icm_jax.rim import networks as networks_lib
+from icm_jax.rim import tasks
 from icm_jax.training import ranges
 
 if TYPE_CHECKING:
@@ -21,29 +23,30 @@ if TYPE_CHECKING:
 TASKS = ("copying", "adding", "seqmnist", "balls")
 
 
-class SequenceRun(NamedTuple):
+class Run(NamedTuple):
   """The parts of a run that do not change.
 
   Attributes:
-    task: what is learned.
-    networks: models by name, in the order in which they are trained.
-    tx: optimizer of each model.
+    task: the task that is learned.
+    networks: networks by name, in the order in which they are trained.
+    tx: the optimizer, used for each network separately.
   """
 
-  task: sequences.Task
-  networks: dict[str, models.SequenceNetwork]
+  task: tasks.Task
+  networks: dict[str, networks_lib.SequenceNetwork]
   tx: optax.GradientTransformation
 
 
-@chex.dataclass(frozen=True)
-class SequenceState:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
   """Everything that an update changes.
 
   Attributes:
-    step: [] int32, completed updates of all models together.
-    key: [] typed PRNG key of the run; folded, never advanced.
-    params: parameters by model.
-    opt: optimizer states by model.
+    step: [] int32, completed updates of all networks together.
+    key: [] typed PRNG key of the run; folded with the step, never advanced.
+    params: parameters by network.
+    opt: optimizer states by network.
   """
 
   step: jax.Array
@@ -52,19 +55,20 @@ class SequenceState:
   opt: dict[str, optax.OptState]
 
 
-def build(
+def build_run(
   config: ml_collections.ConfigDict,
   *,
   progress: Callable[[str, int, int], None] | None = None,
-) -> SequenceRun:
-  """Builds everything, and checks all that the user can get wrong.
+) -> Run:
+  """Builds the parts of a run, and checks the config.
 
   Args:
     config: as `experiments/configs/rim_copying.py` documents it.
-    progress: told how far preparing the data is.
+    progress: called with what is prepared, how much of it is done, and the
+      total.
 
   Raises:
-    InputError: what was expected, what came, and how to fix it.
+    InputError: the config is wrong; says what was expected and what came.
   """
   check_numbers(config)
   task = make_task(config, progress=progress)
@@ -75,7 +79,7 @@ def build(
       f"--config.models.names must name each model once; got {names}."
     )
   networks = {
-    name: models.make_sequence_model(
+    name: networks_lib.make_network(
       name,
       fields.get(name, {}),
       num_inputs=task.num_inputs,
@@ -83,19 +87,19 @@ def build(
     )
     for name in names
   }
-  run = SequenceRun(task, networks, make_optimizer(config.train))
-  # Models that cannot be made fail here, not after minutes.
+  run = Run(task, networks, make_optimizer(config.train))
+  # A network that cannot be initialised fails here, before any training.
   abstract_state(config, run)
   return run
 
 
-def init_state(key: jax.Array, run: SequenceRun) -> SequenceState:
-  """The state before any training."""
+def init_state(key: jax.Array, run: Run) -> State:
+  """Returns the state before any training."""
   params = {
     name: network.init(rng.stream(key, name))
     for name, network in run.networks.items()
   }
-  return SequenceState(
+  return State(
     step=jnp.zeros((), jnp.int32),
     key=rng.stream(key, "run"),
     params=params,
@@ -103,15 +107,13 @@ def init_state(key: jax.Array, run: SequenceRun) -> SequenceState:
   )
 
 
-def abstract_state(
-  config: ml_collections.ConfigDict, run: SequenceRun
-) -> SequenceState:
-  """Shapes and dtypes of the state."""
+def abstract_state(config: ml_collections.ConfigDict, run: Run) -> State:
+  """Returns the shapes and dtypes of the state."""
   key = jax.random.key(config.seed)
   return jax.eval_shape(lambda key: init_state(key, run), key)
 
 
-# The least value of every count.
+# The least value of each count of the config.
 _AT_LEAST = {
   "seed": 0,
   "train.updates": 1,
@@ -126,10 +128,10 @@ _AT_LEAST = {
 
 
 def check_numbers(config: ml_collections.ConfigDict) -> None:
-  """Checks that numbers lie in their ranges.
+  """Checks that the config's numbers lie in their ranges.
 
   Raises:
-    InputError: the first one that does not.
+    InputError: names the first number that does not.
   """
   ranges.check_least(config, _AT_LEAST)
   for name in ("learning_rate", "clip"):
@@ -148,16 +150,20 @@ def make_task(
   config: ml_collections.ConfigDict,
   *,
   progress: Callable[[str, int, int], None] | None = None,
-) -> sequences.Task:
-  """The config's task; data is read if it needs any."""
+) -> tasks.Task:
+  """Makes the config's task; reads a data set if the task needs one.
+
+  Raises:
+    InputError: the task is unknown, or its fields are out of range.
+  """
   fields = config.task.to_dict()
   name = fields.pop("name")
   if name == "copying":
-    return sequences.make_copying(**fields)
+    return tasks.make_copying(**fields)
   if name == "adding":
-    return sequences.make_adding(**fields)
+    return tasks.make_adding(**fields)
   if name == "balls":
-    return sequences.make_balls(**fields)
+    return tasks.make_balls(**fields)
   if name == "seqmnist":
     c = config.data
     data = sources.load(
@@ -171,7 +177,7 @@ def make_task(
       progress=progress,
     )
     problem = problem_lib.make_problem(data, seed=config.seed)
-    return sequences.make_digits(problem, **fields)
+    return tasks.make_digits(problem, **fields)
   raise types.InputError(
     f"--config.task.name must be one of {', '.join(TASKS)}; got {name!r}."
   )
@@ -180,7 +186,7 @@ def make_task(
 def make_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Adam with gradients clipped, whose learning rate falls to 0 at the end."""
+  """Makes Adam with clipped gradients and a rate that ends at 0."""
   before = round(config.decay_from * config.updates)
   schedule = optax.join_schedules(
     [

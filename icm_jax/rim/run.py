@@ -1,0 +1,194 @@
+"""Trains the networks of an experiment with RIMs.
+
+The networks of a config are trained one after another on the same batches. A
+checkpoint holds all of them, so a run that was interrupted can resume in the
+middle of any network's training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import optax
+
+from icm_jax import rng, types
+from icm_jax.rim import build, evaluate
+from icm_jax.training import checkpoint, metrics, results
+from icm_jax.training import course as course_lib
+from icm_jax.training import workdir as workdir_lib
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  resume: bool = False,
+  reporter: course_lib.Reporter | None = None,
+  started: float | None = None,
+) -> dict[str, Any]:
+  """Trains and measures all networks, and writes everything but the report.
+
+  Args:
+    config: as `experiments/configs/rim_copying.py` documents it.
+    workdir: folder of the run; made if it does not exist.
+    resume: whether to continue from the newest checkpoint in `workdir`.
+    reporter: receives messages and progress.
+    started: `time.perf_counter()` at the start of the process; None is now.
+
+  Returns:
+    The content of `result.json`.
+
+  Raises:
+    InputError: the config or the folder is wrong; nothing was trained yet.
+    FloatingPointError: a loss is not finite; names the step.
+    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+  """
+  started = time.perf_counter() if started is None else started
+  reporter = reporter or course_lib.Silent()
+  workdir_lib.claim(workdir, config, resume=resume)
+  run = build.build_run(config, progress=reporter.prepare)
+  reporter.say(
+    f"{run.task.name}: {', '.join(run.task.variants)}; "
+    f"{config.train.updates} updates of each of {', '.join(run.networks)}"
+  )
+  with (
+    workdir_lib.hold(workdir, config),
+    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
+    course_lib.stop_requests() as stop_requested,
+  ):
+    saved = None
+    if checkpoints.steps():
+      saved = checkpoints.restore(build.abstract_state(config, run), {})
+      reporter.say(f"resuming at step {int(saved.state.step)}")
+      state = saved.state
+    else:
+      init = jax.jit(functools.partial(build.init_state, run=run))
+      state = init(jax.random.key(config.seed))
+    clock = course_lib.Clock(
+      started, saved.progress["seconds"] if saved else {}
+    )
+    clock.lap("start")
+    writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
+    with contextlib.closing(writer):
+      state = _train_networks(
+        config, run, state, clock, checkpoints, writer, reporter, stop_requested
+      )
+    reporter.say("evaluating")
+    result = evaluate.measure(workdir, config, run, state)
+    clock.lap("evaluate")
+    checkpoints.save(_saved(config, state, clock))
+    return results.write(workdir, result, clock.seconds)
+
+
+def update(
+  state: build.State,
+  *,
+  name: str,
+  run: build.Run,
+  batch_size: int,
+  updates: int,
+) -> tuple[build.State, types.Metrics]:
+  """Updates one network on the batch of its current update; to be jitted.
+
+  Args:
+    state: its step counts the updates of all networks.
+    name: name of the network to update.
+    run: the task, the networks and their optimizer.
+    batch_size: sequences in a batch.
+    updates: updates of each network; all see the same batches in the same
+      order.
+
+  Returns:
+    The next state and `loss/NAME`, [1].
+  """
+  network, task = run.networks[name], run.task
+  step = state.step % updates
+  batch = task.draw(
+    rng.stream(state.key, "batch", step), task.variants[0], batch_size, "train"
+  )
+  dropout = rng.stream(state.key, f"dropout/{name}", step)
+
+  def objective(params):
+    y_BTO = network.apply(params, batch.x_BTF, dropout)
+    return task.loss(y_BTO, batch).mean()
+
+  loss, grads = jax.value_and_grad(objective)(state.params[name])
+  changes, opt = run.tx.update(grads, state.opt[name], state.params[name])
+  params = optax.apply_updates(state.params[name], changes)
+  state = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    params={**state.params, name: params},
+    opt={**state.opt, name: opt},
+  )
+  return state, {f"loss/{name}": loss[None]}
+
+
+def _train_networks(
+  config, run, state, clock, checkpoints, writer, reporter, stop_requested
+) -> build.State:
+  """Runs the remaining updates of all networks."""
+  updates = config.train.updates
+  total = updates * len(run.networks)
+  tests = evaluate.Tests(
+    run,
+    seed=config.seed,
+    examples=config.evaluation.curve_examples,
+    batch_size=config.evaluation.batch_size,
+  )
+  for index, name in enumerate(run.networks):
+    last = (index + 1) * updates
+    if int(state.step) >= last:
+      continue
+    reporter.say(f"compiling {name}")
+    jitted = jax.jit(
+      functools.partial(
+        update,
+        name=name,
+        run=run,
+        batch_size=config.train.batch_size,
+        updates=updates,
+      ),
+      donate_argnames=("state",),
+    )
+    compiled = jitted.lower(state).compile()
+    clock.lap("compile")
+    course = course_lib.Course(
+      update=compiled,
+      evaluate=functools.partial(_measure, name=name, tests=tests),
+      save=lambda state: checkpoints.save(_saved(config, state, clock)),
+      every=config.every,
+      clock=clock,
+      writer=writer,
+      reporter=reporter,
+      stop_requested=stop_requested,
+    )
+    state = course.run(
+      state, int(state.step), last, begin=last - updates, total=total
+    )
+  return state
+
+
+def _measure(state, *, name, tests):
+  values = tests.measure(name, state.params[name])
+  return {f"{name}/{key}": value for key, value in values.items()}
+
+
+def _saved(config, state, clock) -> checkpoint.Saved:
+  return checkpoint.Saved(
+    state,
+    {},
+    {
+      "config": workdir_lib.plain_config(config),
+      "seconds": dict(clock.seconds),
+    },
+  )

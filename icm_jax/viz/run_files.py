@@ -1,0 +1,64 @@
+"""The files of a finished run, as the page of any kind of run reads them."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icm_jax import types
+from icm_jax.training import files
+
+PAGE = "report.html"
+
+
+class RunFiles(NamedTuple):
+  """What a finished run left in its folder.
+
+  Attributes:
+    result: the content of `result.json`.
+    rows: the rows of `metrics.jsonl`.
+    arrays: the arrays of `examples.npz` by name.
+  """
+
+  result: dict[str, Any]
+  rows: list[dict[str, Any]]
+  arrays: dict[str, np.ndarray]
+
+
+def read(workdir: pathlib.Path) -> RunFiles:
+  """Reads the files of a finished run.
+
+  Raises:
+    InputError: the run has no result yet.
+  """
+  for name in (files.RESULT, files.EXAMPLES):
+    if not (workdir / name).exists():
+      raise types.InputError(
+        f"--workdir={workdir} has no {name}; finish the run with --resume, "
+        "or evaluate its checkpoint with experiments.evaluate."
+      )
+  with np.load(workdir / files.EXAMPLES) as archive:
+    arrays = dict(archive)
+  return RunFiles(
+    files.read_json(workdir / files.RESULT), files.read_metrics(workdir), arrays
+  )
+
+
+def facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+  """Returns names and values of facts about any kind of run."""
+  time = result["time"]
+  stages = ", ".join(
+    f"{name.removesuffix('_s')} {seconds:.1f}"
+    for name, seconds in time.items()
+    if name != "total_s"
+  )
+  versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+  return (
+    ("seed", str(result["seed"])),
+    ("steps", str(result["steps"])),
+    ("seconds", f"{time['total_s']:.1f} ({stages})"),
+    ("versions", versions),
+  )

@@ -1,0 +1,40 @@
+"""The kinds of runs, and how programs find the kind of a run."""
+
+import importlib
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from experiments import kinds
+from icm_jax import types
+from icm_jax.training import files
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "experiments" / "configs"
+
+
+@pytest.mark.parametrize(
+  "name", sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
+)
+def test_every_config_names_its_kind(name):
+  module = importlib.import_module(f"experiments.configs.{name}")
+  expected = "rim" if name.startswith("rim_") else "images"
+  assert kinds.from_config(module.get_config()) is kinds.KINDS[expected]
+
+
+def test_a_folder_has_the_kind_of_its_config(tmp_path):
+  (tmp_path / files.CONFIG).write_text(json.dumps({"kind": "rim"}))
+  assert kinds.from_workdir(tmp_path) is kinds.KINDS["rim"]
+
+
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
+    ({"seed": 0}, "no `kind`; it must be one of images, rim.*older version"),
+    ({"kind": "text"}, "must be one of images, rim; got 'text'"),
+  ],
+)
+def test_other_configs_are_refused(config, message):
+  with pytest.raises(types.InputError, match=message):
+    kinds.from_config(ml_collections.ConfigDict(config))
