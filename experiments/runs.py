@@ -75,7 +75,8 @@ def plan(
     seeds: of every variant.
 
   Raises:
-    InputError: an override is no `name=value`, or two variants are the same.
+    InputError: an override is no `name=value`, two variants are the same, or
+      a folder holds a run of another format.
   """
   variants = {}
   for text in overrides:
@@ -102,6 +103,8 @@ def plan(
 
 
 def _plan_run(run, config, pairs) -> Planned:
+  if workdir.holds_run(run.workdir):
+    workdir.read(run.workdir)  # Makes sure of the format.
   # The last value of a name holds; flags would join two tuples.
   values = dict(pair.split("=", 1) for pair in pairs)
   pairs = [f"--config.{name}={value}" for name, value in values.items()]
@@ -143,7 +146,7 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   log = folder.with_suffix(".log")
   command = [sys.executable, "-m", "experiments.train", *planned.arguments]
   command.append(f"--workdir={folder}")
-  if (folder / files.CONFIG).exists():
+  if workdir.holds_run(folder):
     command.append("--resume")
   # In a session of its own, a run gets no signal but the one that is passed on:
   # a second would kill it before it has saved.

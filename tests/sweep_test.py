@@ -14,7 +14,7 @@ import pytest
 
 from experiments import paper, runs
 from icm_jax import types
-from icm_jax.training import course, files, setup
+from icm_jax.training import course, files, setup, workdir
 from icm_jax.viz import sweep as page_lib
 
 # ml_collections loads config files by a deprecated function.
@@ -112,7 +112,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   by_folder = {str(planned.run.workdir): planned for planned in plans}
   finish(plans[0])
   plans[1].run.workdir.mkdir(parents=True)
-  (plans[1].run.workdir / files.CONFIG).write_text("{}")  # As if cut off.
+  workdir.write(plans[1].run.workdir, plans[1].config, {})  # As if cut off.
   said = []
   assert runs.run_all(plans, 2, said.append) == 3
   assert "1 of 6 runs are finished already" in said[0]

@@ -4,12 +4,18 @@ import re
 import signal
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
 from experiments.configs import mnist, mnist_paper
 from icm_jax import types
-from icm_jax.evaluation import classical, detection
+from icm_jax.evaluation import (
+  classical,
+  detection,
+  evaluator,
+  transfer,
+)
 from icm_jax.training import (
   checkpoint,
   course,
@@ -17,7 +23,6 @@ from icm_jax.training import (
   loop,
   metrics,
   results,
-  transfer_setup,
   workdir,
 )
 from icm_jax.training import setup as setup_lib
@@ -33,9 +38,15 @@ def smoke(steps=3, **overrides):
   return config
 
 
+def pretend_installed(monkeypatch):
+  """The packages of the face detector are there."""
+  for module in (classical, detection):
+    monkeypatch.setattr(module, "check_installed", lambda: None)
+
+
 def leaves_of(folder):
   """All arrays of the newest checkpoint, as NumPy."""
-  config = workdir.read_config(folder)
+  config = workdir.read(folder).config
   run = setup_lib.build(config)
   saved = results.restore(folder, config, run)
   state = saved.state.replace(key=jax.random.key_data(saved.state.key))
@@ -235,15 +246,15 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
     return drawn
 
   monkeypatch.setattr(setup_lib.sources, "load", load)
-  _, mechanisms = setup_lib.make_mechanisms(config)
-  problem = setup_lib.make_problem(config, drawn)
-  transfer = transfer_setup.build(config, problem, mechanisms)
+  parts = evaluator.Parts(*(None for _ in evaluator.Parts._fields))
+  parts = parts._replace(
+    config=config, problem=setup_lib.make_problem(config, drawn)
+  )
+  other = transfer.load(parts)
   assert views[-1].get("frame") == (frame and pytest.approx(frame))
   # All that the rule names are tests: nothing is trained on them.
   label_N = drawn.images.label_N
-  np.testing.assert_array_equal(
-    transfer.problem.test_ids, np.flatnonzero(label_N <= 1)
-  )
+  np.testing.assert_array_equal(other.test_ids, np.flatnonzero(label_N <= 1))
 
 
 def test_more_is_measured_if_asked_for(six, monkeypatch):
@@ -253,7 +264,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   assert result["chains"] is None
   assert result["transfer"] is None
   assert result["margin"] is None
-  config = workdir.read_config(folder)
+  config, saw = workdir.read(folder)
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="mnist", examples=6)
   config.detection.examples = 5
@@ -262,9 +273,9 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   monkeypatch.setattr(
     detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
   )
-  monkeypatch.setattr(classical, "check_installed", lambda: None)
+  pretend_installed(monkeypatch)
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
-  files.write_json(folder / files.CONFIG, workdir.plain_config(config))
+  workdir.write(folder, config, saw)
   try:
     again = results.evaluate_checkpoint(folder)
     assert again["margin"] >= 0
@@ -284,13 +295,13 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
     assert "On mnist" in page
     assert "Mechanisms in a row" in page
   finally:
-    files.write_json(folder / files.CONFIG, result["config"])
+    workdir.write(folder, ml_collections.ConfigDict(result["config"]), saw)
     files.write_json(folder / files.RESULT, result)
 
 
 def test_a_run_leaves_its_files(six):
   folder, _ = six
-  assert json.loads((folder / files.CONFIG).read_text())["seed"] == 0
+  assert json.loads((folder / files.CONFIG).read_text())["config"]["seed"] == 0
   assert list((folder / files.TENSORBOARD).glob("events.*"))
   evaluations = [
     row for row in files.read_metrics(folder) if "evaluation/wins_EM" in row
@@ -347,14 +358,14 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
 
 def test_two_processes_do_not_go_on_with_one_run(six):
   folder, _ = six
-  config = workdir.read_config(folder)
+  config, saw = workdir.read(folder)
   with (
-    workdir.hold(folder, config),
+    workdir.hold(folder, config, saw),
     pytest.raises(types.InputError, match="Another process is at work"),
   ):
     loop.train(smoke(6), folder, resume=True)
-  with workdir.hold(folder, config):
-    assert workdir.read_config(folder).to_dict() == config.to_dict()
+  with workdir.hold(folder, config, saw):
+    assert workdir.read(folder).config.to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -401,6 +412,14 @@ def test_two_processes_do_not_go_on_with_one_run(six):
       "a finished run with one expert, as of one_network.py; nowhere is not",
     ),
     (
+      {"detection.examples": 1, "data.groups": "label=1,label=2"},
+      "detection.examples needs mechanisms that are functions",
+    ),
+    (
+      {"chains.examples": 1, "data.groups": "label=1,label=2"},
+      "chains.examples needs mechanisms that are functions",
+    ),
+    (
       {"identity.paired": True, "data.groups": "label=1,label=2"},
       "come without their originals",
     ),
@@ -411,8 +430,9 @@ def test_two_processes_do_not_go_on_with_one_run(six):
   ],
 )
 def test_bad_input_is_told_before_anything_is_written(
-  overrides, message, tmp_path
+  overrides, message, tmp_path, monkeypatch
 ):
+  pretend_installed(monkeypatch)
   with pytest.raises(types.InputError, match=message):
     loop.train(smoke(**overrides), tmp_path / "run")
   assert not (tmp_path / "run").exists()

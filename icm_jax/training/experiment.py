@@ -32,6 +32,6 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read_config(workdir)
+  config = workdir_lib.read(workdir).config
   module = sequence_run if "task" in config else results
   return module.evaluate_checkpoint(workdir)

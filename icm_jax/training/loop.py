@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from icm_jax import competition, models, rng, types
 from icm_jax.competition import average
@@ -62,7 +63,7 @@ def train(
     f"{setup_lib.num_experts(config)} experts"
   )
   with (
-    workdir_lib.hold(workdir, config),
+    workdir_lib.hold(workdir, config, setup_lib.saw(config, run)),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
     course_lib.stop_requests() as stop_requested,
   ):
@@ -94,7 +95,7 @@ class _Session(NamedTuple):
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
   """Compiles, and restores a state or makes one that can copy images."""
-  abstract = setup_lib.abstract_state(config, run)
+  abstract = setup_lib.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
     saved = checkpoints.restore(*abstract)
@@ -189,7 +190,9 @@ def identity_start(
   Returns:
     The state with fresh optimizer states, still at step 0.
   """
-  setup = run.identity_setup
+  setup = run.setup._replace(
+    expert_tx=optax.adam(config.identity.learning_rate)
+  )
   state = state.replace(
     expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
   )

@@ -65,7 +65,7 @@ def train(
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
   with (
-    workdir_lib.hold(workdir, config),
+    workdir_lib.hold(workdir, config, {"variants": list(run.task.variants)}),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
     course_lib.stop_requests() as stop_requested,
   ):
@@ -307,7 +307,7 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read_config(workdir)
+  config = workdir_lib.read(workdir).config
   run = setup_lib.build(config)
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
     saved = checkpoints.restore(setup_lib.abstract_state(config, run), {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import optax
@@ -15,8 +17,8 @@ from icm_jax.competition import expert_axis
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
-from icm_jax.evaluation import attributes, classical, detection, restoration
-from icm_jax.training import files, ranges, transfer_setup
+from icm_jax.evaluation import evaluator, evaluators, restoration
+from icm_jax.training import checkpoint, ranges
 from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
@@ -32,14 +34,12 @@ class Run(NamedTuple):
     mechanisms: M functions; none where the problem has groups.
     augmentation: of training images, before a mechanism acts.
     setup: of the competition.
-    identity_setup: the same for the identity start.
     classifier: the evaluation classifier; None where the problem has no
       classes, or no clean counterparts of its test images.
-    curve: evaluator on few examples, for the course of training.
-    final: evaluator on many examples, for the result.
-    transfer: another data set; None if there is none.
-    detect: finds faces; None if that is not asked for.
-    labels: of what a probe judges; None if that is not asked for.
+    curve: measures states on few examples, during training.
+    final: the same on many examples, for the result.
+    evaluators: functions that measure what the config asks for beyond that, by
+      name; see `evaluation.evaluators`.
   """
 
   problem: problem_lib.Problem
@@ -47,13 +47,10 @@ class Run(NamedTuple):
   mechanisms: tuple[mechanisms_lib.Mechanism, ...]
   augmentation: augment.Augmentation
   setup: types.Setup
-  identity_setup: types.Setup
   classifier: types.Network | None
   curve: restoration.Evaluator
   final: restoration.Evaluator
-  transfer: transfer_setup.Transfer | None
-  detect: detection.Detector | None
-  labels: attributes.Labels | None
+  evaluators: dict[str, evaluator.Measure]
 
 
 def build(
@@ -72,7 +69,7 @@ def build(
   """
   ranges.check(config)
   num_experts(config)
-  detect = make_detector(config)
+  evaluators.check_installed(config)
   mechanism_names, mechanisms = make_mechanisms(config)
   data = load_data(config, progress=progress)
   problem = make_problem(config, data)
@@ -83,11 +80,6 @@ def build(
         "--config.identity.paired needs mechanisms that are functions: images "
         "of groups come without their originals."
       )
-    if detect:
-      raise types.InputError(
-        "--config.detection.examples needs mechanisms that are functions: "
-        "images of groups come without their originals."
-      )
   setup = make_setup(config, problem.shape_HWC)
   # Networks that cannot work together fail here, not after minutes.
   jax.eval_shape(
@@ -95,10 +87,8 @@ def build(
   )
   classifier = None
   if _is_classified(problem):
-    num_classes = int(problem.images.label_N.max()) + 1
-    classifier = models.from_linen(
-      models.ConvClassifier(num_classes=num_classes),
-      problem.shape_HWC,
+    classifier = make_classifier(
+      int(problem.images.label_N.max()) + 1, problem.shape_HWC
     )
 
   def make_evaluator(num_examples):
@@ -116,24 +106,118 @@ def build(
       batch_size=config.evaluation.batch_size,
     )
 
+  augmentation = augment.Augmentation(**config.data.augment)
+  final = make_evaluator(config.evaluation.examples)
+  parts = evaluator.Parts(
+    config=config,
+    data=data,
+    problem=problem,
+    mechanism_names=mechanism_names,
+    mechanisms=mechanisms,
+    augmentation=augmentation,
+    setup=setup,
+    classifier=classifier,
+    examples=final.examples,
+    load_experts=load_single_network,
+    progress=progress,
+  )
   return Run(
     problem=problem,
     mechanism_names=mechanism_names,
     mechanisms=mechanisms,
-    augmentation=augment.Augmentation(**config.data.augment),
+    augmentation=augmentation,
     setup=setup,
-    identity_setup=setup._replace(
-      expert_tx=optax.adam(config.identity.learning_rate)
-    ),
     classifier=classifier,
     curve=make_evaluator(config.evaluation.curve_examples),
-    final=make_evaluator(config.evaluation.examples),
-    transfer=transfer_setup.build(
-      config, problem, mechanisms, progress=progress
-    ),
-    detect=detect,
-    labels=make_labels(config, data, problem),
+    final=final,
+    evaluators=evaluators.build(parts),
   )
+
+
+def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
+  """What a run took from its data, for `config.json`: see `open_run`.
+
+  Returns:
+    JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
+    classifier, None without one; `mechanisms`, M names; `experts`, E at the
+    start.
+  """
+  images = run.problem.images
+  return {
+    "image_shape": [int(side) for side in run.problem.shape_HWC],
+    "classes": int(images.label_N.max()) + 1 if run.classifier else None,
+    "mechanisms": list(run.mechanism_names),
+    "experts": num_experts(config),
+  }
+
+
+class Opened(NamedTuple):
+  """A run that was opened from its folder, without its data.
+
+  Attributes:
+    config: of the run.
+    saw: see the function of this name.
+    setup: of the competition.
+    classifier: the evaluation classifier; None without one.
+    saved: the newest checkpoint that can be read.
+  """
+
+  config: ml_collections.ConfigDict
+  saw: dict[str, Any]
+  setup: types.Setup
+  classifier: types.Network | None
+  saved: checkpoint.Saved
+
+
+def open_run(workdir: pathlib.Path) -> Opened:
+  """Reads a run's networks and its newest checkpoint.
+
+  Raises:
+    InputError: the folder holds no run of images of this format, or no
+      checkpoint that can be read.
+  """
+  config, saw = workdir_lib.read(workdir)
+  if "image_shape" not in saw:
+    raise types.InputError(f"{workdir} must hold a run of images.")
+  shape_HWC = tuple(saw["image_shape"])
+  setup = make_setup(config, shape_HWC)
+  classifier = None
+  if saw["classes"] is not None:
+    classifier = make_classifier(saw["classes"], shape_HWC)
+  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+    saved = checkpoints.restore(*abstract_state(config, setup, classifier))
+  return Opened(config, saw, setup, classifier, saved)
+
+
+def load_single_network(
+  workdir: pathlib.Path, shape_HWC: tuple[int, int, int]
+) -> Callable[[jax.Array], jax.Array]:
+  """Reads the only expert of another run, as a function of images.
+
+  Args:
+    workdir: of a run with one expert.
+    shape_HWC: of the images that it will be applied to.
+
+  Raises:
+    InputError: the folder holds no such run, or one of other images.
+  """
+  is_run = workdir_lib.holds_run(workdir)
+  if not is_run or workdir_lib.read(workdir).config.experts.count != 1:
+    raise types.InputError(
+      "--config.detection.single_network must be the folder of a finished "
+      f"run with one expert, as of one_network.py; {workdir} is not."
+    )
+  opened = open_run(workdir)
+  if tuple(opened.saw["image_shape"]) != tuple(shape_HWC):
+    raise types.InputError(
+      "--config.detection.single_network must be a run of images of the same "
+      f"shape, {list(shape_HWC)}; {workdir} saw "
+      f"{opened.saw['image_shape']}."
+    )
+  apply = functools.partial(
+    restoration.restore, opened.saved.state, setup=opened.setup
+  )
+  return lambda x_BHWC: apply(x_BHWC).restored_BHWC
 
 
 def init_state(
@@ -168,14 +252,16 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
 
 
 def abstract_state(
-  config: ml_collections.ConfigDict, run: Run
+  config: ml_collections.ConfigDict,
+  setup: types.Setup,
+  classifier: types.Network | None,
 ) -> tuple[types.TrainState, types.PyTree]:
   """Shapes and dtypes of the state and of the classifier's parameters."""
   key = jax.random.key(config.seed)
-  state = jax.eval_shape(lambda key: init_state(key, config, run.setup), key)
-  if run.classifier is None:
+  state = jax.eval_shape(lambda key: init_state(key, config, setup), key)
+  if classifier is None:
     return state, {}
-  return state, jax.eval_shape(run.classifier.init, key)[0]
+  return state, jax.eval_shape(classifier.init, key)[0]
 
 
 def make_mechanisms(
@@ -245,60 +331,18 @@ def make_problem(
   return problem
 
 
-def make_labels(
-  config: ml_collections.ConfigDict,
-  data: sources.DataSet,
-  problem: problem_lib.Problem,
-) -> attributes.Labels | None:
-  """What a probe judges; None if that is not asked for.
-
-  Raises:
-    InputError: there are no groups, or a probe cannot be trained.
-  """
-  names = _listed(config.attributes.names)
-  if not names:
-    return None
-  if not problem.group_names:
-    raise types.InputError(
-      "--config.attributes.names needs --config.data.groups, attributes that "
-      "images carry already."
-    )
-  batch_size = config.classifier.batch_size
-  if batch_size > len(problem.judge_ids):
-    raise types.InputError(
-      f"--config.classifier.batch_size={batch_size} is larger than the "
-      f"{len(problem.judge_ids)} images of {config.data.name} that a probe is "
-      "trained on."
-    )
-  return attributes.make_labels(data, problem, names)
-
-
 def _listed(names: str) -> tuple[str, ...]:
   """Names that commas part."""
   return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def make_detector(
-  config: ml_collections.ConfigDict,
-) -> detection.Detector | None:
-  """What finds faces; None if that is not asked for.
-
-  Raises:
-    InputError: packages are missing, or the run of the single network is.
-  """
-  c = config.detection
-  if not c.examples:
-    return None
-  if c.single_network:
-    folder = pathlib.Path(c.single_network)
-    is_run = (folder / files.CONFIG).exists()
-    if not is_run or workdir_lib.read_config(folder).experts.count != 1:
-      raise types.InputError(
-        "--config.detection.single_network must be the folder of a finished "
-        f"run with one expert, as of one_network.py; {folder} is not."
-      )
-  classical.check_installed()
-  return detection.centerface()
+def make_classifier(
+  num_classes: int, shape_HWC: tuple[int, int, int]
+) -> types.Network:
+  """The evaluation classifier."""
+  return models.from_linen(
+    models.ConvClassifier(num_classes=num_classes), shape_HWC
+  )
 
 
 def _is_classified(problem: problem_lib.Problem) -> bool:

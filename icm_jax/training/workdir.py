@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 
@@ -17,6 +17,9 @@ from icm_jax.training import files
 if TYPE_CHECKING:
   from collections.abc import Iterator
 
+# The format of `config.json` and of the checkpoints beside it. It is raised
+# when this version of the package can no longer open earlier runs.
+FORMAT = 2
 # What may change when a run goes on; everything else shapes its past.
 _MAY_CHANGE = (
   "train.steps",
@@ -49,8 +52,7 @@ def claim(
   """
   if workdir.exists() and not workdir.is_dir():
     raise types.InputError(f"--workdir={workdir} is a file, not a folder.")
-  path = workdir / files.CONFIG
-  if not path.exists():
+  if not holds_run(workdir):
     if resume:
       raise types.InputError(
         f"--workdir={workdir} holds no run to resume; start one without "
@@ -67,24 +69,23 @@ def claim(
       f"--workdir={workdir} holds another run; go on with it by --resume, "
       "or choose a new folder."
     )
-  old = dict(_leaves(files.read_json(path)))
-  new = dict(_leaves(plain_config(config)))
-  changed = [
-    f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and not name.startswith(_MAY_CHANGE)
-  ]
+  changed = _changes(
+    plain_config(read(workdir).config),
+    plain_config(config),
+    may_change=_MAY_CHANGE,
+  )
   if changed:
     raise types.InputError(
-      f"--workdir={workdir} holds a run with another config: "
-      f"{'; '.join(changed)}. Resume it with its own config, or choose a new "
-      "folder."
+      f"--workdir={workdir} holds a run with another config: {changed}. Resume "
+      "it with its own config, or choose a new folder."
     )
 
 
 @contextlib.contextmanager
 def hold(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  saw: dict[str, Any],
 ) -> Iterator[None]:
   """Keeps other runs out while the block lasts, and writes `config.json`.
 
@@ -94,9 +95,12 @@ def hold(
   Args:
     workdir: made if it does not exist.
     config: of the run.
+    saw: JSON data, what the run took from its data: what must be known beside
+      the config to make its networks again.
 
   Raises:
-    InputError: another process is at work in it.
+    InputError: another process is at work in it, or the run that it holds saw
+      something else.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   folder = os.open(workdir, os.O_RDONLY)
@@ -110,24 +114,79 @@ def hold(
       ) from error
     except OSError:
       pass  # No locks here.
-    files.write_json(workdir / files.CONFIG, plain_config(config))
+    if holds_run(workdir):
+      changed = _changes(read(workdir).saw, saw)
+      if changed:
+        raise types.InputError(
+          f"--workdir={workdir} holds a run that saw other data: {changed}. "
+          "Resume it with the data that it began with, or choose a new folder."
+        )
+    write(workdir, config, saw)
     yield
   finally:
     os.close(folder)
 
 
-def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-  """Reads the config of the run in `workdir`.
+class Description(NamedTuple):
+  """What `config.json` says.
+
+  Attributes:
+    config: of the run.
+    saw: see `hold`.
+  """
+
+  config: ml_collections.ConfigDict
+  saw: dict[str, Any]
+
+
+def holds_run(workdir: pathlib.Path) -> bool:
+  """Whether a run was started in a folder."""
+  return (workdir / files.CONFIG).exists()
+
+
+def write(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, saw: dict[str, Any]
+) -> None:
+  """Writes `config.json`."""
+  content = {"format": FORMAT, "saw": saw, "config": plain_config(config)}
+  files.write_json(workdir / files.CONFIG, content)
+
+
+def read(workdir: pathlib.Path) -> Description:
+  """Reads `config.json`; everything that needs it does so here.
 
   Raises:
-    InputError: there is none.
+    InputError: there is none, or one of another format.
   """
   path = workdir / files.CONFIG
   if not path.exists():
     raise types.InputError(
       f"--workdir={workdir} holds no run: {files.CONFIG} is missing."
     )
-  return ml_collections.ConfigDict(files.read_json(path)).lock()
+  try:
+    content = files.read_json(path)
+  except json.JSONDecodeError as error:
+    raise types.InputError(f"{path} is not valid JSON: {error}.") from error
+  found = content.get("format")
+  if found != FORMAT:
+    raise types.InputError(
+      f"{path} must have format {FORMAT}; it has "
+      f"{'none' if found is None else found}: another version of icm-jax wrote "
+      "it. Use that version to go on with the run, to evaluate it or to draw "
+      "its page; the versions in result.json say which, if the run has ended."
+    )
+  config = ml_collections.ConfigDict(content["config"]).lock()
+  return Description(config, content["saw"])
+
+
+def _changes(old: Any, new: Any, may_change: tuple[str, ...] = ()) -> str:
+  """Names the values that differ, but for those that may; "" if none does."""
+  old, new = dict(_leaves(old)), dict(_leaves(new))
+  return "; ".join(
+    f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name) and not name.startswith(may_change)
+  )
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from icm_jax import types
 from icm_jax.evaluation import specialisation
 from icm_jax.training import files
+from icm_jax.training import workdir as workdir_lib
 from icm_jax.viz import charts, html, sections, sequence_report
 
 PAGE = "report.html"
@@ -49,17 +50,7 @@ def headline(result: Mapping[str, Any]) -> str:
       f"({accuracy['transformed']:.1%} transformed, "
       f"{accuracy['clean']:.1%} clean)"
     )
-  rows = [*(result["detection"] or {}).values()]
-  if rows and rows[0]["faces"]:
-    restored, transformed = (
-      np.mean([row[version] for row in rows])
-      for version in ("restored", "transformed")
-    )
-    text += (
-      f"; a detector finds {restored:.1%} of the faces in restored images "
-      f"({transformed:.1%} transformed)"
-    )
-  return text
+  return "; ".join([text, *sections.headlines(result)])
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -72,7 +63,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     The path of the page.
 
   Raises:
-    InputError: the run has no result yet.
+    InputError: the run has no result yet, or is of another format.
   """
   for name in (files.RESULT, files.EXAMPLES):
     if not (workdir / name).exists():
@@ -80,6 +71,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         f"--workdir={workdir} has no {name}; finish the run with --resume, "
         "or evaluate its checkpoint with experiments.evaluate."
       )
+  workdir_lib.read(workdir)  # Makes sure of the format.
   result = files.read_json(workdir / files.RESULT)
   with np.load(workdir / files.EXAMPLES) as archive:
     examples = dict(archive)
@@ -137,10 +129,7 @@ def _page(
     + (_RECOGNISED if result["classifier"] else "")
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
-    *sections.of_chains(result["chains"]),
-    *sections.of_detection(result["detection"], "Faces, detected"),
-    *sections.of_attributes(result["attributes"]),
-    *sections.of_transfer(result["transfer"]),
+    *sections.draw(result),
     "<h2>The run</h2>",
     html.table(
       (),
