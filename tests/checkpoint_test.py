@@ -43,9 +43,9 @@ def save(folder, *states):
       checkpoints.save(checkpoint.Saved(state, {}, {"seconds": {"train": 1.5}}))
 
 
-def restore(folder, like):
+def read(folder, like):
   with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
-    return checkpoints.restore(like, {})
+    return checkpoints.read_newest(like, {})
 
 
 def numbers(state):
@@ -79,10 +79,10 @@ PROGRAM = """
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
     state.replace(layers=layers),
   )
-  read = shared.restore(root / "one", like).state
-  kernel = read.layers[0]["kernel"]
+  found = shared.read(root / "one", like).state
+  kernel = found.layers[0]["kernel"]
   assert kernel.sharding == sharded, kernel.sharding
-  for a, b in zip(shared.numbers(read), shared.numbers(state), strict=True):
+  for a, b in zip(shared.numbers(found), shared.numbers(state), strict=True):
     np.testing.assert_array_equal(a, b)
 """
 
@@ -110,7 +110,7 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["one", "replicated", "fourth", "sharded"])
 def test_a_checkpoint_goes_to_the_devices_that_are_there(folders, name):
-  saved = restore(folders / name, tiny_state())
+  saved = read(folders / name, tiny_state())
   assert saved.progress == {"seconds": {"train": 1.5}}
   for a, b in zip(numbers(saved.state), numbers(tiny_state()), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -124,7 +124,7 @@ def test_a_device_of_another_name_makes_no_difference(tmp_path):
   path = tmp_path / "checkpoints" / "0" / "arrays" / "_sharding"
   assert "cpu:0" in path.read_text()
   path.write_text(path.read_text().replace("cpu:0", "cuda:5"))
-  saved = restore(tmp_path, tiny_state())
+  saved = read(tmp_path, tiny_state())
   np.testing.assert_array_equal(
     saved.state.layers[0]["kernel"], tiny_state().layers[0]["kernel"]
   )
@@ -158,10 +158,10 @@ def test_a_damaged_step_is_passed_over_and_may_be_saved_again(tmp_path):
   save(tmp_path, tiny_state(1), tiny_state(2))
   damage(tmp_path, 2)
   with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
-    saved = checkpoints.restore(tiny_state(), {})
+    saved = checkpoints.read_newest(tiny_state(), {})
     assert saved.state.step == 1
     checkpoints.save(saved._replace(state=tiny_state(2)))
-  assert restore(tmp_path, tiny_state()).state.step == 2
+  assert read(tmp_path, tiny_state()).state.step == 2
 
 
 def test_damage_is_told_step_by_step(tmp_path):
@@ -172,7 +172,7 @@ def test_damage_is_told_step_by_step(tmp_path):
     types.InputError,
     match="All checkpoints .* are damaged: step 2 is damaged, .*; step 1 is",
   ):
-    restore(tmp_path, tiny_state())
+    read(tmp_path, tiny_state())
 
 
 @pytest.mark.parametrize(
@@ -198,16 +198,16 @@ def test_damage_is_told_step_by_step(tmp_path):
 def test_a_misfit_is_not_called_damaged(tmp_path, like, message):
   save(tmp_path, tiny_state(1), tiny_state(2))
   with pytest.raises(types.InputError, match=message) as caught:
-    restore(tmp_path, like)
+    read(tmp_path, like)
   text = str(caught.value)
   assert "step 2 does not fit" in text
   assert "step 1 does not fit" in text
   assert "version of icm-jax that they were made with" in text
   assert "damaged" not in text
   assert "another --workdir" not in text
-  assert restore(tmp_path, tiny_state()).state.step == 2  # Nothing was deleted.
+  assert read(tmp_path, tiny_state()).state.step == 2  # Nothing was deleted.
 
 
 def test_a_folder_without_checkpoints_is_told_apart(tmp_path):
   with pytest.raises(types.InputError, match="holds no checkpoint.*--resume"):
-    restore(tmp_path, tiny_state())
+    read(tmp_path, tiny_state())

@@ -142,7 +142,7 @@ def test_a_perfect_state_is_judged_perfect(
     learning_rate=3e-3,
   )
   functions = mechanisms.by_names(["right", "invert"], {})
-  evaluator = restoration.Evaluator(
+  test_set = restoration.TestSet(
     restoration.make_examples(
       drawn_problem, functions, seed=0, num_examples=30
     ),
@@ -151,7 +151,7 @@ def test_a_perfect_state_is_judged_perfect(
     num_mechanisms=2,
     batch_size=8,  # Does not divide 30: the last batch is cut.
   )
-  values = evaluator.evaluate(state, params)
+  values = test_set.evaluate(state, params)
   assert values["wins_EM"].sum() == 30
   assert values["wins_EM"][1, 1] == 15
   assert values["psnr_db_M"][1] == pytest.approx(100.0)
@@ -217,10 +217,10 @@ def test_groups_are_judged_without_clean_images(
   assert examples.clean_NHWC is None
   assert examples.label_N is None
   assert np.bincount(examples.mechanism_N).tolist() == [6, 6]
-  evaluator = restoration.Evaluator(
+  test_set = restoration.TestSet(
     examples, setup, None, num_mechanisms=2, batch_size=5
   )
-  values = evaluator.evaluate(state, {})
+  values = test_set.evaluate(state, {})
   assert values["wins_EM"].sum() == 12
   assert set(values) == {"wins_EM", "score_EM", "coverage", "matched"}
 

@@ -11,8 +11,13 @@ from experiments import runs
 from experiments.configs import mnist
 from icm_jax import types
 from icm_jax.evaluation import restoration
-from icm_jax.training import experiment, files, loop, results, workdir
-from icm_jax.training import setup as setup_lib
+from icm_jax.training import (
+  build,
+  experiment,
+  image_run,
+  run_folder,
+  run_result,
+)
 from icm_jax.viz import report
 
 
@@ -23,10 +28,10 @@ def single(tmp_path_factory, drawn):
   config = mnist.get_config("smoke")
   config.update_from_flattened_dict({"experts.count": 1, "train.steps": 0})
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(setup_lib.sources, "load", lambda n, **k: drawn)
-    loop.train(config, folder)
-    run = setup_lib.build(config)
-    saved = results.restore(folder, config, run)
+    patch.setattr(build.sources, "load", lambda n, **k: drawn)
+    image_run.train(config, folder)
+    run = build.build(config)
+    saved = run_result.read_checkpoint(folder, config, run)
   return folder, saved
 
 
@@ -37,9 +42,9 @@ def arrays_of(saved):
 
 def test_a_run_is_opened_without_its_data(single, monkeypatch):
   folder, expected = single
-  content = json.loads((folder / files.CONFIG).read_text())
+  content = json.loads((folder / run_folder.CONFIG).read_text())
   assert list(content) == ["format", "saw", "config"]
-  assert content["format"] == workdir.FORMAT
+  assert content["format"] == run_folder.FORMAT
   assert content["config"]["experts"]["count"] == 1
   assert content["saw"] == {
     "image_shape": [32, 32, 1],
@@ -48,9 +53,9 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
     "experts": 1,
   }
   monkeypatch.setattr(
-    setup_lib.sources, "load", lambda *a, **k: pytest.fail("data were loaded")
+    build.sources, "load", lambda *a, **k: pytest.fail("data were loaded")
   )
-  opened = setup_lib.open_run(folder)
+  opened = build.open_run(folder)
   for a, b in zip(arrays_of(opened.saved), arrays_of(expected), strict=True):
     np.testing.assert_array_equal(a, b)
   x_BHWC = np.full((2, 32, 32, 1), 0.5, np.float32)
@@ -58,7 +63,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
     opened.saved.classifier, {}, x_BHWC, train=False
   )
   assert logit_BK.shape == (2, 3)
-  apply = setup_lib.load_single_network(folder, (32, 32, 1))
+  apply = build.load_single_network(folder, (32, 32, 1))
   restored = restoration.restore(opened.saved.state, x_BHWC, setup=opened.setup)
   np.testing.assert_array_equal(apply(x_BHWC), restored.output_EBHWC[0])
 
@@ -66,23 +71,23 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
 def test_only_what_fits_is_taken_for_a_single_network(single, tmp_path):
   folder, _ = single
   with pytest.raises(types.InputError, match=r"\[16, 16, 1\].*\[32, 32, 1\]"):
-    setup_lib.load_single_network(folder, (16, 16, 1))
-  config, saw = workdir.read(folder)
+    build.load_single_network(folder, (16, 16, 1))
+  config, saw = run_folder.read(folder)
   config.experts.count = 2
-  workdir.write(tmp_path, config, saw)
+  run_folder.write(tmp_path, config, saw)
   with pytest.raises(types.InputError, match="run with one expert.*is not"):
-    setup_lib.load_single_network(tmp_path, (32, 32, 1))
+    build.load_single_network(tmp_path, (32, 32, 1))
 
 
 def test_a_run_goes_on_with_the_data_that_it_saw(single):
   folder, _ = single
-  config, saw = workdir.read(folder)
+  config, saw = run_folder.read(folder)
   with (
     pytest.raises(types.InputError, match="other data: classes was 3, is 4"),
-    workdir.hold(folder, config, saw | {"classes": 4}),
+    run_folder.hold(folder, config, saw | {"classes": 4}),
   ):
     pass
-  assert workdir.read(folder).saw == saw
+  assert run_folder.read(folder).saw == saw
 
 
 # ml_collections loads config files by a deprecated function.
@@ -101,18 +106,18 @@ def test_a_run_goes_on_with_the_data_that_it_saw(single):
 def test_another_format_is_told_in_one_line(use, content, came, tmp_path):
   folder = tmp_path / "as_it_is" / "seed_0"
   folder.mkdir(parents=True)
-  (folder / files.CONFIG).write_text(content)
-  for name in (files.RESULT, files.EXAMPLES):
+  (folder / run_folder.CONFIG).write_text(content)
+  for name in (run_folder.RESULT, run_folder.EXAMPLES):
     (folder / name).write_text("{}")
   name = "experiments/configs/mnist.py:smoke"
   uses = {
-    "train": lambda: loop.train(
+    "train": lambda: image_run.train(
       ml_collections.ConfigDict(), folder, resume=True
     ),
     "evaluate": lambda: experiment.evaluate_checkpoint(folder),
     "report": lambda: report.write(folder),
     "sweep": lambda: runs.plan(tmp_path, name, (), ("",), (0,)),
-    "open": lambda: setup_lib.open_run(folder),
+    "open": lambda: build.open_run(folder),
   }
   with pytest.raises(types.InputError, match=came) as caught:
     uses[use]()

@@ -65,7 +65,7 @@ class Checkpoints:
       ),
     )
 
-  def restore(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
+  def read_newest(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
     """Reads the newest checkpoint that is not damaged.
 
     Arrays go to the devices of the shardings that `state` and `classifier`

@@ -19,10 +19,15 @@ import numpy as np
 import optax
 
 from icm_jax import rng, types
-from icm_jax.training import checkpoint, files, metrics, results
-from icm_jax.training import course as course_lib
+from icm_jax.training import (
+  atomic_files,
+  checkpoint,
+  metrics,
+  run_folder,
+  run_result,
+  train_loop,
+)
 from icm_jax.training import sequence_setup as setup_lib
-from icm_jax.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
   import ml_collections
@@ -36,7 +41,7 @@ def train(
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: course_lib.Reporter | None = None,
+  reporter: train_loop.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains all models, evaluates and writes everything but the report.
@@ -57,27 +62,27 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or course_lib.Silent()
-  workdir_lib.claim(workdir, config, resume=resume)
+  reporter = reporter or train_loop.Silent()
+  run_folder.claim(workdir, config, resume=resume)
   run = setup_lib.build(config, progress=reporter.prepare)
   reporter.say(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
   with (
-    workdir_lib.hold(workdir, config, {"variants": list(run.task.variants)}),
+    run_folder.hold(workdir, config, {"variants": list(run.task.variants)}),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    course_lib.stop_requests() as stop_requested,
+    train_loop.stop_requests() as stop_requested,
   ):
     saved = None
     if checkpoints.steps():
-      saved = checkpoints.restore(setup_lib.abstract_state(config, run), {})
+      saved = checkpoints.read_newest(setup_lib.abstract_state(config, run), {})
       reporter.say(f"resuming at step {int(saved.state.step)}")
       state = saved.state
     else:
       init = jax.jit(functools.partial(setup_lib.init_state, run=run))
       state = init(jax.random.key(config.seed))
-    clock = course_lib.Clock(
+    clock = train_loop.Clock(
       started, saved.progress["seconds"] if saved else {}
     )
     clock.lap("start")
@@ -90,7 +95,7 @@ def train(
     result = measure(workdir, config, run, state)
     clock.lap("evaluate")
     checkpoints.save(_saved(config, state, clock))
-    return results.write(workdir, result, clock.seconds)
+    return run_result.write(workdir, result, clock.seconds)
 
 
 def update(
@@ -212,7 +217,7 @@ def _train_models(
     )
     step_fn = step_fn.lower(state).compile()
     clock.lap("compile")
-    course = course_lib.Course(
+    loop = train_loop.TrainLoop(
       update=step_fn,
       evaluate=functools.partial(_evaluate, name=name, tests=tests),
       save=lambda state: checkpoints.save(_saved(config, state, clock)),
@@ -222,7 +227,7 @@ def _train_models(
       reporter=reporter,
       stop_requested=stop_requested,
     )
-    state = course.run(
+    state = loop.run(
       state, int(state.step), last, begin=last - updates, total=total
     )
   return state
@@ -238,7 +243,7 @@ def _saved(config, state, clock) -> checkpoint.Saved:
     state,
     {},
     {
-      "config": workdir_lib.plain_config(config),
+      "config": run_folder.plain_config(config),
       "seconds": dict(clock.seconds),
     },
   )
@@ -278,7 +283,7 @@ def measure(
   }
   _write_activity(workdir, run, state, tests)
   return {
-    "config": workdir_lib.plain_config(config),
+    "config": run_folder.plain_config(config),
     "seed": config.seed,
     "task": task.name,
     "measure": task.measure_name,
@@ -307,13 +312,13 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read(workdir).config
+  config = run_folder.read(workdir).config
   run = setup_lib.build(config)
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.restore(setup_lib.abstract_state(config, run), {})
+    saved = checkpoints.read_newest(setup_lib.abstract_state(config, run), {})
   result = measure(workdir, config, run, saved.state)
-  return results.write(
-    workdir, result, results.seconds_of(workdir, result, saved)
+  return run_result.write(
+    workdir, result, run_result.seconds_of(workdir, result, saved)
   )
 
 
@@ -331,4 +336,4 @@ def _write_activity(workdir, run, state, tests) -> None:
         arrays[f"{name}/null_BTR/{index}"] = watched.null_BTR
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
-  files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
+  atomic_files.write_bytes(workdir / run_folder.EXAMPLES, buffer.getvalue())

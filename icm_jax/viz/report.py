@@ -10,8 +10,7 @@ import numpy as np
 
 from icm_jax import types
 from icm_jax.evaluation import specialisation
-from icm_jax.training import files
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, html, sections, sequence_report
 
 PAGE = "report.html"
@@ -65,20 +64,20 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: the run has no result yet, or is of another format.
   """
-  for name in (files.RESULT, files.EXAMPLES):
+  for name in (run_folder.RESULT, run_folder.EXAMPLES):
     if not (workdir / name).exists():
       raise types.InputError(
         f"--workdir={workdir} has no {name}; finish the run with --resume, "
         "or evaluate its checkpoint with experiments.evaluate."
       )
-  workdir_lib.read(workdir)  # Makes sure of the format.
-  result = files.read_json(workdir / files.RESULT)
-  with np.load(workdir / files.EXAMPLES) as archive:
+  run_folder.read(workdir)  # Makes sure of the format.
+  result = atomic_files.read_json(workdir / run_folder.RESULT)
+  with np.load(workdir / run_folder.EXAMPLES) as archive:
     examples = dict(archive)
-  rows = files.read_metrics(workdir)
+  rows = run_folder.read_metrics(workdir)
   if "task" in result:
     page = sequence_report.page(result, rows, examples, _run_facts(result))
-    files.write_bytes(workdir / PAGE, page.encode())
+    atomic_files.write_bytes(workdir / PAGE, page.encode())
     return workdir / PAGE
   grid = charts.png(
     charts.example_grid(
@@ -90,9 +89,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       result["mechanisms"],
     )
   )
-  files.write_bytes(workdir / GRID, grid)
+  atomic_files.write_bytes(workdir / GRID, grid)
   page = _page(result, rows, grid)
-  files.write_bytes(workdir / PAGE, page.encode())
+  atomic_files.write_bytes(workdir / PAGE, page.encode())
   return workdir / PAGE
 
 

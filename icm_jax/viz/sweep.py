@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icm_jax.evaluation import specialisation
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, html, sequence_sweep
 
 RESULTS = "results.csv"
@@ -50,11 +50,11 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
   finished = [
     Finished(
       run,
-      files.read_json(run.workdir / files.RESULT),
-      files.read_metrics(run.workdir),
+      atomic_files.read_json(run.workdir / run_folder.RESULT),
+      run_folder.read_metrics(run.workdir),
     )
     for run in runs
-    if (run.workdir / files.RESULT).exists()
+    if (run.workdir / run_folder.RESULT).exists()
   ]
   root.mkdir(parents=True, exist_ok=True)
   of_sequences = any("task" in one.result for one in finished)
@@ -66,7 +66,7 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
   writer = csv.DictWriter(buffer, columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(table)
-  files.write_bytes(root / RESULTS, buffer.getvalue().encode())
+  atomic_files.write_bytes(root / RESULTS, buffer.getvalue().encode())
   unfinished = [run for run in runs if run not in {f.run for f in finished}]
   sections = sequence_sweep.sections if of_sequences else _sections
   page = html.page(
@@ -77,7 +77,7 @@ def write(root: pathlib.Path, runs: Sequence[SweepRun]) -> pathlib.Path:
       *sections(finished),
     ],
   )
-  files.write_bytes(root / PAGE, page.encode())
+  atomic_files.write_bytes(root / PAGE, page.encode())
   return root / PAGE
 
 

@@ -1,4 +1,4 @@
-"""The course of a run of any kind: updates, and what happens between them."""
+"""The loop of any run: updates, and what happens between them."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def due(step: int, every: int, total: int) -> bool:
   return every > 0 and (step % every == 0 or step == total)
 
 
-class Course(NamedTuple):
-  """What happens to a state, update after update.
+class TrainLoop(NamedTuple):
+  """The updates of a run, with its logs, evaluations and checkpoints.
 
   Attributes:
     update: a state, which is donated, to the next one and metrics with a

@@ -18,8 +18,7 @@ from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import evaluator, evaluators, restoration
-from icm_jax.training import checkpoint, ranges
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import checkpoint, ranges, run_folder
 
 if TYPE_CHECKING:
   import ml_collections
@@ -48,8 +47,8 @@ class Run(NamedTuple):
   augmentation: augment.Augmentation
   setup: types.Setup
   classifier: types.Network | None
-  curve: restoration.Evaluator
-  final: restoration.Evaluator
+  curve: restoration.TestSet
+  final: restoration.TestSet
   evaluators: dict[str, evaluator.Measure]
 
 
@@ -91,14 +90,14 @@ def build(
       int(problem.images.label_N.max()) + 1, problem.shape_HWC
     )
 
-  def make_evaluator(num_examples):
+  def make_test_set(num_examples):
     examples = restoration.make_examples(
       problem,
       mechanisms,
       seed=config.seed,
       num_examples=num_examples,
     )
-    return restoration.Evaluator(
+    return restoration.TestSet(
       examples,
       setup,
       classifier,
@@ -107,7 +106,7 @@ def build(
     )
 
   augmentation = augment.Augmentation(**config.data.augment)
-  final = make_evaluator(config.evaluation.examples)
+  final = make_test_set(config.evaluation.examples)
   parts = evaluator.Parts(
     config=config,
     data=data,
@@ -128,7 +127,7 @@ def build(
     augmentation=augmentation,
     setup=setup,
     classifier=classifier,
-    curve=make_evaluator(config.evaluation.curve_examples),
+    curve=make_test_set(config.evaluation.curve_examples),
     final=final,
     evaluators=evaluators.build(parts),
   )
@@ -176,7 +175,7 @@ def open_run(workdir: pathlib.Path) -> Opened:
     InputError: the folder holds no run of images of this format, or no
       checkpoint that can be read.
   """
-  config, saw = workdir_lib.read(workdir)
+  config, saw = run_folder.read(workdir)
   if "image_shape" not in saw:
     raise types.InputError(f"{workdir} must hold a run of images.")
   shape_HWC = tuple(saw["image_shape"])
@@ -185,7 +184,7 @@ def open_run(workdir: pathlib.Path) -> Opened:
   if saw["classes"] is not None:
     classifier = make_classifier(saw["classes"], shape_HWC)
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.restore(*abstract_state(config, setup, classifier))
+    saved = checkpoints.read_newest(*abstract_state(config, setup, classifier))
   return Opened(config, saw, setup, classifier, saved)
 
 
@@ -201,8 +200,8 @@ def load_single_network(
   Raises:
     InputError: the folder holds no such run, or one of other images.
   """
-  is_run = workdir_lib.holds_run(workdir)
-  if not is_run or workdir_lib.read(workdir).config.experts.count != 1:
+  is_run = run_folder.holds_run(workdir)
+  if not is_run or run_folder.read(workdir).config.experts.count != 1:
     raise types.InputError(
       "--config.detection.single_network must be the folder of a finished "
       f"run with one expert, as of one_network.py; {workdir} is not."

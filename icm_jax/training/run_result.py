@@ -23,9 +23,7 @@ from icm_jax.evaluation import (
   restoration,
   specialisation,
 )
-from icm_jax.training import checkpoint, files
-from icm_jax.training import setup as setup_lib
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import atomic_files, build, checkpoint, run_folder
 
 if TYPE_CHECKING:
   import ml_collections
@@ -36,7 +34,7 @@ _PACKAGES = ("icm-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 def measure(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict,
-  run: setup_lib.Run,
+  run: build.Run,
   state: types.TrainState,
   classifier: types.PyTree,
 ) -> dict[str, Any]:
@@ -47,7 +45,7 @@ def measure(
     transformed, and `classifier` also where they have no classes.
     `margin` is that of `chains.find_margin`, None where no evaluator needs it;
     evaluators that the config does not ask for are None.
-    `found_steps` are as exact as evaluations along the course were frequent;
+    `found_steps` are as exact as evaluations during training were frequent;
     None for a mechanism without an expert of its own.
   """
   values = run.final.evaluate(state, classifier)
@@ -58,7 +56,7 @@ def measure(
     chains.margin_of_run, config, run.problem, state, setup=run.setup
   )
   return {
-    "config": workdir_lib.plain_config(config),
+    "config": run_folder.plain_config(config),
     "seed": config.seed,
     "data": {
       "name": run.problem.name,
@@ -87,10 +85,10 @@ def measure(
 
 
 def _found_steps(workdir, names, last_step) -> dict[str, int | None]:
-  """From the course of training; None everywhere if it was not recorded."""
+  """Steps of `metrics.jsonl`; None everywhere if it holds no evaluations."""
   rows = [
     row
-    for row in files.read_metrics(workdir)
+    for row in run_folder.read_metrics(workdir)
     if "evaluation/wins_EM" in row and row["step"] <= last_step
   ]
   if not rows:
@@ -137,7 +135,7 @@ def write(
       "commit": _commit(),
     },
   }
-  files.write_json(workdir / files.RESULT, result)
+  atomic_files.write_json(workdir / run_folder.RESULT, result)
   return result
 
 
@@ -150,9 +148,9 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read(workdir).config
-  run = setup_lib.build(config)
-  saved = restore(workdir, config, run)
+  config = run_folder.read(workdir).config
+  run = build.build(config)
+  saved = read_checkpoint(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
   return write(workdir, result, seconds_of(workdir, result, saved))
 
@@ -165,15 +163,15 @@ def seconds_of(
   They stay those of the run, if it came to its end; else they are those until
   the checkpoint.
   """
-  path = workdir / files.RESULT
-  old = files.read_json(path) if path.exists() else {"steps": None}
+  path = workdir / run_folder.RESULT
+  old = atomic_files.read_json(path) if path.exists() else {"steps": None}
   if old["steps"] == result["steps"]:
     return {k.removesuffix("_s"): v for k, v in old["time"].items()}
   return saved.progress["seconds"]
 
 
-def restore(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, run: setup_lib.Run
+def read_checkpoint(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, run: build.Run
 ) -> checkpoint.Saved:
   """Reads the newest checkpoint of a run.
 
@@ -181,8 +179,8 @@ def restore(
     InputError: there is none that can be read.
   """
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    return checkpoints.restore(
-      *setup_lib.abstract_state(config, run.setup, run.classifier)
+    return checkpoints.read_newest(
+      *build.abstract_state(config, run.setup, run.classifier)
     )
 
 
@@ -211,7 +209,7 @@ def _write_examples(workdir, run, state) -> None:
     score_EM=restored.score_EB,
     winner_M=restored.winner_B,
   )
-  files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
+  atomic_files.write_bytes(workdir / run_folder.EXAMPLES, buffer.getvalue())
 
 
 def _versions() -> dict[str, str]:

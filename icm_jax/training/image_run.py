@@ -1,4 +1,4 @@
-"""A run from its config to its result."""
+"""A run of images, from its config to its result."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from icm_jax import competition, models, rng, types
 from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
-from icm_jax.training import checkpoint, metrics, results
-from icm_jax.training import course as course_lib
-from icm_jax.training import setup as setup_lib
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import (
+  build,
+  checkpoint,
+  metrics,
+  run_folder,
+  run_result,
+  train_loop,
+)
 
 if TYPE_CHECKING:
   import ml_collections
@@ -31,7 +35,7 @@ def train(
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: course_lib.Reporter | None = None,
+  reporter: train_loop.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains, evaluates and writes everything but the report.
@@ -52,20 +56,20 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or course_lib.Silent()
-  workdir_lib.claim(workdir, config, resume=resume)
-  run = setup_lib.build(config, progress=reporter.prepare)
+  reporter = reporter or train_loop.Silent()
+  run_folder.claim(workdir, config, resume=resume)
+  run = build.build(config, progress=reporter.prepare)
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
     f"{len(run.problem.test_ids)} test images; "
     f"{len(run.mechanism_names)} mechanisms, "
-    f"{setup_lib.num_experts(config)} experts"
+    f"{build.num_experts(config)} experts"
   )
   with (
-    workdir_lib.hold(workdir, config, setup_lib.saw(config, run)),
+    run_folder.hold(workdir, config, build.saw(config, run)),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    course_lib.stop_requests() as stop_requested,
+    train_loop.stop_requests() as stop_requested,
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
@@ -76,12 +80,12 @@ def train(
         config, run, session, checkpoints, writer, reporter, stop_requested
       )
     reporter.say("evaluating")
-    result = results.measure(
+    result = run_result.measure(
       workdir, config, run, session.state, session.classifier
     )
     session.clock.lap("evaluate")
     checkpoints.save(_saved(config, session))
-    return results.write(workdir, result, session.clock.seconds)
+    return run_result.write(workdir, result, session.clock.seconds)
 
 
 class _Session(NamedTuple):
@@ -90,17 +94,17 @@ class _Session(NamedTuple):
   state: types.TrainState
   classifier: types.PyTree
   step_fn: Callable[..., tuple[types.TrainState, types.Metrics]]
-  clock: course_lib.Clock
+  clock: train_loop.Clock
 
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
   """Compiles, and restores a state or makes one that can copy images."""
-  abstract = setup_lib.abstract_state(config, run.setup, run.classifier)
+  abstract = build.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
-    saved = checkpoints.restore(*abstract)
+    saved = checkpoints.read_newest(*abstract)
     reporter.say(f"resuming at step {int(saved.state.step)}")
-  clock = course_lib.Clock(started, saved.progress["seconds"] if saved else {})
+  clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
   if jax.default_backend() == "cpu" and not models.is_compiled():
@@ -135,7 +139,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
     jax.block_until_ready(classifier)
     clock.lap("classifier")
   reporter.say("identity start")
-  state = jax.jit(lambda key: setup_lib.init_state(key, config, run.setup))(
+  state = jax.jit(lambda key: build.init_state(key, config, run.setup))(
     jax.random.key(config.seed)
   )
   state = identity_start(config, run, state, reporter)
@@ -147,7 +151,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
 
 
 def raw_step(
-  state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
+  state: types.TrainState, raw: problem_lib.Raw, *, run: build.Run
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and lets the experts compete for it; to be jitted."""
   batch = problem_lib.make_batch(
@@ -160,7 +164,7 @@ def raw_steps(
   state: types.TrainState,
   raws: Sequence[problem_lib.Raw],
   *,
-  run: setup_lib.Run,
+  run: build.Run,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Updates for consecutive batches, to be jitted: one dispatch for all.
 
@@ -176,9 +180,9 @@ def raw_steps(
 
 def identity_start(
   config: ml_collections.ConfigDict,
-  run: setup_lib.Run,
+  run: build.Run,
   state: types.TrainState,
-  reporter: course_lib.Reporter,
+  reporter: train_loop.Reporter,
 ) -> types.TrainState:
   """Trains every expert to copy its input, until its error is in bounds.
 
@@ -210,7 +214,7 @@ def identity_start(
     )
     return state, learning_E & (mse_E >= config.identity.mse), mse_E
 
-  learning_E = jnp.ones(setup_lib.num_experts(config), bool)
+  learning_E = jnp.ones(build.num_experts(config), bool)
   for step in range(config.identity.max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,
@@ -249,7 +253,7 @@ def _compete(
     steps=range(first, total),
     batch_size=config.train.batch_size,
   )
-  course = course_lib.Course(
+  loop = train_loop.TrainLoop(
     update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
     evaluate=lambda state: run.curve.evaluate(state, classifier),
     save=lambda state: checkpoints.save(
@@ -262,8 +266,8 @@ def _compete(
     stop_requested=stop_requested,
   )
   if first == 0 and config.every.evaluate:
-    course.write_evaluation(state, 0)
-  state = course.run(state, first, total, stride=stride)
+    loop.write_evaluation(state, 0)
+  state = loop.run(state, first, total, stride=stride)
   return session._replace(state=state)
 
 
@@ -272,7 +276,7 @@ def _saved(config, session: _Session) -> checkpoint.Saved:
     session.state,
     session.classifier,
     {
-      "config": workdir_lib.plain_config(config),
+      "config": run_folder.plain_config(config),
       "seconds": dict(session.clock.seconds),
     },
   )

@@ -1,4 +1,4 @@
-"""A working directory belongs to one run."""
+"""The folder of a run: its files, and that it belongs to one run alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ml_collections
 
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import atomic_files
 
 if TYPE_CHECKING:
   from collections.abc import Iterator
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+EXAMPLES = "examples.npz"
+TENSORBOARD = "tensorboard"
 
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
@@ -141,7 +147,7 @@ class Description(NamedTuple):
 
 def holds_run(workdir: pathlib.Path) -> bool:
   """Whether a run was started in a folder."""
-  return (workdir / files.CONFIG).exists()
+  return (workdir / CONFIG).exists()
 
 
 def write(
@@ -149,7 +155,7 @@ def write(
 ) -> None:
   """Writes `config.json`."""
   content = {"format": FORMAT, "saw": saw, "config": plain_config(config)}
-  files.write_json(workdir / files.CONFIG, content)
+  atomic_files.write_json(workdir / CONFIG, content)
 
 
 def read(workdir: pathlib.Path) -> Description:
@@ -158,13 +164,13 @@ def read(workdir: pathlib.Path) -> Description:
   Raises:
     InputError: there is none, or one of another format.
   """
-  path = workdir / files.CONFIG
+  path = workdir / CONFIG
   if not path.exists():
     raise types.InputError(
-      f"--workdir={workdir} holds no run: {files.CONFIG} is missing."
+      f"--workdir={workdir} holds no run: {CONFIG} is missing."
     )
   try:
-    content = files.read_json(path)
+    content = atomic_files.read_json(path)
   except json.JSONDecodeError as error:
     raise types.InputError(f"{path} is not valid JSON: {error}.") from error
   found = content.get("format")
@@ -177,6 +183,18 @@ def read(workdir: pathlib.Path) -> Description:
     )
   config = ml_collections.ConfigDict(content["config"]).lock()
   return Description(config, content["saw"])
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Rows of `metrics.jsonl`; a row that a crash cut short is left out."""
+  path = workdir / METRICS
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return rows
 
 
 def _changes(old: Any, new: Any, may_change: tuple[str, ...] = ()) -> str:
