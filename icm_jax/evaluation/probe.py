@@ -1,9 +1,9 @@
-"""A probe: a classifier that judges which attributes an image shows.
+"""A probe: a classifier that predicts which attributes an image shows.
 
-It is trained on labels of clean images, for the evaluation alone: which
-attributes an image shows and, where it is known who is seen, which of the
-training part's people its face is like. It is trained again for every
-evaluation, and is not saved.
+It is trained on labels of clean images for the evaluation alone. It predicts
+which attributes an image shows and, if the data set says who is seen, which of
+the training part's people its face resembles. It is trained for every
+evaluation, and not stored.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import classifier, restoration
 
-# The balanced accuracy on clean test images from which the probe's judgements
-# of an attribute count where the attribute should not have changed.
+# The probe's judgement of an attribute that should not change counts from this
+# balanced accuracy on clean test images on.
 LEAST_ACCURACY = 0.8
 
 
 class Labels(NamedTuple):
-  """What is known of all images of a data set, for a probe.
+  """Labels of all images of a data set, for a probe.
 
   Attributes:
-    names: K attributes.
-    has_NK: bool, whether an image is labelled as having them.
-    person_N: int32, numbers of who is seen; None where that is not known.
+    names: names of the K attributes.
+    has_NK: bool, whether an image is labelled as having an attribute.
+    person_N: int32, number of the person in an image; None if the data set does
+      not say who is seen.
   """
 
   names: tuple[str, ...]
@@ -44,16 +45,16 @@ class Labels(NamedTuple):
 def make_labels(
   data: sources.DataSet, problem: problem_lib.Problem, names: Sequence[str]
 ) -> Labels:
-  """Labels of a problem's groups, and of more attributes.
+  """Labels of a problem's groups and of further attributes.
 
   Args:
-    data: the problem's, with all groups that it knows.
-    problem: with groups.
-    names: of known groups, or rules, beside the problem's own groups.
+    data: data set of the problem, with all groups that it knows.
+    problem: a problem with groups.
+    names: further attributes: names of known groups, or rules.
 
   Raises:
-    InputError: a name is unknown and no rule; or, of the images that a probe
-      may be trained on, all have an attribute, or none has.
+    InputError: a name is neither a known group nor a rule; or all images on
+      which a probe may be trained have an attribute, or none has it.
   """
   names = tuple(dict.fromkeys((*problem.group_names, *names)))
   columns, num_images = data.images.columns, len(data.images.image_NHWC)
@@ -80,16 +81,16 @@ class Seen(NamedTuple):
   """What a probe sees in images.
 
   Attributes:
-    has_NK: bool, attributes.
-    face_NP: float32, of length 1, how like a face is to those of the training
-      part's people; None where these are not known.
+    has_NK: bool, whether it sees an attribute.
+    face_NP: float32, unit vectors: resemblance of a face to the training part's
+      people; None if the data set does not say who is seen.
   """
 
   has_NK: np.ndarray
   face_NP: np.ndarray | None
 
 
-# From float32 images in [0, 1] to what is seen in them.
+# Function from float32 images in [0, 1] to what a probe sees in them.
 Probe = Callable[[np.ndarray], Seen]
 
 
@@ -102,17 +103,16 @@ def train(
   batch_size: int,
   training: Mapping[str, Any],
 ) -> Probe:
-  """Trains a probe on clean images that are not of the test part.
+  """Trains a probe on clean images outside the test part.
 
-  Those with an attribute and those without weigh the same, however many they
-  are.
+  Images with an attribute and images without it have the same total weight.
 
   Args:
-    problem: gives images.
-    labels: of them.
-    augmentation: how far images are varied beforehand.
-    seed: of the training.
-    batch_size: images at a time when it judges.
+    problem: problem whose images are used.
+    labels: labels of the problem's images.
+    augmentation: range of random variations of the images.
+    seed: seed of the training.
+    batch_size: number of images in one call of the trained network.
     training: `steps`, `batch_size` and `learning_rate` of `train_classifier`.
   """
   ids, num_attributes = problem.judge_ids, len(labels.names)
@@ -121,7 +121,7 @@ def train(
   people = np.array([])
   if labels.person_N is not None:
     people = np.unique(labels.person_N[ids])
-    # Other people's numbers mean nothing, and no image of them is drawn.
+    # Numbers of other people are meaningless, but their images are not drawn.
     target_N["person"] = np.searchsorted(people, labels.person_N)
   network = models.from_linen(
     models.ConvClassifier(num_classes=num_attributes + len(people)),
@@ -130,7 +130,8 @@ def train(
 
   def loss(logit_BK, target_B):
     has_BK = target_B["has"]
-    # In a batch that is like the whole, both sides weigh one half.
+    # The expected total weight of images with an attribute, and of images
+    # without it, is one half.
     weight_BK = 0.5 * jnp.where(
       has_BK > 0, 1 / share_K[None], 1 / (1 - share_K[None])
     )
@@ -160,7 +161,7 @@ def train(
     logit_BK, _ = network.apply(params, {}, x_BHWC, train=False)
     face_BP = None
     if len(people):
-      # Only differences between logits of people mean anything.
+      # Only differences between logits of people are meaningful.
       face_BP = logit_BK[:, num_attributes:]
       face_BP -= face_BP.mean(axis=1, keepdims=True)
       face_BP /= jnp.linalg.norm(face_BP, axis=1, keepdims=True)
@@ -174,19 +175,19 @@ def train(
 def accuracies(
   has_NK: np.ndarray, label_NK: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-  """How well a probe judges clean images.
+  """Accuracy of a probe on clean images.
 
   Args:
-    has_NK: bool, what it sees.
-    label_NK: bool, what is so.
-    names: K attributes.
+    has_NK: bool, attributes that the probe sees.
+    label_NK: bool, attributes by label.
+    names: names of the K attributes.
 
   Returns:
-    By attribute: `with`, the share of images with it that are judged rightly;
-    `without`, the same of the others; `accuracy`, the mean of both;
-    `images_with`, how many have it; `counts`, whether the accuracy is
-    `LEAST_ACCURACY` at least. None for a share of no images, and for an
-    accuracy of which one side is missing.
+    By attribute: `with`, the share of correct judgements on images with the
+    attribute; `without`, the same on the other images; `accuracy`, the mean of
+    both; `images_with`, the number of images with the attribute; `counts`,
+    whether the accuracy is at least `LEAST_ACCURACY`. Shares of no images are
+    None, and so is an accuracy if one of its shares is None.
   """
   rows = {}
   for name, has_N, label_N in zip(names, has_NK.T, label_NK.T, strict=True):
@@ -207,17 +208,17 @@ def accuracies(
 def likeness(
   face_NP: np.ndarray, person_N: np.ndarray
 ) -> dict[str, float] | None:
-  """How like photos of one person are, and photos of two people.
+  """Similarity of photos of one person, and of photos of two people.
 
   Args:
-    face_NP: float32, of length 1.
-    person_N: who is seen.
+    face_NP: float32, unit vectors.
+    person_N: number of the person in each photo.
 
   Returns:
-    `same_person` and `two_people`, means of the cosine over all pairs of
-    photos; and `told_apart`, how often a pair of one person is more alike than
-    one of two people, in [0, 1], where chance is one half. None where nobody is
-    on two photos, or only one person is there.
+    `same_person` and `two_people`, means of the cosine over all pairs of photos
+    of one person and of two people; and `told_apart`, how often a pair of one
+    person is more similar than a pair of two people, in [0, 1], where chance is
+    one half. None if no person is on two photos, or there is only one person.
   """
   first, second = np.triu_indices(len(person_N), 1)
   cosine = (face_NP @ face_NP.T)[first, second]
