@@ -88,8 +88,8 @@ def evaluate(
     batch_size: number of images in one call of the experts.
 
   Returns:
-    `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see the
-    function of this name, None if the data set does not say who is seen; and
+    `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see
+    `probe.likeness`, None if the data set does not say who is seen; and
     `by_group`, with: number of `images`; `seen`, the share of them in which the
     probe sees the group's attribute before any expert; by version, `restored`
     by the winner and `oracle` by the group's own expert, see `change`, with

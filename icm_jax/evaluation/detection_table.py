@@ -194,7 +194,7 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
   config = parts.config
   single_network = None
   if config.detection.single_network:
-    single_network = parts.load_experts(
+    single_network = parts.load_expert(
       pathlib.Path(config.detection.single_network), parts.problem.shape_HWC
     )
   detect = detection.centerface()

@@ -30,19 +30,20 @@ class Parts(NamedTuple):
   """What evaluators are built from, before anything is trained.
 
   Attributes:
-    config: of the run, as `experiments/configs/mnist.py` documents it.
+    config: config of the run, as `experiments/configs/mnist.py` documents it.
     data: the run's data set, with all groups and labels that it knows.
-    problem: the parts of the data set.
+    problem: the same data set, split into its parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
     mechanisms: M functions; none where the problem has groups.
-    augmentation: of training images.
-    setup: of the competition.
-    classifier: the evaluation classifier; None where the problem has no
-      classes, or no clean counterparts of its test images.
+    augmentation: random changes of training images.
+    setup: networks, optimizers and rules of the competition.
+    classifier: the evaluation classifier; None if the problem has no classes,
+      or no clean counterparts of its test images.
     examples: transformed test images.
-    load_experts: reads the experts of another run, from its folder, for images
-      of the shape of the problem's.
-    progress: told how far preparing a data set is.
+    load_expert: reads the only expert of another run, as a function of
+      images, from the run's folder and the shape of one image, (H, W, C).
+    progress: called as a data set is prepared, with what is prepared, how much
+      is done, and the total.
   """
 
   config: ml_collections.ConfigDict
@@ -54,7 +55,7 @@ class Parts(NamedTuple):
   setup: types.Setup
   classifier: types.Network | None
   examples: restoration.Examples
-  load_experts: Callable[
+  load_expert: Callable[
     [pathlib.Path, tuple[int, int, int]], Callable[[jax.Array], jax.Array]
   ]
   progress: Callable[[str, int, int], None] | None
@@ -82,7 +83,7 @@ class Trained(NamedTuple):
   """What evaluators measure.
 
   Attributes:
-    state: of the competition.
+    state: state of the run.
     classifier: parameters of the evaluation classifier; empty without one.
     wins_EM: counts on the run's own test images; they say which expert is a
       mechanism's own.

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: one function each."""
+"""Builds the parts of a run from its config, and opens the folder of a run."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Run(NamedTuple):
     problem: images and their parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
     mechanisms: M functions; none where the problem has groups.
-    augmentation: of training images, before a mechanism acts.
-    setup: of the competition.
-    classifier: the evaluation classifier; None where the problem has no
-      classes, or no clean counterparts of its test images.
-    curve: measures states on few examples, during training.
-    final: the same on many examples, for the result.
+    augmentation: random changes of training images, before a mechanism acts.
+    setup: networks, optimizers and rules of the competition.
+    classifier: the evaluation classifier; None if the problem has no classes,
+      or no clean counterparts of its test images.
+    curve: few test images, on which states are measured during training.
+    final: many test images, on which the result is measured.
     evaluators: functions that measure what the config asks for beyond that, by
-      name; see `evaluation.evaluators`.
+      the evaluator's name; see `evaluation.evaluators`.
   """
 
   problem: problem_lib.Problem
@@ -57,11 +57,12 @@ def build(
   *,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> Run:
-  """Builds everything, and checks all that the user can get wrong.
+  """Builds all parts, and checks everything that the user can get wrong.
 
   Args:
     config: as `experiments/configs/mnist.py` documents it.
-    progress: told how far preparing the data is.
+    progress: called as data are prepared, with what is prepared, how much is
+      done, and the total.
 
   Raises:
     InputError: what was expected, what came, and how to fix it.
@@ -80,7 +81,7 @@ def build(
         "of groups come without their originals."
       )
   setup = make_setup(config, problem.shape_HWC)
-  # Networks that cannot work together fail here, not after minutes.
+  # Networks that do not fit together fail here, before any training.
   jax.eval_shape(
     lambda key: init_state(key, config, setup), jax.random.key(config.seed)
   )
@@ -117,7 +118,7 @@ def build(
     setup=setup,
     classifier=classifier,
     examples=final.examples,
-    load_experts=load_single_network,
+    load_expert=load_single_network,
     progress=progress,
   )
   return Run(
@@ -282,7 +283,7 @@ def load_data(
   *,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> sources.DataSet:
-  """The config's images, with all groups that are known of them."""
+  """Loads the config's data set, with all groups that it knows."""
   c = config.data
   return sources.load(
     c.name,
@@ -299,7 +300,7 @@ def load_data(
 def make_problem(
   config: ml_collections.ConfigDict, data: sources.DataSet
 ) -> problem_lib.Problem:
-  """The parts that images play; checks that batches fit."""
+  """Splits a data set into its parts; checks that batches fit into them."""
   c = config.data
   groups = _listed(c.groups)
   roles = roles_lib.choose(data.roles, groups or data.default_groups)
@@ -313,7 +314,7 @@ def make_problem(
   num_sources, num_canonical = map(
     len, (problem.transformed_ids, problem.canonical_ids)
   )
-  # Images of groups, which may be few, come as often as balance asks for.
+  # Images of groups are drawn with repetition, so few of them are enough.
   smallest = (
     num_canonical if problem.group_names else min(num_sources, num_canonical)
   )
@@ -331,7 +332,7 @@ def make_problem(
 
 
 def _listed(names: str) -> tuple[str, ...]:
-  """Names that commas part."""
+  """Splits names at commas."""
   return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
@@ -345,7 +346,7 @@ def make_classifier(
 
 
 def _is_classified(problem: problem_lib.Problem) -> bool:
-  """Whether accuracy of a classifier can be told."""
+  """Whether the accuracy of a classifier can be measured."""
   return problem.images.label_N is not None and not problem.group_names
 
 

@@ -73,7 +73,7 @@ def train(
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
-    # At step 0 nothing counts as done: its evaluation is written again.
+    # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
     with contextlib.closing(writer):
       session = _compete(
@@ -89,7 +89,7 @@ def train(
 
 
 class _Session(NamedTuple):
-  """What a run carries along."""
+  """The state of a run, and what belongs to it while the process lasts."""
 
   state: types.TrainState
   classifier: types.PyTree
@@ -98,7 +98,7 @@ class _Session(NamedTuple):
 
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
-  """Compiles, and restores a state or makes one that can copy images."""
+  """Compiles the step; reads the newest checkpoint, or starts from scratch."""
   abstract = build.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
@@ -171,7 +171,7 @@ def raw_steps(
   Returns:
     The state after the last, and metrics with a leading axis of updates.
   """
-  if len(raws) == 1:  # Out of a loop, in which XLA is slow on CPU.
+  if len(raws) == 1:  # Without a loop, because XLA is slow in loops on CPU.
     state, step_metrics = raw_step(state, raws[0], run=run)
     return state, jax.tree.map(lambda a: a[None], step_metrics)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)

@@ -19,7 +19,7 @@ class MetricWriter:
   """Appends rows to `metrics.jsonl` and scalars to TensorBoard events."""
 
   def __init__(self, workdir: pathlib.Path, *, last_step: int):
-    """Opens the files; rows after `last_step`, of a lost future, are dropped.
+    """Opens the files; drops rows after `last_step`, which will come again.
 
     Args:
       workdir: exists.

@@ -26,7 +26,7 @@ TENSORBOARD = "tensorboard"
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
 FORMAT = 2
-# What may change when a run goes on; everything else shapes its past.
+# Values that may change when a run is resumed: no update depends on them.
 _MAY_CHANGE = (
   "train.steps",
   "every.",
@@ -50,11 +50,11 @@ def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def claim(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool
 ) -> None:
-  """Makes sure that `workdir` is free, or holds the run to go on with.
+  """Makes sure that `workdir` is free, or holds the run to resume.
 
   Raises:
-    InputError: it holds a run and `resume` is off, there is nothing to resume,
-      or what is there was made with another config.
+    InputError: it holds a run and `resume` is False, it holds no run and
+      `resume` is True, or the run was started with another config.
   """
   if workdir.exists() and not workdir.is_dir():
     raise types.InputError(f"--workdir={workdir} is a file, not a folder.")
@@ -93,10 +93,10 @@ def hold(
   config: ml_collections.ConfigDict,
   saw: dict[str, Any],
 ) -> Iterator[None]:
-  """Keeps other runs out while the block lasts, and writes `config.json`.
+  """Locks `workdir` while the block lasts, and writes `config.json`.
 
-  Of two processes that go on with one run, each would write over what the other
-  has written. File systems without locks keep nobody out.
+  Two processes that resume the same run would overwrite each other's files. On
+  file systems without locks, nothing prevents that.
 
   Args:
     workdir: made if it does not exist.
@@ -105,8 +105,8 @@ def hold(
       the config to make its networks again.
 
   Raises:
-    InputError: another process is at work in it, or the run that it holds saw
-      something else.
+    InputError: another process works in it, or the run that it holds saw other
+      data.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   folder = os.open(workdir, os.O_RDONLY)
@@ -119,7 +119,7 @@ def hold(
         "choose a new folder."
       ) from error
     except OSError:
-      pass  # No locks here.
+      pass  # The file system has no locks.
     if holds_run(workdir):
       changed = _changes(read(workdir).saw, saw)
       if changed:
@@ -186,7 +186,7 @@ def read(workdir: pathlib.Path) -> Description:
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Rows of `metrics.jsonl`; a row that a crash cut short is left out."""
+  """Rows of `metrics.jsonl`, without one that a crash cut short."""
   path = workdir / METRICS
   rows = []
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -198,7 +198,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _changes(old: Any, new: Any, may_change: tuple[str, ...] = ()) -> str:
-  """Names the values that differ, but for those that may; "" if none does."""
+  """Describes the values that differ and must not; "" if there are none."""
   old, new = dict(_leaves(old)), dict(_leaves(new))
   return "; ".join(
     f"{name} was {old.get(name)!r}, is {new.get(name)!r}"

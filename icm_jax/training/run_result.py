@@ -1,4 +1,4 @@
-"""The result of a run: `result.json`, and pictures' data for the report."""
+"""The result of a run: `result.json`, and the images that the report shows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure(
   state: types.TrainState,
   classifier: types.PyTree,
 ) -> dict[str, Any]:
-  """Evaluates a state on the test part, and writes examples for pictures.
+  """Measures a state on the test part, and writes the report's images.
 
   Returns:
     `result.json` without its times; `psnr_db` is None where images came
@@ -160,8 +160,8 @@ def seconds_of(
 ) -> dict[str, float]:
   """Seconds by stage of a run that is evaluated again.
 
-  They stay those of the run, if it came to its end; else they are those until
-  the checkpoint.
+  These are the seconds of the whole run if it has ended, and else the seconds
+  until the checkpoint.
   """
   path = workdir / run_folder.RESULT
   old = atomic_files.read_json(path) if path.exists() else {"steps": None}
@@ -185,7 +185,7 @@ def read_checkpoint(
 
 
 def _write_examples(workdir, run, state) -> None:
-  """One example a mechanism, with every expert's output."""
+  """Writes one example of each mechanism, with every expert's output."""
   examples = run.final.examples
   num_mechanisms = len(run.mechanism_names)
   ids = np.array(
@@ -223,7 +223,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-  """Of the checkout that this file lies in; with "-dirty" if it was changed."""
+  """The commit of the checkout of this file; "-dirty" marks changed files."""
   root = pathlib.Path(__file__).parents[2]
   if not (root / ".git").exists():
     return "no checkout"

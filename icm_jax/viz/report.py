@@ -151,7 +151,7 @@ def _page(
 def _course(
   result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
-  """Sections drawn from the course of training, as far as it was recorded."""
+  """Sections about the training, as far as `metrics.jsonl` recorded it."""
   mechanisms = result["mechanisms"]
   wins_EM = np.array(result["wins"])
   evaluations = [row for row in rows if "evaluation/wins_EM" in row]
@@ -213,7 +213,7 @@ def _course(
 
 
 def _moves(training: Sequence[Mapping[str, Any]]) -> str:
-  """Says when idle experts were moved."""
+  """A sentence about when idle experts were moved."""
   moves = [
     f"expert {e} by step {row['step']}"
     for row in training
