@@ -41,8 +41,7 @@ from experiments.configs import mnist
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import specialisation
-from icm_jax.training import files
-from icm_jax.training import setup as setup_lib
+from icm_jax.training import build, run_folder
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
@@ -95,7 +94,7 @@ def ours(seed: int) -> dict[str, float]:
 
 def evaluations(workdir: pathlib.Path):
   """Evaluations so far: step, wins, accuracies on restored and clean images."""
-  if not (workdir / files.METRICS).exists():
+  if not (workdir / run_folder.METRICS).exists():
     return []
   return [
     (
@@ -104,7 +103,7 @@ def evaluations(workdir: pathlib.Path):
       statistics.mean(row["evaluation/accuracy/restored_M"]),
       statistics.mean(row["evaluation/accuracy/clean_M"]),
     )
-    for row in files.read_metrics(workdir)
+    for row in run_folder.read_metrics(workdir)
     if "evaluation/wins_EM" in row
   ]
 
@@ -114,7 +113,7 @@ def theirs(seed: int, python: str) -> dict[str, float]:
   config = mnist.get_config(_MODE.value)
   config.seed = seed
   config.data.manual_dir = _MANUAL_DIR.value
-  run = setup_lib.build(config)
+  run = build.build(config)
   classifier = classifier_lib.train_classifier(
     run.classifier,
     run.problem.images.image_NHWC,

@@ -23,7 +23,7 @@ from absl import flags
 from experiments import console, launch
 from icm_jax import types
 from icm_jax.data import decoded, problem, roles, sources
-from icm_jax.training import files
+from icm_jax.training import atomic_files
 from icm_jax.viz import contact_sheet
 
 OUT = "runs/data"
@@ -176,7 +176,7 @@ def write_page(
   path = out / f"{name}.html"
   try:
     out.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, text.encode())
+    atomic_files.write_bytes(path, text.encode())
   except OSError as error:
     raise types.InputError(
       f"{path} cannot be written ({error.strerror}); choose another folder "

@@ -17,7 +17,7 @@ from icm_jax.rim import evaluate as rim_evaluate
 from icm_jax.rim import report as rim_report
 from icm_jax.rim import run as rim_run
 from icm_jax.rim import sweep as rim_sweep
-from icm_jax.training import loop, results, workdir
+from icm_jax.training import image_run, run_folder, run_result
 from icm_jax.viz import report, sweep
 
 
@@ -42,8 +42,8 @@ class Kind(NamedTuple):
 
 KINDS = {
   "images": Kind(
-    train=loop.train,
-    evaluate_checkpoint=results.evaluate_checkpoint,
+    train=image_run.train,
+    evaluate_checkpoint=run_result.evaluate_checkpoint,
     write_report=report.write,
     headline=report.headline,
     sweep_layout=sweep.IMAGES,
@@ -67,9 +67,7 @@ def from_config(config: ml_collections.ConfigDict) -> Kind:
   known = ", ".join(KINDS)
   if "kind" not in config:
     raise types.InputError(
-      f"The config has no `kind`; it must be one of {known}. The config.json "
-      "of a run of an older version has none: use that version to read the "
-      "run, or train it again."
+      f"The config has no `kind`; it must be one of {known}."
     )
   if config.kind not in KINDS:
     raise types.InputError(
@@ -84,4 +82,4 @@ def from_workdir(folder: pathlib.Path) -> Kind:
   Raises:
     InputError: the folder holds no run, or one without a known kind.
   """
-  return from_config(workdir.read_config(folder))
+  return from_config(run_folder.read(folder).config)

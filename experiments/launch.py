@@ -10,7 +10,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from icm_jax import types
-from icm_jax.training import course
+from icm_jax.training import train_loop
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
       return _fail(error, BAD_INPUT)
     except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
-    except course.Interrupted as error:
+    except train_loop.Interrupted as error:
       return _fail(error, INTERRUPTED)
     except KeyboardInterrupt:
       return _fail("stopped before there was anything to save", INTERRUPTED)

@@ -21,7 +21,7 @@ from experiments import launch
 from icm_jax import mechanisms
 from icm_jax.data import problem, sources
 from icm_jax.mechanisms import faces
-from icm_jax.training import files
+from icm_jax.training import atomic_files
 from icm_jax.viz import contact_sheet
 
 _PEOPLE = 8
@@ -96,7 +96,7 @@ def main() -> None:
   path = pathlib.Path(args.out).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
   sheet = contact_sheet.draw(rows(image_BHWC, geometry=args.geometry))
-  files.write_bytes(path, sheet)
+  atomic_files.write_bytes(path, sheet)
   print(path)
 
 

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from experiments import launch
 from icm_jax import types
-from icm_jax.training import course, files, workdir
+from icm_jax.training import atomic_files, run_folder, train_loop
 from icm_jax.viz import sweep
 
 # One run can use two cores and more.
@@ -75,7 +75,8 @@ def plan(
     seeds: seeds of every variant.
 
   Raises:
-    InputError: an override is no `name=value`, or two variants are the same.
+    InputError: an override is no `name=value`, two variants are the same, or
+      a folder holds a run of another format.
   """
   variants = {}
   for text in overrides:
@@ -102,6 +103,8 @@ def plan(
 
 
 def _plan_run(run, config, pairs) -> Planned:
+  if run_folder.holds_run(run.workdir):
+    run_folder.read(run.workdir)  # Makes sure of the format.
   # The last value of a name wins; as flags, two tuples would be joined.
   values = dict(pair.split("=", 1) for pair in pairs)
   pairs = [f"--config.{name}={value}" for name, value in values.items()]
@@ -122,10 +125,10 @@ def _plan_run(run, config, pairs) -> Planned:
 
 def is_finished(planned: Planned) -> bool:
   """Whether the run's folder contains the result of the same config."""
-  path = planned.run.workdir / files.RESULT
-  return path.exists() and files.read_json(path)[
+  path = planned.run.workdir / run_folder.RESULT
+  return path.exists() and atomic_files.read_json(path)[
     "config"
-  ] == workdir.plain_config(planned.config)
+  ] == run_folder.plain_config(planned.config)
 
 
 def start(planned: Planned, running: set[subprocess.Popen]) -> str:
@@ -143,7 +146,7 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   log = folder.with_suffix(".log")
   command = [sys.executable, "-m", "experiments.train", *planned.arguments]
   command.append(f"--workdir={folder}")
-  if (folder / files.CONFIG).exists():
+  if run_folder.holds_run(folder):
     command.append("--resume")
   # In a session of its own, a run gets only the signal that is passed on: a
   # second one would kill it before it has saved.
@@ -179,7 +182,7 @@ def run_all(
   say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")
   failed, running = 0, set()
   with (
-    course.stop_requests() as stop_requested,
+    train_loop.stop_requests() as stop_requested,
     concurrent.futures.ThreadPoolExecutor(jobs) as pool,
   ):
     waiting = {
@@ -197,7 +200,7 @@ def run_all(
             process.terminate()
             told.add(process)
           time.sleep(_POLL_S)
-        raise course.Interrupted(
+        raise train_loop.Interrupted(
           "Stopped; the same command resumes the interrupted runs."
         )
       for future in done:

@@ -10,6 +10,7 @@ from icm_jax import types
 from icm_jax.data import augment, roles
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import attributes, restoration
+from icm_jax.evaluation import probe as probe_lib
 
 
 def bits(*rows):
@@ -17,7 +18,7 @@ def bits(*rows):
 
 
 def test_accuracies_by_hand():
-  rows = attributes.accuracies(
+  rows = probe_lib.accuracies(
     bits("11", "11", "01", "00", "00"),
     bits("10", "10", "10", "00", "00"),
     ("hat", "scarf"),
@@ -42,21 +43,21 @@ def test_accuracies_by_hand():
 def test_likeness_by_hand():
   angle_N = np.radians([0, 60, 100, 180])
   face_N2 = np.stack([np.cos(angle_N), np.sin(angle_N)], axis=1)
-  measured = attributes.likeness(face_N2, np.array([7, 7, 3, 3]))
+  measured = probe_lib.likeness(face_N2, np.array([7, 7, 3, 3]))
   assert measured == {
     # Pairs of one person are 60 and 80 degrees apart, others 100, 180, 40, 120.
     "same_person": pytest.approx(np.cos(np.radians([60, 80])).mean()),
     "two_people": pytest.approx(np.cos(np.radians([100, 180, 40, 120])).mean()),
     "told_apart": 6 / 8,
   }
-  assert attributes.likeness(face_N2, np.arange(4)) is None
-  assert attributes.likeness(face_N2, np.zeros(4)) is None
+  assert probe_lib.likeness(face_N2, np.arange(4)) is None
+  assert probe_lib.likeness(face_N2, np.zeros(4)) is None
 
 
 def test_changes_by_hand():
   face_N2 = np.array([[1.0, 0], [0, 1], [1, 0]])
-  before = attributes.Seen(bits("110", "100", "001"), face_N2)
-  after = attributes.Seen(bits("010", "111", "001"), face_N2[::-1])
+  before = probe_lib.Seen(bits("110", "100", "001"), face_N2)
+  after = probe_lib.Seen(bits("010", "111", "001"), face_N2[::-1])
   everything = np.array([True, True, True])
   measure = functools.partial(
     attributes.change, attribute=0, names=("hat", "scarf", "bow")
@@ -100,7 +101,7 @@ def rows_problem(drawn):
 
 def test_labels_are_of_groups_and_more(rows_problem):
   data, problem = rows_problem
-  labels = attributes.make_labels(data, problem, ("label=0|1", "two"))
+  labels = probe_lib.make_labels(data, problem, ("label=0|1", "two"))
   assert labels.names == ("one", "two", "label=0|1")
   label_N = data.images.label_N
   expected_NK = np.stack([label_N == 1, label_N == 2, label_N < 2], axis=1)
@@ -112,10 +113,10 @@ def test_labels_are_of_groups_and_more(rows_problem):
 
 def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
   data, problem = rows_problem
-  labels = attributes.make_labels(data, problem, ())
+  labels = probe_lib.make_labels(data, problem, ())
 
   def train(problem, steps):
-    return attributes.train_probe(
+    return probe_lib.train(
       problem,
       labels,
       augmentation=augment.Augmentation(flip=0.5),
@@ -127,7 +128,7 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
   x_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC))
   test_ids = problem.test_ids
   seen = train(problem, 60)(x_NHWC[test_ids])
-  rows = attributes.accuracies(
+  rows = probe_lib.accuracies(
     seen.has_NK, labels.has_NK[test_ids], labels.names
   )
   assert all(row["accuracy"] > 0.9 for row in rows.values())
@@ -170,9 +171,9 @@ def test_experts_are_measured_by_what_a_probe_sees(
     discriminator=types.Network(lambda key: ({}, {}), discriminate),
   )
   state = make_state(make_setup()).replace(
-    average_experts_E={"choice": jnp.eye(3)},
+    experts_E={"choice": jnp.eye(3)},
     expert_stats_E={},
-    average_discriminator={},
+    discriminator={},
   )
 
   def probe(x_NHWC):
@@ -182,13 +183,13 @@ def test_experts_are_measured_by_what_a_probe_sees(
     ]
     has_N2 = np.stack(bright_N12, axis=1)
     face_N3 = np.concatenate([has_N2, ~has_N2.any(axis=1, keepdims=True)], 1)
-    return attributes.Seen(has_N2, face_N3.astype(np.float32))
+    return probe_lib.Seen(has_N2, face_N3.astype(np.float32))
 
   measured = attributes.evaluate(
     state,
     problem,
     restoration.make_examples(problem, (), seed=0, num_examples=12),
-    attributes.make_labels(data, problem, ()),
+    probe_lib.make_labels(data, problem, ()),
     probe,
     np.array([[9, 0], [0, 0], [0, 9]]),
     setup=setup,

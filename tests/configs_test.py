@@ -12,8 +12,7 @@ import pytest
 from icm_jax import competition, models, types
 from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
-from icm_jax.training import course, loop, ranges
-from icm_jax.training import setup as setup_lib
+from icm_jax.training import build, image_run, ranges, train_loop
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
 
@@ -39,23 +38,23 @@ def jit(fn, *arguments):
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_modes_train(name):
   config = config_of(name, "smoke")
-  run = setup_lib.build(config)
+  run = build.build(config)
   # Not compiled as a whole: configs share most of the parts.
-  state = setup_lib.init_state(jax.random.key(0), config, run.setup)
-  if config.identity.paired:
+  state = build.init_state(jax.random.key(0), config, run.setup)
+  if config.pairs.steps:
     before = jax.tree.leaves(jax.device_get(state.experts_E))
-    state = loop.identity_start(config, run, state, course.Silent())
+    state = image_run.pretrain(config, run, state, train_loop.Silent())
     after = jax.tree.leaves(jax.device_get(state.experts_E))
     assert not all(map(np.array_equal, before, after))
     return
-  step, update = None, functools.partial(loop.raw_step, run=run)
+  step, update = None, functools.partial(image_run.raw_step, run=run)
   for raw in problem_lib.batches(
     run.problem, seed=0, steps=range(2), batch_size=config.train.batch_size
   ):
     step = step or jit(update, state, raw)
     state, metrics = step(state, raw)
     assert np.isfinite(metrics["loss/expert"])
-    shape = (setup_lib.num_experts(config),)
+    shape = (build.num_experts(config),)
     assert metrics["competition/wins_E"].shape == shape
   assert int(state.step) == 2
 
@@ -65,7 +64,7 @@ def test_smoke_modes_train(name):
 def test_numbers_of_other_modes_are_in_range(name, mode):
   config = config_of(name, mode)
   ranges.check(config)
-  setup_lib.num_experts(config)
+  build.num_experts(config)
 
 
 def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):
@@ -84,7 +83,7 @@ def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):
         state.discriminator, {}, y, train=True
       )[0]
     )(y_EBHWC)
-    return jnp.sum(losses.LOSSES["bce"].winner(score_EB).mean(axis=1))
+    return jnp.sum(losses.expert_loss(score_EB).mean(axis=1))
 
   gradients_E = jit(jax.grad(objective), state.experts_E)(state.experts_E)
   # Adam's first moment is a tenth of the first gradient.
@@ -94,12 +93,6 @@ def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):
     strict=True,
   ):
     np.testing.assert_allclose(moment_E, 0.1 * gradient_E, atol=1e-6)
-
-
-def test_where_losers_learn_outputs_weigh_the_same(make_setup):
-  setup = make_setup(losers_learn=True, winner_weight=0.5)
-  with pytest.raises(types.InputError, match="winner_weight to 0, not 0.5"):
-    competition.init_state(jax.random.key(0), setup, 2)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

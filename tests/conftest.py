@@ -13,7 +13,7 @@ import pytest
 from icm_jax import competition, models, types
 from icm_jax.data import decoded, roles, sources
 from icm_jax.data import problem as problem_lib
-from icm_jax.training import setup as setup_lib
+from icm_jax.training import build
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_platforms", "cpu")
@@ -162,4 +162,4 @@ def drawn_data(monkeypatch, drawn):
     images = images._replace(image_NHWC=image_NHWC, columns=columns)
     return drawn._replace(images=images, roles=source.roles)
 
-  monkeypatch.setattr(setup_lib.sources, "load", load)
+  monkeypatch.setattr(build.sources, "load", load)

@@ -263,9 +263,9 @@ def toy(make_setup, make_state):
     discriminator=types.Network(lambda key: ({}, {}), discriminate),
   )
   state = make_state(make_setup()).replace(
-    average_experts_E={"add": jnp.array([0.6, -0.6, 0.0])},
+    experts_E={"add": jnp.array([0.6, -0.6, 0.0])},
     expert_stats_E={},
-    average_discriminator={},
+    discriminator={},
   )
   return setup, state
 

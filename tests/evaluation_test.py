@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from icm_jax import competition, mechanisms, models, types
+from icm_jax.competition import remedies
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles
 from icm_jax.evaluation import classifier, restoration, specialisation, transfer
@@ -128,7 +129,7 @@ def test_a_perfect_state_is_judged_perfect(
 ):
   setup, experts_E = perfect_setup
   state = make_state(make_setup()).replace(
-    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
+    experts_E=experts_E, expert_stats_E={}, discriminator={}
   )
   network = models.from_linen(models.ConvClassifier(3), (32, 32, 1))
   params = classifier.train_classifier(
@@ -142,7 +143,7 @@ def test_a_perfect_state_is_judged_perfect(
     learning_rate=3e-3,
   )
   functions = mechanisms.by_names(["right", "invert"], {})
-  evaluator = restoration.Evaluator(
+  test_set = restoration.TestSet(
     restoration.make_examples(
       drawn_problem, functions, seed=0, num_examples=30
     ),
@@ -151,7 +152,7 @@ def test_a_perfect_state_is_judged_perfect(
     num_mechanisms=2,
     batch_size=8,  # Does not divide 30: the last batch is cut.
   )
-  values = evaluator.evaluate(state, params)
+  values = test_set.evaluate(state, params)
   assert values["wins_EM"].sum() == 30
   assert values["wins_EM"][1, 1] == 15
   assert values["psnr_db_M"][1] == pytest.approx(100.0)
@@ -161,7 +162,7 @@ def test_a_perfect_state_is_judged_perfect(
 
 
 def test_restoring_takes_the_best_output(make_setup, make_state, make_batch):
-  setup = make_setup()
+  setup = make_setup(remedies=(remedies.relocation(1),))
   state, x_BHWC = make_state(setup), make_batch().transformed_BHWC
   restore = jax.jit(functools.partial(competition.restore, setup=setup))
   restored = restore(state, x_BHWC)
@@ -171,8 +172,9 @@ def test_restoring_takes_the_best_output(make_setup, make_state, make_batch):
       restored.restored_BHWC[b], restored.output_EBHWC[winner, b]
     )
   best = int(restored.winner_B[0])
-  is_best_E = jnp.arange(len(state.retired_E)) == best
-  retired = restore(state.replace(retired_E=is_best_E), x_BHWC)
+  memory = state.memory["relocation"]
+  memory = memory._replace(retired_E=memory.retired_E.at[best].set(True))
+  retired = restore(state.remember("relocation", memory), x_BHWC)
   assert best not in retired.winner_B
 
 
@@ -209,7 +211,7 @@ def test_groups_are_judged_without_clean_images(
 ):
   setup, experts_E = perfect_setup
   state = make_state(make_setup()).replace(
-    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
+    experts_E=experts_E, expert_stats_E={}, discriminator={}
   )
   rules = roles.Roles("label=0", {"one": "label=1", "two": "label=2"})
   problem = problem_lib.make_problem(drawn._replace(roles=rules), seed=0)
@@ -217,10 +219,10 @@ def test_groups_are_judged_without_clean_images(
   assert examples.clean_NHWC is None
   assert examples.label_N is None
   assert np.bincount(examples.mechanism_N).tolist() == [6, 6]
-  evaluator = restoration.Evaluator(
+  test_set = restoration.TestSet(
     examples, setup, None, num_mechanisms=2, batch_size=5
   )
-  values = evaluator.evaluate(state, {})
+  values = test_set.evaluate(state, {})
   assert values["wins_EM"].sum() == 12
   assert set(values) == {"wins_EM", "score_EM", "coverage", "matched"}
 
@@ -230,7 +232,7 @@ def test_experts_are_measured_on_another_data_set(
 ):
   setup, experts_E = perfect_setup
   state = make_state(make_setup()).replace(
-    average_experts_E=experts_E, expert_stats_E={}, average_discriminator={}
+    experts_E=experts_E, expert_stats_E={}, discriminator={}
   )
   names = ["right", "invert"]
   measured = transfer.evaluate(

@@ -1,7 +1,6 @@
 """The kinds of runs, and how programs find the kind of a run."""
 
 import importlib
-import json
 import pathlib
 
 import ml_collections
@@ -9,7 +8,7 @@ import pytest
 
 from experiments import kinds
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import run_folder
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "experiments" / "configs"
 
@@ -24,14 +23,15 @@ def test_every_config_names_its_kind(name):
 
 
 def test_a_folder_has_the_kind_of_its_config(tmp_path):
-  (tmp_path / files.CONFIG).write_text(json.dumps({"kind": "rim"}))
+  config = ml_collections.ConfigDict({"kind": "rim"})
+  run_folder.write(tmp_path, config, {})
   assert kinds.from_workdir(tmp_path) is kinds.KINDS["rim"]
 
 
 @pytest.mark.parametrize(
   ("config", "message"),
   [
-    ({"seed": 0}, "no `kind`; it must be one of images, rim.*older version"),
+    ({"seed": 0}, "no `kind`; it must be one of images, rim"),
     ({"kind": "text"}, "must be one of images, rim; got 'text'"),
   ],
 )

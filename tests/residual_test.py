@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from icm_jax import competition, models, types
-from icm_jax.models import residual, vae
+from icm_jax.models import residual
 
 KEY = jax.random.key(0)
 
@@ -100,45 +100,6 @@ def test_halving_and_doubling_by_hand():
   )
 
 
-def test_a_vae_draws_in_training_only(draw_params):
-  network = small(models.VAEExpert(2, "none", latent=3))
-  params, stats = draw_params(network.init)
-  stats = {"noise": {"seed": jnp.uint32(3), "count": jnp.uint32(0)}}
-  x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1))
-  apply = jax.jit(network.apply, static_argnames="train")
-  mean, same = apply(params, stats, x_BHWC, train=False)
-  np.testing.assert_array_equal(same["noise"]["count"], 0)
-  np.testing.assert_array_equal(
-    mean, apply(params, stats, x_BHWC, train=False)[0]
-  )
-  drawn, following = apply(params, stats, x_BHWC, train=True)
-  assert not np.array_equal(drawn, mean)
-  # The same state draws the same, the next one something else.
-  np.testing.assert_array_equal(
-    drawn, apply(params, stats, x_BHWC, train=True)[0]
-  )
-  assert not np.array_equal(
-    drawn, apply(params, following, x_BHWC, train=True)[0]
-  )
-
-
-def test_the_latent_numbers_of_a_vae_have_the_stated_moments():
-  mean_BF = jnp.full((20_000, 2), 3.0)
-  log_variance_BF = jnp.broadcast_to(
-    jnp.log(jnp.array([4.0, 0.25])), (20_000, 2)
-  )
-  drawn_BF = vae.draw(KEY, mean_BF, log_variance_BF)
-  np.testing.assert_allclose(drawn_BF.mean(axis=0), [3.0, 3.0], atol=0.05)
-  np.testing.assert_allclose(drawn_BF.std(axis=0), [2.0, 0.5], rtol=0.03)
-  np.testing.assert_allclose(
-    vae.divergence(jnp.zeros((2, 3)), jnp.zeros((2, 3))), 0.0
-  )
-  # Between N(1, 1) and N(0, 1) it is a half.
-  np.testing.assert_allclose(
-    vae.divergence(jnp.ones((1, 3)), jnp.zeros((1, 3))), 1.5
-  )
-
-
 def test_the_score_of_patches_is_their_mean(draw_params):
   network = small(models.PatchDiscriminator(2, 4))
   params, stats = draw_params(network.init)
@@ -152,15 +113,10 @@ def test_the_score_of_patches_is_their_mean(draw_params):
   ].shape == (2,)
 
 
-def test_a_vae_does_not_copy_by_construction():
-  with pytest.raises(types.InputError, match="by_construction=False"):
-    small(models.VAEExpert(2, "none", copies=True)).init(KEY)
-
-
 @pytest.mark.parametrize(
   ("make", "known"),
   [
-    (models.make_expert, "conv, dilated, unet, vae"),
+    (models.make_expert, "conv, dilated, unet"),
     (models.make_discriminator, "conv, conv_centred, patch"),
   ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import paper, runs
 from icm_jax import types
-from icm_jax.training import course, files, setup
+from icm_jax.training import atomic_files, build, run_folder, train_loop
 from icm_jax.viz import sweep as page_lib
 
 # ml_collections loads config files by a deprecated function.
@@ -49,7 +49,7 @@ def test_bad_seeds_are_told(text):
 def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
   plans = plan(
     tmp_path,
-    ["", "experts.count=5  relocation.every=0"],
+    ["", "experts.count=5  remedies.relocation.every=0"],
     [0, 2],
     ["train.steps=7"],
   )
@@ -57,8 +57,8 @@ def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
   assert [(run.variant, run.seed) for run in made] == [
     ("as it is", 0),
     ("as it is", 2),
-    ("experts.count=5 relocation.every=0", 0),
-    ("experts.count=5 relocation.every=0", 2),
+    ("experts.count=5 remedies.relocation.every=0", 0),
+    ("experts.count=5 remedies.relocation.every=0", 2),
   ]
   assert len({run.workdir for run in made}) == 4
   assert [p.config.experts.count for p in plans] == [3, 3, 5, 5]
@@ -104,7 +104,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   def finish(planned):
     made = planned.run.workdir
     made.mkdir(parents=True, exist_ok=True)
-    files.write_json(made / files.RESULT, result_of(planned))
+    atomic_files.write_json(made / run_folder.RESULT, result_of(planned))
 
   monkeypatch.setattr(runs.subprocess, "Popen", Process)
   root = tmp_path / "sweep"
@@ -112,7 +112,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   by_folder = {str(planned.run.workdir): planned for planned in plans}
   finish(plans[0])
   plans[1].run.workdir.mkdir(parents=True)
-  (plans[1].run.workdir / files.CONFIG).write_text("{}")  # As if cut off.
+  run_folder.write(plans[1].run.workdir, plans[1].config, {})  # As if cut off.
   said = []
   assert runs.run_all(plans, 2, said.append) == 3
   assert "1 of 6 runs are finished already" in said[0]
@@ -152,7 +152,7 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
     return process
 
   monkeypatch.setattr(runs.subprocess, "Popen", sleeper)
-  with pytest.raises(course.Interrupted, match="same command resumes"):
+  with pytest.raises(train_loop.Interrupted, match="same command goes on"):
     runs.run_all(plan(tmp_path / "sweep", seeds=[0, 1, 2]), 1, print)
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 
@@ -163,7 +163,7 @@ def test_a_variant_takes_the_place_of_what_all_share(tmp_path):
     ["mechanisms.names=up,invert,noise"],
     shared=["mechanisms.names=right,down", "experts.count=2"],
   )
-  assert setup.make_mechanisms(planned.config)[0] == ("up", "invert", "noise")
+  assert build.make_mechanisms(planned.config)[0] == ("up", "invert", "noise")
   assert planned.config.experts.count == 2
 
 
@@ -209,4 +209,4 @@ def test_the_papers_experiments_can_be_planned(scale, tmp_path):
     "mnist" if scale == "full" else "mnist_5k"
   }
   for planned in plans:
-    setup.make_mechanisms(planned.config)
+    build.make_mechanisms(planned.config)

@@ -4,23 +4,29 @@ import re
 import signal
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
 from experiments.configs import mnist, mnist_paper
 from icm_jax import types
-from icm_jax.evaluation import classical, detection
-from icm_jax.training import (
-  checkpoint,
-  course,
-  files,
-  loop,
-  metrics,
-  results,
-  transfer_setup,
-  workdir,
+from icm_jax.competition import remedies
+from icm_jax.evaluation import (
+  classical,
+  detection,
+  evaluator,
+  transfer,
 )
-from icm_jax.training import setup as setup_lib
+from icm_jax.training import (
+  atomic_files,
+  build,
+  checkpoint,
+  image_run,
+  metrics,
+  run_folder,
+  run_result,
+  train_loop,
+)
 from icm_jax.viz import report
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
@@ -33,11 +39,17 @@ def smoke(steps=3, **overrides):
   return config
 
 
+def pretend_installed(monkeypatch):
+  """The packages of the face detector are there."""
+  for module in (classical, detection):
+    monkeypatch.setattr(module, "check_installed", lambda: None)
+
+
 def leaves_of(folder):
   """All arrays of the newest checkpoint, as NumPy."""
-  config = workdir.read_config(folder)
-  run = setup_lib.build(config)
-  saved = results.restore(folder, config, run)
+  config = run_folder.read(folder).config
+  run = build.build(config)
+  saved = run_result.read_checkpoint(folder, config, run)
   state = saved.state.replace(key=jax.random.key_data(saved.state.key))
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
@@ -47,28 +59,28 @@ def six(tmp_path_factory, drawn):
   """A run of six steps without a break, and its result."""
   folder = tmp_path_factory.mktemp("runs") / "six"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(setup_lib.sources, "load", lambda n, **k: drawn)
-    result = loop.train(smoke(6), folder)
+    patch.setattr(build.sources, "load", lambda n, **k: drawn)
+    result = image_run.train(smoke(6), folder)
   return folder, result
 
 
 def test_resuming_is_exact(six, tmp_path):
   whole, result = six
   folder = tmp_path / "parts"
-  loop.train(smoke(3), folder)
-  resumed = loop.train(smoke(6), folder, resume=True)
+  image_run.train(smoke(3), folder)
+  resumed = image_run.train(smoke(6), folder, resume=True)
   for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
     np.testing.assert_array_equal(a, b)
   assert resumed["wins"] == result["wins"]
   assert resumed["classifier"] == result["classifier"]
   rows = [
     {name: value for name, value in row.items() if name != "wall_s"}
-    for row in files.read_metrics(folder)
+    for row in run_folder.read_metrics(folder)
     if "loss/expert" in row
   ]
   expected = [
     {name: value for name, value in row.items() if name != "wall_s"}
-    for row in files.read_metrics(whole)
+    for row in run_folder.read_metrics(whole)
     if "loss/expert" in row
   ]
   assert rows == expected
@@ -79,14 +91,14 @@ def test_several_steps_a_dispatch_change_nothing(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "strides"
   every = {"every.log": 2, "train.updates_per_dispatch": 2}
-  loop.train(smoke(6, **every), folder)
+  image_run.train(smoke(6, **every), folder)
   for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-  rows = [r for r in files.read_metrics(folder) if "loss/expert" in r]
+  rows = [r for r in run_folder.read_metrics(folder) if "loss/expert" in r]
   assert [row["step"] for row in rows] == [2, 4, 6]
   # A run that stopped between two dispatches could not go on with more.
   with pytest.raises(types.InputError, match="updates_per_dispatch was 2"):
-    loop.train(smoke(6), folder, resume=True)
+    image_run.train(smoke(6), folder, resume=True)
 
 
 @pytest.mark.parametrize("name", ["train.steps", "every.evaluate"])
@@ -94,23 +106,25 @@ def test_dispatches_must_fit_into_the_run(name, tmp_path):
   fitting = {"every.log": 2, "train.updates_per_dispatch": 2}
   config = smoke(4, **(fitting | {name: 5}))
   with pytest.raises(types.InputError, match=f"{name} must be a multiple.*5"):
-    loop.train(config, tmp_path / "run")
+    image_run.train(config, tmp_path / "run")
 
 
 def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "cut"
-  loop.train(smoke(5), folder)
+  image_run.train(smoke(5), folder)
   # As after a kill: rows beyond the newest checkpoint, the last one torn.
   manager = checkpoint.Checkpoints(folder)
   assert manager.steps() == [5, 4]
   manager.close()
   (folder / "checkpoints" / "5").rename(folder / "checkpoints" / "gone")
-  with (folder / files.METRICS).open("a") as file:
+  with (folder / run_folder.METRICS).open("a") as file:
     file.write('{"step": 6, "wall')
-  loop.train(smoke(6), folder, resume=True)
+  image_run.train(smoke(6), folder, resume=True)
   steps = [
-    row["step"] for row in files.read_metrics(folder) if "loss/expert" in row
+    row["step"]
+    for row in run_folder.read_metrics(folder)
+    if "loss/expert" in row
   ]
   assert steps == [1, 2, 3, 4, 5, 6]
   for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
@@ -120,11 +134,11 @@ def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
 def test_a_damaged_checkpoint_is_passed_over(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "damaged"
-  loop.train(smoke(5), folder)
+  image_run.train(smoke(5), folder)
   for path in (folder / "checkpoints" / "5").rglob("*"):
     if path.is_file():
       path.write_bytes(b"damaged")
-  loop.train(smoke(6), folder, resume=True)
+  image_run.train(smoke(6), folder, resume=True)
   for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
     np.testing.assert_array_equal(a, b)
 
@@ -132,7 +146,7 @@ def test_a_damaged_checkpoint_is_passed_over(six, tmp_path):
 def test_an_interruption_saves_first(six, tmp_path):
   whole, _ = six
 
-  class Impatient(course.Silent):
+  class Impatient(train_loop.Silent):
     """Presses Ctrl-C in the middle of the run."""
 
     def progress(self, step, total, values):
@@ -141,18 +155,18 @@ def test_an_interruption_saves_first(six, tmp_path):
 
   folder = tmp_path / "run"
   handler = signal.getsignal(signal.SIGINT)
-  with pytest.raises(course.Interrupted, match="after step 4.*--resume"):
-    loop.train(smoke(6), folder, reporter=Impatient())
+  with pytest.raises(train_loop.Interrupted, match="after step 4.*--resume"):
+    image_run.train(smoke(6), folder, reporter=Impatient())
   assert signal.getsignal(signal.SIGINT) is handler
-  assert not (folder / files.RESULT).exists()
-  loop.train(smoke(6), folder, resume=True)
+  assert not (folder / run_folder.RESULT).exists()
+  image_run.train(smoke(6), folder, resume=True)
   for a, b in zip(leaves_of(whole), leaves_of(folder), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
 def test_the_result_holds_what_it_promises(six):
   folder, result = six
-  assert json.loads((folder / files.RESULT).read_text()) == result
+  assert json.loads((folder / run_folder.RESULT).read_text()) == result
   assert result["seed"] == 0
   assert result["data"] == {
     "name": "drawn",
@@ -195,18 +209,18 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   config.data.groups = "label=1, label=2"
   config.experts.count = 2
   config.attributes.names = "label=0"
-  result = loop.train(config, tmp_path / "run")
+  result = image_run.train(config, tmp_path / "run")
   assert result["mechanisms"] == ["label=1", "label=2"]
   assert result["classifier"] is None
   assert result["psnr_db"] is None
   assert np.array(result["wins"]).shape == (2, 2)
-  with np.load(tmp_path / "run" / files.EXAMPLES) as examples:
+  with np.load(tmp_path / "run" / run_folder.EXAMPLES) as examples:
     assert "clean_MHWC" not in examples
   attributes = result["attributes"]
   assert set(attributes["probe"]) == {"label=0", "label=1", "label=2"}
   assert attributes["likeness"] is None  # Nobody is seen.
   assert set(attributes["by_group"]) == {"label=1", "label=2"}
-  again = results.evaluate_checkpoint(tmp_path / "run")
+  again = run_result.evaluate_checkpoint(tmp_path / "run")
   assert again["wins"] == result["wins"]
   assert again["attributes"] == attributes
   page = report.write(tmp_path / "run").read_text()
@@ -234,16 +248,16 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
     views.append(view)
     return drawn
 
-  monkeypatch.setattr(setup_lib.sources, "load", load)
-  _, mechanisms = setup_lib.make_mechanisms(config)
-  problem = setup_lib.make_problem(config, drawn)
-  transfer = transfer_setup.build(config, problem, mechanisms)
+  monkeypatch.setattr(build.sources, "load", load)
+  parts = evaluator.Parts(*(None for _ in evaluator.Parts._fields))
+  parts = parts._replace(
+    config=config, problem=build.make_problem(config, drawn)
+  )
+  other = transfer.load(parts)
   assert views[-1].get("frame") == (frame and pytest.approx(frame))
   # All that the rule names are tests: nothing is trained on them.
   label_N = drawn.images.label_N
-  np.testing.assert_array_equal(
-    transfer.problem.test_ids, np.flatnonzero(label_N <= 1)
-  )
+  np.testing.assert_array_equal(other.test_ids, np.flatnonzero(label_N <= 1))
 
 
 def test_more_is_measured_if_asked_for(six, monkeypatch):
@@ -253,7 +267,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   assert result["chains"] is None
   assert result["transfer"] is None
   assert result["margin"] is None
-  config = workdir.read_config(folder)
+  config, saw = run_folder.read(folder)
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="mnist", examples=6)
   config.detection.examples = 5
@@ -262,11 +276,11 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   monkeypatch.setattr(
     detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
   )
-  monkeypatch.setattr(classical, "check_installed", lambda: None)
+  pretend_installed(monkeypatch)
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
-  files.write_json(folder / files.CONFIG, workdir.plain_config(config))
+  run_folder.write(folder, config, saw)
   try:
-    again = results.evaluate_checkpoint(folder)
+    again = run_result.evaluate_checkpoint(folder)
     assert again["margin"] >= 0
     assert set(again["chains"]["by_length"]) == {"0", "1"}
     assert again["transfer"]["data"] == "mnist"
@@ -284,16 +298,20 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
     assert "On mnist" in page
     assert "Mechanisms in a row" in page
   finally:
-    files.write_json(folder / files.CONFIG, result["config"])
-    files.write_json(folder / files.RESULT, result)
+    run_folder.write(folder, ml_collections.ConfigDict(result["config"]), saw)
+    atomic_files.write_json(folder / run_folder.RESULT, result)
 
 
 def test_a_run_leaves_its_files(six):
   folder, _ = six
-  assert json.loads((folder / files.CONFIG).read_text())["seed"] == 0
-  assert list((folder / files.TENSORBOARD).glob("events.*"))
+  assert (
+    json.loads((folder / run_folder.CONFIG).read_text())["config"]["seed"] == 0
+  )
+  assert list((folder / run_folder.TENSORBOARD).glob("events.*"))
   evaluations = [
-    row for row in files.read_metrics(folder) if "evaluation/wins_EM" in row
+    row
+    for row in run_folder.read_metrics(folder)
+    if "evaluation/wins_EM" in row
   ]
   assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
   assert np.shape(evaluations[0]["evaluation/score_EM"]) == (3, 3)
@@ -301,7 +319,7 @@ def test_a_run_leaves_its_files(six):
 
 def test_evaluating_again_gives_the_same(six):
   folder, result = six
-  again = results.evaluate_checkpoint(folder)
+  again = run_result.evaluate_checkpoint(folder)
   names = ("wins", "classifier", "psnr_db", "steps", "found_steps", "time")
   for name in names:
     assert again[name] == result[name]
@@ -310,8 +328,8 @@ def test_evaluating_again_gives_the_same(six):
 def test_a_value_that_is_not_finite_stops_the_run(tmp_path):
   config = smoke(6, **{"experts.learning_rate": 1e38, "every.log": 3})
   with pytest.raises(FloatingPointError, match=r"loss/.* is .* at step 2;"):
-    loop.train(config, tmp_path / "run")
-  assert not (tmp_path / "run" / files.RESULT).exists()
+    image_run.train(config, tmp_path / "run")
+  assert not (tmp_path / "run" / run_folder.RESULT).exists()
 
 
 def test_rows_are_means_of_losses_and_sums_of_counts():
@@ -330,31 +348,31 @@ def test_rows_are_means_of_losses_and_sums_of_counts():
 def test_a_folder_belongs_to_one_run(six, tmp_path):
   folder, _ = six
   with pytest.raises(types.InputError, match="holds another run.*--resume"):
-    loop.train(smoke(), folder)
+    image_run.train(smoke(), folder)
   with pytest.raises(types.InputError, match="experts.features was 4, is 5"):
-    loop.train(smoke(6, **{"experts.features": 5}), folder, resume=True)
+    image_run.train(smoke(6, **{"experts.features": 5}), folder, resume=True)
   with pytest.raises(types.InputError, match="no run to resume"):
-    loop.train(smoke(), tmp_path / "new", resume=True)
+    image_run.train(smoke(), tmp_path / "new", resume=True)
   (tmp_path / "letters").mkdir()
   (tmp_path / "letters" / "a.txt").write_text("not a run")
   with pytest.raises(types.InputError, match="not empty"):
-    loop.train(smoke(), tmp_path / "letters")
+    image_run.train(smoke(), tmp_path / "letters")
   with pytest.raises(types.InputError, match="is a file"):
-    loop.train(smoke(), tmp_path / "letters" / "a.txt")
+    image_run.train(smoke(), tmp_path / "letters" / "a.txt")
   with pytest.raises(types.InputError, match="holds no run"):
-    results.evaluate_checkpoint(tmp_path / "letters")
+    run_result.evaluate_checkpoint(tmp_path / "letters")
 
 
 def test_two_processes_do_not_go_on_with_one_run(six):
   folder, _ = six
-  config = workdir.read_config(folder)
+  config, saw = run_folder.read(folder)
   with (
-    workdir.hold(folder, config),
+    run_folder.hold(folder, config, saw),
     pytest.raises(types.InputError, match="Another process is at work"),
   ):
-    loop.train(smoke(6), folder, resume=True)
-  with workdir.hold(folder, config):
-    assert workdir.read_config(folder).to_dict() == config.to_dict()
+    image_run.train(smoke(6), folder, resume=True)
+  with run_folder.hold(folder, config, saw):
+    assert run_folder.read(folder).config.to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -363,7 +381,10 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"mechanisms.names": ("right", "nope")}, "'right', 'nope'"),
     ({"experts.count": 0}, "experts.count must be at least 1, or auto; got 0"),
     ({"experts.count": "ten"}, "at least 1, or auto; got 'ten'"),
-    ({"experts.count": "auto", "relocation.every": 0}, "auto needs.*got 0"),
+    (
+      {"experts.count": "auto", "remedies.relocation.every": 0},
+      "auto needs.*got 0",
+    ),
     ({"experts.count": "auto", "experts.auto.alike": 0.0}, "auto needs"),
     ({"train.batch_size": 61}, "batch_size=61 is larger than the 60"),
     ({"data.groups": "nope"}, "Unknown group 'nope'"),
@@ -401,7 +422,15 @@ def test_two_processes_do_not_go_on_with_one_run(six):
       "a finished run with one expert, as of one_network.py; nowhere is not",
     ),
     (
-      {"identity.paired": True, "data.groups": "label=1,label=2"},
+      {"detection.examples": 1, "data.groups": "label=1,label=2"},
+      "detection.examples needs mechanisms that are functions",
+    ),
+    (
+      {"chains.examples": 1, "data.groups": "label=1,label=2"},
+      "chains.examples needs mechanisms that are functions",
+    ),
+    (
+      {"pairs.steps": 1, "data.groups": "label=1,label=2"},
       "come without their originals",
     ),
     (
@@ -411,47 +440,54 @@ def test_two_processes_do_not_go_on_with_one_run(six):
   ],
 )
 def test_bad_input_is_told_before_anything_is_written(
-  overrides, message, tmp_path
+  overrides, message, tmp_path, monkeypatch
 ):
+  pretend_installed(monkeypatch)
   with pytest.raises(types.InputError, match=message):
-    loop.train(smoke(**overrides), tmp_path / "run")
+    image_run.train(smoke(**overrides), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
 def test_names_may_come_as_one_text():
   config = smoke(**{"mechanisms.names": ("right,invert",)})
-  assert setup_lib.make_mechanisms(config)[0] == ("right", "invert")
+  assert build.make_mechanisms(config)[0] == ("right", "invert")
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "value.json"
-  files.write_json(path, {"a": 1})
+  atomic_files.write_json(path, {"a": 1})
 
   def fail(*args):
     raise OSError("disk full")
 
   with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
     patch.setattr(os, "replace", fail)
-    files.write_json(path, {"a": 2})
-  assert files.read_json(path) == {"a": 1}
+    atomic_files.write_json(path, {"a": 2})
+  assert atomic_files.read_json(path) == {"a": 1}
   with pytest.raises(ValueError, match="JSON compliant"):
-    files.write_json(path, {"a": float("nan")})
+    atomic_files.write_json(path, {"a": float("nan")})
   assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
 def test_due():
-  assert [s for s in range(1, 8) if course.due(s, 3, 7)] == [3, 6, 7]
-  assert not any(course.due(s, 0, 7) for s in range(1, 8))
+  assert [s for s in range(1, 8) if train_loop.due(s, 3, 7)] == [3, 6, 7]
+  assert not any(train_loop.due(s, 0, 7) for s in range(1, 8))
 
 
 def test_the_papers_config_has_no_remedies():
   config = mnist_paper.get_config()
-  assert config.relocation.every == 0
-  assert config.competition.balance == 0
-  assert config.competition.winner_weight == 0
+  assert remedies.from_sections(config.remedies) == ()
   assert config.experts.norm == "batch"
   assert config.train.steps == 2_000
-  assert mnist.get_config().relocation.every > 0
+  added = remedies.from_sections(mnist.get_config().remedies)
+  assert [remedy.name for remedy in added] == [
+    "signature",
+    "balance",
+    "winner_weight",
+    "r1",
+    "averages",
+    "relocation",
+  ]
 
 
 @pytest.mark.parametrize("mode", ["embedded", "full", "smoke"])
@@ -459,7 +495,7 @@ def test_the_papers_config_has_no_remedies():
 def test_configs_build(module, mode):
   config = module.get_config(mode)
   config.evaluation.update(examples=30, curve_examples=30)
-  run = setup_lib.build(config)
+  run = build.build(config)
   assert len(run.mechanisms) == (3 if mode == "smoke" else 10)
 
 
@@ -470,11 +506,11 @@ def test_unknown_modes_are_refused():
 
 def test_a_run_cut_off_before_its_first_step_goes_on(tmp_path):
   folder = tmp_path / "run"
-  loop.train(smoke(0), folder)
-  loop.train(smoke(2), folder, resume=True)
+  image_run.train(smoke(0), folder)
+  image_run.train(smoke(2), folder, resume=True)
   evaluations = [
     row["step"]
-    for row in files.read_metrics(folder)
+    for row in run_folder.read_metrics(folder)
     if "evaluation/wins_EM" in row
   ]
   assert evaluations == [0, 2]

@@ -4,12 +4,13 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 
+import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
 
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, report
 
 NAMES = ["right", "<b>down</b>"]  # A name must not become markup.
@@ -123,9 +124,10 @@ def finished(tmp_path):
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
   }
-  files.write_json(tmp_path / files.RESULT, result)
+  run_folder.write(tmp_path, ml_collections.ConfigDict(result["config"]), {})
+  atomic_files.write_json(tmp_path / run_folder.RESULT, result)
   np.savez(
-    tmp_path / files.EXAMPLES,
+    tmp_path / run_folder.EXAMPLES,
     clean_MHWC=rng.random((2, 8, 8, 1)),
     transformed_MHWC=rng.random((2, 8, 8, 1)),
     output_EMHWC=rng.random((3, 2, 8, 8, 1)),
@@ -150,7 +152,7 @@ def finished(tmp_path):
           "competition/moved_E": [0, int(step == 2), 0],
         }
       )
-  (tmp_path / files.METRICS).write_text(
+  (tmp_path / run_folder.METRICS).write_text(
     "".join(json.dumps(row) + "\n" for row in rows)
   )
   return tmp_path
@@ -188,7 +190,7 @@ def test_the_page_is_self_contained_and_whole(finished):
 
 
 def test_a_page_without_a_course_still_stands(finished):
-  (finished / files.METRICS).unlink()
+  (finished / run_folder.METRICS).unlink()
   page = report.write(finished).read_text()
   assert page.count("data:image") == 1
 

@@ -1,244 +1,26 @@
-"""Attributes that a probe sees in images before and after experts, by group.
-
-The probe is a classifier, trained on labels of clean images for the evaluation
-alone. It predicts which attributes an image shows and, if the data set says who
-is seen, which of the training part's people its face resembles. It is trained
-for every evaluation, and not stored.
-"""
+"""Attributes that a probe sees in images before and after experts, by group."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from icm_jax import competition, models, types
-from icm_jax.data import augment, sources
+from icm_jax import competition, types
 from icm_jax.data import problem as problem_lib
-from icm_jax.data import roles as roles_lib
-from icm_jax.evaluation import classifier, restoration
+from icm_jax.evaluation import evaluator, restoration
+from icm_jax.evaluation import probe as probe_lib
 
-# The probe's judgement of an attribute that should not change counts from this
-# balanced accuracy on clean test images on.
-LEAST_ACCURACY = 0.8
 # Transformed images after experts, in the order of the page's columns.
 VERSIONS = ("restored", "oracle")
 
 
-class Labels(NamedTuple):
-  """Labels of all images of a data set, for a probe.
-
-  Attributes:
-    names: names of the K attributes.
-    has_NK: bool, whether an image is labelled as having an attribute.
-    person_N: int32, number of the person in an image; None if the data set does
-      not say who is seen.
-  """
-
-  names: tuple[str, ...]
-  has_NK: np.ndarray
-  person_N: np.ndarray | None
-
-
-def make_labels(
-  data: sources.DataSet, problem: problem_lib.Problem, names: Sequence[str]
-) -> Labels:
-  """Labels of a problem's groups and of further attributes.
-
-  Args:
-    data: data set of the problem, with all groups that it knows.
-    problem: a problem with groups.
-    names: further attributes: names of known groups, or rules.
-
-  Raises:
-    InputError: a name is neither a known group nor a rule; or all images on
-      which a probe may be trained have an attribute, or none has it.
-  """
-  names = tuple(dict.fromkeys((*problem.group_names, *names)))
-  columns, num_images = data.images.columns, len(data.images.image_NHWC)
-  rules = roles_lib.choose(data.roles, names).groups.values()
-  has_NK = np.stack(
-    [roles_lib.matches(rule, columns, num_images) for rule in rules], axis=1
-  )
-  ids = problem.judge_ids
-  for name, has_N in zip(names, has_NK[ids].T, strict=True):
-    if has_N.all() or not has_N.any():
-      raise types.InputError(
-        f"A probe cannot learn {name}: of the {len(ids)} images of {data.name} "
-        f"that it may be trained on, {has_N.sum()} have it. Leave it out of "
-        "--config.attributes.names, or choose other groups."
-      )
-  person_N = None
-  if data.roles.person:
-    person_N = np.unique(columns[data.roles.person], return_inverse=True)[1]
-    person_N = person_N.astype(np.int32)
-  return Labels(names, has_NK, person_N)
-
-
-class Seen(NamedTuple):
-  """What a probe sees in images.
-
-  Attributes:
-    has_NK: bool, whether it sees an attribute.
-    face_NP: float32, unit vectors: resemblance of a face to the training part's
-      people; None if the data set does not say who is seen.
-  """
-
-  has_NK: np.ndarray
-  face_NP: np.ndarray | None
-
-
-# Function from float32 images in [0, 1] to what a probe sees in them.
-Probe = Callable[[np.ndarray], Seen]
-
-
-def train_probe(
-  problem: problem_lib.Problem,
-  labels: Labels,
-  *,
-  augmentation: augment.Augmentation,
-  seed: int,
-  batch_size: int,
-  training: Mapping[str, Any],
-) -> Probe:
-  """Trains a probe on clean images outside the test part.
-
-  Images with an attribute and images without it have the same total weight.
-
-  Args:
-    problem: problem whose images are used.
-    labels: labels of the problem's images.
-    augmentation: range of random variations of the images.
-    seed: seed of the training.
-    batch_size: number of images in one call of the trained network.
-    training: `steps`, `batch_size` and `learning_rate` of `train_classifier`.
-  """
-  ids, num_attributes = problem.judge_ids, len(labels.names)
-  share_K = labels.has_NK[ids].mean(axis=0)
-  target_N = {"has": labels.has_NK.astype(np.float32)}
-  people = np.array([])
-  if labels.person_N is not None:
-    people = np.unique(labels.person_N[ids])
-    # Numbers of other people are meaningless, but their images are not drawn.
-    target_N["person"] = np.searchsorted(people, labels.person_N)
-  network = models.from_linen(
-    models.ConvClassifier(num_classes=num_attributes + len(people)),
-    problem.shape_HWC,
-  )
-
-  def loss(logit_BK, target_B):
-    has_BK = target_B["has"]
-    # The expected total weight of images with an attribute, and of images
-    # without it, is one half.
-    weight_BK = 0.5 * jnp.where(
-      has_BK > 0, 1 / share_K[None], 1 / (1 - share_K[None])
-    )
-    error_BK = optax.sigmoid_binary_cross_entropy(
-      logit_BK[:, :num_attributes], has_BK
-    )
-    value = (weight_BK * error_BK).mean()
-    if "person" in target_B:
-      value += classifier.cross_entropy(
-        logit_BK[:, num_attributes:], target_B["person"]
-      )
-    return value
-
-  params = classifier.train_classifier(
-    network,
-    problem.images.image_NHWC,
-    target_N,
-    ids,
-    loss=loss,
-    augmentation=augmentation,
-    seed=seed,
-    **training,
-  )
-
-  @jax.jit
-  def look(params, x_BHWC):
-    logit_BK, _ = network.apply(params, {}, x_BHWC, train=False)
-    face_BP = None
-    if len(people):
-      # Only differences between logits of people are meaningful.
-      face_BP = logit_BK[:, num_attributes:]
-      face_BP -= face_BP.mean(axis=1, keepdims=True)
-      face_BP /= jnp.linalg.norm(face_BP, axis=1, keepdims=True)
-    return Seen(logit_BK[:, :num_attributes] > 0, face_BP)
-
-  return lambda x_NHWC: restoration.by_batches(
-    look, params, x_NHWC, batch_size=batch_size
-  )
-
-
-def accuracies(
-  has_NK: np.ndarray, label_NK: np.ndarray, names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-  """Accuracy of a probe on clean images.
-
-  Args:
-    has_NK: bool, attributes that the probe sees.
-    label_NK: bool, attributes by label.
-    names: names of the K attributes.
-
-  Returns:
-    By attribute: `with`, the share of correct judgements on images with the
-    attribute; `without`, the same on the other images; `accuracy`, the mean of
-    both; `images_with`, the number of images with the attribute; `counts`,
-    whether the accuracy is at least `LEAST_ACCURACY`. Shares of no images are
-    None, and so is an accuracy if one of its shares is None.
-  """
-  rows = {}
-  for name, has_N, label_N in zip(names, has_NK.T, label_NK.T, strict=True):
-    found = _share(has_N[label_N])
-    spared = _share(~has_N[~label_N])
-    known = found is not None and spared is not None
-    accuracy = (found + spared) / 2 if known else None
-    rows[name] = {
-      "accuracy": accuracy,
-      "with": found,
-      "without": spared,
-      "images_with": int(label_N.sum()),
-      "counts": known and accuracy >= LEAST_ACCURACY,
-    }
-  return rows
-
-
-def likeness(
-  face_NP: np.ndarray, person_N: np.ndarray
-) -> dict[str, float] | None:
-  """Similarity of photos of one person, and of photos of two people.
-
-  Args:
-    face_NP: float32, unit vectors.
-    person_N: number of the person in each photo.
-
-  Returns:
-    `same_person` and `two_people`, means of the cosine over all pairs of photos
-    of one person and of two people; and `told_apart`, how often a pair of one
-    person is more similar than a pair of two people, in [0, 1], where chance is
-    one half. None if no person is on two photos, or there is only one person.
-  """
-  first, second = np.triu_indices(len(person_N), 1)
-  cosine = (face_NP @ face_NP.T)[first, second]
-  same = person_N[first] == person_N[second]
-  if same.all() or not same.any():
-    return None
-  below = np.searchsorted(np.sort(cosine[~same]), cosine[same])
-  return {
-    "same_person": float(cosine[same].mean()),
-    "two_people": float(cosine[~same].mean()),
-    "told_apart": float(below.mean() / (~same).sum()),
-  }
-
-
 def change(
-  before: Seen,
-  after: Seen,
+  before: probe_lib.Seen,
+  after: probe_lib.Seen,
   attribute: int,
   *,
   names: Sequence[str],
@@ -269,14 +51,14 @@ def change(
   if before.face_NP is not None:
     cosine_N = (before.face_NP * after.face_NP).sum(axis=1)
   return {
-    "gone": _share(~after.has_NK[had_N, attribute]),
+    "gone": probe_lib.share(~after.has_NK[had_N, attribute]),
     "unchanged": {
-      names[k]: _share(same_N)
+      names[k]: probe_lib.share(same_N)
       for k, same_N in zip(np.flatnonzero(other_K), same_NK.T, strict=True)
     },
-    "others_unchanged": _share(same_NK),
+    "others_unchanged": probe_lib.share(same_NK),
     "all_others_unchanged": (
-      _share(same_NK.all(axis=1)) if other_K.any() else None
+      probe_lib.share(same_NK.all(axis=1)) if other_K.any() else None
     ),
     "likeness": None if cosine_N is None else float(cosine_N.mean()),
   }
@@ -286,8 +68,8 @@ def evaluate(
   state: types.TrainState,
   problem: problem_lib.Problem,
   examples: restoration.Examples,
-  labels: Labels,
-  probe: Probe,
+  labels: probe_lib.Labels,
+  probe: probe_lib.Probe,
   wins_EM: np.ndarray,
   *,
   setup: types.Setup,
@@ -300,14 +82,14 @@ def evaluate(
     problem: a problem with M groups.
     examples: test images of the groups.
     labels: labels, those of the groups first and in their order.
-    probe: a trained probe, see `train_probe`.
+    probe: a trained probe, see `probe.train`.
     wins_EM: counts on the examples, which determine a group's own expert.
     setup: setup of the run.
     batch_size: number of images in one call of the experts.
 
   Returns:
-    `probe`: see `accuracies`, on the whole test part; `likeness`: see the
-    function of this name, None if the data set does not say who is seen; and
+    `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see
+    `probe.likeness`, None if the data set does not say who is seen; and
     `by_group`, with: number of `images`; `seen`, the share of them in which the
     probe sees the group's attribute before any expert; by version, `restored`
     by the winner and `oracle` by the group's own expert, see `change`, with
@@ -318,11 +100,13 @@ def evaluate(
   clean = probe(
     np.asarray(problem_lib.to_float(problem.images.image_NHWC[test_ids]))
   )
-  accuracy = accuracies(clean.has_NK, labels.has_NK[test_ids], labels.names)
+  accuracy = probe_lib.accuracies(
+    clean.has_NK, labels.has_NK[test_ids], labels.names
+  )
   counts_K = np.array([row["counts"] for row in accuracy.values()])
   alike = None
   if clean.face_NP is not None:
-    alike = likeness(clean.face_NP, labels.person_N[test_ids])
+    alike = probe_lib.likeness(clean.face_NP, labels.person_N[test_ids])
 
   @jax.jit
   def restore(state, x_BHWC):
@@ -363,10 +147,6 @@ def evaluate(
   return {"probe": accuracy, "likeness": alike, "by_group": rows}
 
 
-def _share(is_N: np.ndarray) -> float | None:
-  return float(is_N.mean()) if is_N.size else None
-
-
 def _relative(
   cosine: float | None, alike: Mapping[str, float] | None
 ) -> float | None:
@@ -374,3 +154,48 @@ def _relative(
     return None
   distance = alike["same_person"] - alike["two_people"]
   return (cosine - alike["two_people"]) / distance
+
+
+def _build(parts: evaluator.Parts) -> evaluator.Measure:
+  config, problem = parts.config, parts.problem
+  batch_size = config.evaluation.batch_size
+  if config.classifier.batch_size > len(problem.judge_ids):
+    raise types.InputError(
+      f"--config.classifier.batch_size={config.classifier.batch_size} is "
+      f"larger than the {len(problem.judge_ids)} images of {config.data.name} "
+      "that a probe is trained on."
+    )
+  names = [name.strip() for name in config.attributes.names.split(",")]
+  labels = probe_lib.make_labels(
+    parts.data, problem, [name for name in names if name]
+  )
+
+  def measure(trained):
+    probe = probe_lib.train(
+      problem,
+      labels,
+      augmentation=parts.augmentation,
+      seed=config.seed,
+      batch_size=batch_size,
+      training=config.classifier,
+    )
+    return evaluate(
+      trained.state,
+      problem,
+      parts.examples,
+      labels,
+      probe,
+      trained.wins_EM,
+      setup=parts.setup,
+      batch_size=batch_size,
+    )
+
+  return measure
+
+
+EVALUATOR = evaluator.Evaluator(
+  "attributes",
+  asked_by="attributes.names",
+  needs=(evaluator.GROUPS,),
+  build=_build,
+)

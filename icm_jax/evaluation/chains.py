@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,10 @@ from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
-from icm_jax.evaluation import restoration
+from icm_jax.evaluation import evaluator, restoration
+
+if TYPE_CHECKING:
+  import ml_collections
 
 NONE = -1  # Fills a chain after its end.
 
@@ -163,6 +166,31 @@ def find_margin(
   return max(0.0, float(np.quantile(gain_N, 1.0 - changed)))
 
 
+def margin_of_run(
+  config: ml_collections.ConfigDict,
+  problem: problem_lib.Problem,
+  state: types.TrainState,
+  *,
+  setup: types.Setup,
+) -> float:
+  """The margin of a run, as its config's section `gate` asks for it.
+
+  Clean images are those of the transformed side, before anything distorts
+  them: the discriminator has not learned them as canonical ones.
+  """
+  order = np.random.default_rng(config.seed).permutation(
+    len(problem.transformed_ids)
+  )
+  ids = problem.transformed_ids[order[: config.gate.examples]]
+  return find_margin(
+    state,
+    np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])),
+    setup=setup,
+    changed=config.gate.changed,
+    batch_size=config.evaluation.batch_size,
+  )
+
+
 def compositions(
   mechanisms: Sequence[mechanisms_lib.Mechanism], length: int
 ) -> list[tuple[int, ...]]:
@@ -291,3 +319,30 @@ def evaluate(
         if (row_N == r).any()
       }
   return {"by_length": by_length, "pairs": pairs}
+
+
+def _build(parts: evaluator.Parts) -> evaluator.Measure:
+  def measure(trained):
+    return evaluate(
+      trained.state,
+      trained.classifier,
+      parts.problem,
+      parts.mechanisms,
+      parts.mechanism_names,
+      setup=parts.setup,
+      classifier=parts.classifier,
+      seed=parts.config.seed,
+      batch_size=parts.config.evaluation.batch_size,
+      margin=trained.margin(),
+      **parts.config.chains,
+    )
+
+  return measure
+
+
+EVALUATOR = evaluator.Evaluator(
+  "chains",
+  asked_by="chains.examples",
+  needs=(evaluator.IMAGE_MECHANISMS, evaluator.CLASSES),
+  build=_build,
+)

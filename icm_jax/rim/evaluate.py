@@ -13,8 +13,7 @@ import numpy as np
 
 from icm_jax import rng, types
 from icm_jax.rim import build
-from icm_jax.training import checkpoint, files, results
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import atomic_files, checkpoint, run_folder, run_result
 
 if TYPE_CHECKING:
   import ml_collections
@@ -110,7 +109,7 @@ def measure(
   }
   _write_activity(workdir, run, state, tests)
   return {
-    "config": workdir_lib.plain_config(config),
+    "config": run_folder.plain_config(config),
     "seed": config.seed,
     "task": task.name,
     "measure": task.measure_name,
@@ -139,13 +138,13 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read_config(workdir)
+  config = run_folder.read(workdir).config
   run = build.build_run(config)
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.restore(build.abstract_state(config, run), {})
+    saved = checkpoints.read_newest(build.abstract_state(config, run), {})
   result = measure(workdir, config, run, saved.state)
-  seconds = results.seconds_of(workdir, result, saved)
-  return results.write(workdir, result, seconds)
+  seconds = run_result.seconds_of(workdir, result, saved)
+  return run_result.write(workdir, result, seconds)
 
 
 def _write_activity(workdir, run, state, tests) -> None:
@@ -162,4 +161,4 @@ def _write_activity(workdir, run, state, tests) -> None:
         arrays[f"{name}/null_BTR/{index}"] = watched.null_BTR
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
-  files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
+  atomic_files.write_bytes(workdir / run_folder.EXAMPLES, buffer.getvalue())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from icm_jax.rim import charts
-from icm_jax.training import files
+from icm_jax.training import atomic_files
 from icm_jax.viz import charts as viz_charts
 from icm_jax.viz import html, run_files
 
@@ -45,7 +45,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     InputError: the run has no result yet.
   """
   path = workdir / run_files.PAGE
-  files.write_bytes(path, _page(*run_files.read(workdir)).encode())
+  atomic_files.write_bytes(path, _page(*run_files.read(workdir)).encode())
   return path
 
 

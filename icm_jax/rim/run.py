@@ -19,9 +19,13 @@ import optax
 
 from icm_jax import rng, types
 from icm_jax.rim import build, evaluate
-from icm_jax.training import checkpoint, metrics, results
-from icm_jax.training import course as course_lib
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import (
+  checkpoint,
+  metrics,
+  run_folder,
+  run_result,
+  train_loop,
+)
 
 if TYPE_CHECKING:
   import ml_collections
@@ -32,7 +36,7 @@ def train(
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: course_lib.Reporter | None = None,
+  reporter: train_loop.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains and measures all networks, and writes everything but the report.
@@ -53,27 +57,27 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or course_lib.Silent()
-  workdir_lib.claim(workdir, config, resume=resume)
+  reporter = reporter or train_loop.Silent()
+  run_folder.claim(workdir, config, resume=resume)
   run = build.build_run(config, progress=reporter.prepare)
   reporter.say(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
   with (
-    workdir_lib.hold(workdir, config),
+    run_folder.hold(workdir, config, {"variants": list(run.task.variants)}),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    course_lib.stop_requests() as stop_requested,
+    train_loop.stop_requests() as stop_requested,
   ):
     saved = None
     if checkpoints.steps():
-      saved = checkpoints.restore(build.abstract_state(config, run), {})
+      saved = checkpoints.read_newest(build.abstract_state(config, run), {})
       reporter.say(f"resuming at step {int(saved.state.step)}")
       state = saved.state
     else:
       init = jax.jit(functools.partial(build.init_state, run=run))
       state = init(jax.random.key(config.seed))
-    clock = course_lib.Clock(
+    clock = train_loop.Clock(
       started, saved.progress["seconds"] if saved else {}
     )
     clock.lap("start")
@@ -86,7 +90,7 @@ def train(
     result = evaluate.measure(workdir, config, run, state)
     clock.lap("evaluate")
     checkpoints.save(_saved(config, state, clock))
-    return results.write(workdir, result, clock.seconds)
+    return run_result.write(workdir, result, clock.seconds)
 
 
 def update(
@@ -162,7 +166,7 @@ def _train_networks(
     )
     compiled = jitted.lower(state).compile()
     clock.lap("compile")
-    course = course_lib.Course(
+    loop = train_loop.TrainLoop(
       update=compiled,
       evaluate=functools.partial(_measure, name=name, tests=tests),
       save=lambda state: checkpoints.save(_saved(config, state, clock)),
@@ -172,7 +176,7 @@ def _train_networks(
       reporter=reporter,
       stop_requested=stop_requested,
     )
-    state = course.run(
+    state = loop.run(
       state, int(state.step), last, begin=last - updates, total=total
     )
   return state
@@ -188,7 +192,7 @@ def _saved(config, state, clock) -> checkpoint.Saved:
     state,
     {},
     {
-      "config": workdir_lib.plain_config(config),
+      "config": run_folder.plain_config(config),
       "seconds": dict(clock.seconds),
     },
   )

@@ -26,7 +26,12 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-  """The checkpoints of a working directory, by step."""
+  """The checkpoints of a working directory, by step.
+
+  The arrays of step N are a tree of their own in `checkpoints/N/arrays`, which
+  `orbax.checkpoint.StandardCheckpointer` reads as nested dicts and lists,
+  without any class of this package.
+  """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
     """Opens `workdir/checkpoints`, and makes it if need be."""
@@ -35,6 +40,10 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=False
       ),
+      item_handlers={
+        "arrays": ocp.StandardCheckpointHandler(),
+        "progress": ocp.JsonCheckpointHandler(),
+      },
     )
     self._damaged: set[int] = set()
 
@@ -56,21 +65,30 @@ class Checkpoints:
       ),
     )
 
-  def restore(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
+  def read_newest(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
     """Reads the newest checkpoint that is not damaged.
+
+    Arrays go to the devices of the shardings that `state` and `classifier`
+    carry, and to the default device where they carry none. Which devices they
+    were saved from makes no difference.
 
     Args:
       state: abstract, as `jax.eval_shape` gives it.
       classifier: abstract parameters.
 
     Raises:
-      InputError: there is no checkpoint, or none that can be read.
+      InputError: there is no checkpoint, or none that can be read; says of
+        each whether it is damaged, or is one of other networks.
     """
-    like = {"state": state, "classifier": classifier}
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    failures = {}
+    like = jax.tree.map(_placed, {"state": state, "classifier": classifier})
+    failures, fits = {}, True
     for step in self.steps():
       try:
+        misfit = self._misfit(step, like)
+        if misfit:
+          failures[step] = f"does not fit, {misfit}"
+          fits = False
+          continue
         out = self._manager.restore(
           step,
           args=ocp.args.Composite(
@@ -78,19 +96,90 @@ class Checkpoints:
             progress=ocp.args.JsonRestore(),
           ),
         )
+      # These say nothing about the checkpoint.
+      except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+        raise
       # Orbax and the libraries under it raise many kinds for damaged files.
       except Exception as error:
-        failures[step] = str(error).splitlines()[0] if str(error) else error
+        reason = str(error).strip().partition("\n")[0]
+        failures[step] = f"is damaged, {reason or type(error).__name__}"
         continue
+      if not fits:
+        break  # To go on from an older step would overwrite a newer one.
       self._damaged = set(failures)
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
-    reason = "; ".join(f"step {s}: {why}" for s, why in failures.items())
-    raise types.InputError(
-      f"No checkpoint in {self._manager.directory} can be read "
-      f"({reason or 'none was saved'}). "
-      "Start the run again in another --workdir."
+    raise types.InputError(self._explain(failures, fits))
+
+  def _misfit(self, step: int, like: types.PyTree) -> str:
+    """Names the first array that is another one than expected; "" if none is.
+
+    Args:
+      step: of the checkpoint, whose metadata are read.
+      like: tree of abstract arrays that are expected.
+    """
+    saved = self._manager.item_metadata(step).arrays
+    if saved is None:
+      raise ValueError("its arrays have no metadata")
+    shapes = {name: tuple(array.shape) for name, array in _by_name(saved.tree)}
+    expected = {name: _saved_shape(array) for name, array in _by_name(like)}
+    for name in sorted(shapes.keys() | expected.keys()):
+      if name not in expected:
+        return f"it has {name}, which is not expected"
+      if name not in shapes:
+        return f"it has no {name}"
+      if shapes[name] != expected[name]:
+        return f"{name} has shape {shapes[name]}, expected {expected[name]}"
+    return ""
+
+  def _explain(self, failures: dict[int, str], fits: bool) -> str:
+    """The message for a folder of which no checkpoint can be read."""
+    folder = self._manager.directory
+    if not failures:
+      return (
+        f"{folder} holds no checkpoint; train with --resume to begin the run "
+        "again in this folder."
+      )
+    reasons = "; ".join(f"step {s} {why}" for s, why in failures.items())
+    if not fits:
+      return (
+        f"No checkpoint in {folder} can be used: {reasons}. Checkpoints that "
+        "do not fit are whole; use them with the config and the version of "
+        "icm-jax that they were made with."
+      )
+    return (
+      f"All checkpoints in {folder} are damaged: {reasons}. Copy the folder "
+      "from a backup, or start the run again in another --workdir."
     )
 
   def close(self) -> None:
     """Frees the manager's threads."""
     self._manager.close()
+
+
+def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+  """An abstract array with a sharding: its own, or the default device's.
+
+  Without one, Orbax looks for the very devices that were saved from.
+  """
+  sharding = getattr(array, "sharding", None)
+  is_abstract = isinstance(
+    getattr(sharding, "mesh", None), jax.sharding.AbstractMesh
+  )
+  if sharding is None or is_abstract:
+    sharding = jax.device_put(0).sharding
+  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
+def _by_name(tree: types.PyTree) -> list[tuple[str, Any]]:
+  """Arrays with their names, as Orbax joins them of keys and fields."""
+  return [
+    (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  ]
+
+
+def _saved_shape(array: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+  """The shape of an array as it is saved: a key is saved as its numbers."""
+  if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    return jax.eval_shape(jax.random.key_data, array).shape
+  return array.shape

@@ -1,4 +1,4 @@
-"""The course of a run: JSON lines, and the same as TensorBoard events."""
+"""Metrics of a run: JSON lines, and the same as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import numpy as np
 import tensorboardX
 
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 
 
 class MetricWriter:
   """Appends rows to `metrics.jsonl` and scalars to TensorBoard events."""
 
   def __init__(self, workdir: pathlib.Path, *, last_step: int):
-    """Opens the files; rows after `last_step`, of a lost future, are dropped.
+    """Opens the files; drops rows after `last_step`, which will come again.
 
     Args:
       workdir: exists.
       last_step: the step from which the run goes on; -1 for a new run.
     """
-    rows = [r for r in files.read_metrics(workdir) if r["step"] <= last_step]
+    rows = [
+      r for r in run_folder.read_metrics(workdir) if r["step"] <= last_step
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    files.write_bytes(workdir / files.METRICS, text.encode())
-    self._file = (workdir / files.METRICS).open("a")
+    atomic_files.write_bytes(workdir / run_folder.METRICS, text.encode())
+    self._file = (workdir / run_folder.METRICS).open("a")
     self._events = tensorboardX.SummaryWriter(
-      str(workdir / files.TENSORBOARD), purge_step=last_step + 1
+      str(workdir / run_folder.TENSORBOARD), purge_step=last_step + 1
     )
 
   def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from icm_jax.evaluation import specialisation
-from icm_jax.training import files
+from icm_jax.training import atomic_files
 from icm_jax.viz import charts, html, run_files, sections
 
 GRID = "grid.png"
@@ -45,17 +45,7 @@ def headline(result: Mapping[str, Any]) -> str:
       f"({accuracy['transformed']:.1%} transformed, "
       f"{accuracy['clean']:.1%} clean)"
     )
-  rows = [*(result["detection"] or {}).values()]
-  if rows and rows[0]["faces"]:
-    restored, transformed = (
-      np.mean([row[version] for row in rows])
-      for version in ("restored", "transformed")
-    )
-    text += (
-      f"; a detector finds {restored:.1%} of the faces in restored images "
-      f"({transformed:.1%} transformed)"
-    )
-  return text
+  return "; ".join([text, *sections.headlines(result)])
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -68,7 +58,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     The path of the page.
 
   Raises:
-    InputError: the run has no result yet.
+    InputError: the run has no result yet, or is of another format.
   """
   result, rows, examples = run_files.read(workdir)
   grid = charts.png(
@@ -81,10 +71,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       result["mechanisms"],
     )
   )
-  files.write_bytes(workdir / GRID, grid)
+  atomic_files.write_bytes(workdir / GRID, grid)
   page = _page(result, rows, grid)
   path = workdir / run_files.PAGE
-  files.write_bytes(path, page.encode())
+  atomic_files.write_bytes(path, page.encode())
   return path
 
 
@@ -121,10 +111,7 @@ def _page(
     + (_RECOGNISED if result["classifier"] else "")
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
-    *sections.of_chains(result["chains"]),
-    *sections.of_detection(result["detection"], "Faces, detected"),
-    *sections.of_attributes(result["attributes"]),
-    *sections.of_transfer(result["transfer"]),
+    *sections.draw(result),
     "<h2>The run</h2>",
     html.table(
       (),
@@ -147,7 +134,7 @@ def _page(
 def _course(
   result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
-  """Sections drawn from the course of training, as far as it was recorded."""
+  """Sections about the training, as far as `metrics.jsonl` recorded it."""
   mechanisms = result["mechanisms"]
   wins_EM = np.array(result["wins"])
   evaluations = [row for row in rows if "evaluation/wins_EM" in row]
@@ -209,7 +196,7 @@ def _course(
 
 
 def _moves(training: Sequence[Mapping[str, Any]]) -> str:
-  """Says when idle experts were moved."""
+  """A sentence about when idle experts were moved."""
   moves = [
     f"expert {e} by step {row['step']}"
     for row in training

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 
 PAGE = "report.html"
 
@@ -32,18 +32,21 @@ def read(workdir: pathlib.Path) -> RunFiles:
   """Reads the files of a finished run.
 
   Raises:
-    InputError: the run has no result yet.
+    InputError: the run has no result yet, or is of another format.
   """
-  for name in (files.RESULT, files.EXAMPLES):
+  for name in (run_folder.RESULT, run_folder.EXAMPLES):
     if not (workdir / name).exists():
       raise types.InputError(
         f"--workdir={workdir} has no {name}; finish the run with --resume, "
         "or evaluate its checkpoint with experiments.evaluate."
       )
-  with np.load(workdir / files.EXAMPLES) as archive:
+  run_folder.read(workdir)  # Makes sure of the format.
+  with np.load(workdir / run_folder.EXAMPLES) as archive:
     arrays = dict(archive)
   return RunFiles(
-    files.read_json(workdir / files.RESULT), files.read_metrics(workdir), arrays
+    atomic_files.read_json(workdir / run_folder.RESULT),
+    run_folder.read_metrics(workdir),
+    arrays,
   )
 
 

@@ -1,9 +1,9 @@
-"""Sections of a run's page that only some runs have."""
+"""Sections of a run's page, one for each evaluator that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +11,8 @@ from icm_jax.evaluation import attributes, detection_table
 from icm_jax.viz import html
 
 
-def of_chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
-  """Mechanisms in a row.
-
-  Args:
-    chains: of result.json; None where it was not measured.
-
-  Returns:
-    Pieces of HTML; none where it was not measured.
-  """
-  if chains is None:
-    return
+def _chains(chains: Mapping[str, Any]) -> Iterable[str]:
+  """Mechanisms in a row."""
   views = ("before", "greedy", "beam", "clean")
   yield (
     "<h2>Mechanisms in a row</h2><p>Test images after several different "
@@ -47,20 +38,11 @@ def of_chains(chains: Mapping[str, Any] | None) -> Iterable[str]:
     )
 
 
-def of_detection(
-  detection: Mapping[str, Mapping[str, Any]] | None, heading: str
+def _detection(
+  detection: Mapping[str, Mapping[str, Any]],
+  heading: str = "Faces, detected",
 ) -> Iterable[str]:
-  """What a face detector finds.
-
-  Args:
-    detection: of result.json; None where it was not measured.
-    heading: of the section.
-
-  Returns:
-    Pieces of HTML; none where it was not measured.
-  """
-  if detection is None:
-    return
+  """What a face detector finds."""
   faces = next(iter(detection.values()))["faces"]
   yield (
     f"<h2>{html.text(heading)}</h2><p>Share of the faces that CenterFace "
@@ -95,17 +77,8 @@ def of_detection(
   yield html.table(head, [*lines, means])
 
 
-def of_attributes(measured: Mapping[str, Any] | None) -> Iterable[str]:
-  """What a probe sees.
-
-  Args:
-    measured: of result.json; None where it was not measured.
-
-  Returns:
-    Pieces of HTML; none where it was not measured.
-  """
-  if measured is None:
-    return
+def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
+  """What a probe sees."""
   yield (
     "<h2>Attributes, before and after</h2><p>A probe, a classifier that was "
     "trained on labels for this table alone, looks at test images. Seen: the "
@@ -167,17 +140,8 @@ def _percent(share: float | None) -> str:
   return "" if share is None else f"{share:.1%}"
 
 
-def of_transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:
-  """The experts on another data set.
-
-  Args:
-    transfer: of result.json; None where it was not measured.
-
-  Returns:
-    Pieces of HTML; none where it was not measured.
-  """
-  if transfer is None:
-    return
+def _transfer(transfer: Mapping[str, Any]) -> Iterable[str]:
+  """The experts on another data set."""
   yield (
     f"<h2>On {html.text(transfer['data'])}</h2><p>Images of a data set that "
     "nothing was trained on. Each mechanism's expert is the main one on "
@@ -196,6 +160,67 @@ def of_transfer(transfer: Mapping[str, Any] | None) -> Iterable[str]:
     )
   head = ("mechanism", "won by its expert", "PSNR, dB", "best other, dB")
   yield html.table(head, lines)
-  yield from of_detection(
-    transfer["detection"], f"Faces, detected on {transfer['data']}"
+  if transfer["detection"]:
+    yield from _detection(
+      transfer["detection"], f"Faces, detected on {transfer['data']}"
+    )
+
+
+def _detection_headline(detection: Mapping[str, Mapping[str, Any]]) -> str:
+  rows = [*detection.values()]
+  if not rows or not rows[0]["faces"]:
+    return ""
+  restored, transformed = (
+    np.mean([row[version] for row in rows])
+    for version in ("restored", "transformed")
   )
+  return (
+    f"a detector finds {restored:.1%} of the faces in restored images "
+    f"({transformed:.1%} transformed)"
+  )
+
+
+class Section(NamedTuple):
+  """What the page says of an evaluator's value of `result.json`.
+
+  Attributes:
+    draw: from the value to pieces of HTML.
+    headline: from the value to a part of the page's first sentence, plain
+      text; "" if there is nothing to say.
+  """
+
+  draw: Callable[[Mapping[str, Any]], Iterable[str]]
+  headline: Callable[[Mapping[str, Any]], str] = lambda measured: ""
+
+
+# By the evaluators' names, in the order of the page.
+SECTIONS: dict[str, Section] = {
+  "chains": Section(_chains),
+  "detection": Section(_detection, _detection_headline),
+  "attributes": Section(_attributes),
+  "transfer": Section(_transfer),
+}
+
+
+def headlines(result: Mapping[str, Any]) -> list[str]:
+  """Parts of the page's first sentence; `result` is that of `result.json`."""
+  texts = [
+    section.headline(result[name])
+    for name, section in SECTIONS.items()
+    if result[name] is not None
+  ]
+  return [text for text in texts if text]
+
+
+def draw(result: Mapping[str, Any]) -> Iterable[str]:
+  """Sections of what was asked for beyond what every run measures.
+
+  Args:
+    result: of `result.json`.
+
+  Returns:
+    Pieces of HTML.
+  """
+  for name, section in SECTIONS.items():
+    if result[name] is not None:
+      yield from section.draw(result[name])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icm_jax.evaluation import specialisation
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, html
 
 RESULTS = "results.csv"
@@ -69,11 +69,11 @@ def write(
   finished = [
     Finished(
       run,
-      files.read_json(run.workdir / files.RESULT),
-      files.read_metrics(run.workdir),
+      atomic_files.read_json(run.workdir / run_folder.RESULT),
+      run_folder.read_metrics(run.workdir),
     )
     for run in runs
-    if (run.workdir / files.RESULT).exists()
+    if (run.workdir / run_folder.RESULT).exists()
   ]
   root.mkdir(parents=True, exist_ok=True)
   table = [layout.line(one) for one in finished]
@@ -83,7 +83,7 @@ def write(
   writer = csv.DictWriter(buffer, columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(table)
-  files.write_bytes(root / RESULTS, buffer.getvalue().encode())
+  atomic_files.write_bytes(root / RESULTS, buffer.getvalue().encode())
   unfinished = [run for run in runs if run not in {f.run for f in finished}]
   page = html.page(
     "sweep",
@@ -93,7 +93,7 @@ def write(
       *layout.sections(finished),
     ],
   )
-  files.write_bytes(root / PAGE, page.encode())
+  atomic_files.write_bytes(root / PAGE, page.encode())
   return root / PAGE
 
 

@@ -3,7 +3,7 @@
 import csv
 
 from icm_jax.rim import sweep
-from icm_jax.training import files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import sweep as sweep_lib
 
 
@@ -24,7 +24,7 @@ def test_a_sweep_compares_models_on_every_test(tmp_path):
       "time": {"train_s": 1.0, "total_s": 2.0},
       "versions": {"commit": "abc1234"},
     }
-    files.write_json(folder / files.RESULT, result)
+    atomic_files.write_json(folder / run_folder.RESULT, result)
     return sweep_lib.SweepRun(variant, seed, folder)
 
   done = [

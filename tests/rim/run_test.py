@@ -13,7 +13,7 @@ import pytest
 from experiments.configs import rim_adding, rim_balls, rim_copying, rim_seqmnist
 from icm_jax import types
 from icm_jax.rim import build, evaluate, report, run
-from icm_jax.training import course, files
+from icm_jax.training import atomic_files, run_folder, train_loop
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
 CONFIGS = {
@@ -45,7 +45,7 @@ def whole(tmp_path_factory):
 def test_a_run_leaves_its_result_and_its_page(whole):
   folder, result = whole
   names = ["rim", "lstm"]
-  assert files.read_json(folder / files.RESULT) == result
+  assert atomic_files.read_json(folder / run_folder.RESULT) == result
   assert list(result["test"]) == list(result["table"]) == names
   assert result["variants"] == ["2 blanks", "4 blanks"]
   for name, line in result["table"].items():
@@ -54,13 +54,13 @@ def test_a_run_leaves_its_result_and_its_page(whole):
     assert result["parameters"][name] > 0
   assert result["steps"] == 4
   assert result["updates"] == {"rim": 2, "lstm": 2}
-  rows = files.read_metrics(folder)
+  rows = run_folder.read_metrics(folder)
   losses = [(r["step"], k) for r in rows for k in r if k.startswith("loss/")]
   assert losses == [
     (i + 1, f"loss/{n}") for i, n in enumerate(np.repeat(names, 2))
   ]
   assert [r["step"] for r in rows if "evaluation/rim/4 blanks" in r] == [2]
-  with np.load(folder / files.EXAMPLES) as arrays:
+  with np.load(folder / run_folder.EXAMPLES) as arrays:
     assert arrays["rim/active_BTR/1"].shape == (3, 8, 3)
     assert (arrays["rim/active_BTR/1"].sum(axis=-1) == 2).all()
   page = report.write(folder).read_text()
@@ -69,7 +69,7 @@ def test_a_run_leaves_its_result_and_its_page(whole):
 
 
 def test_resuming_in_any_model_is_exact(whole, tmp_path):
-  class Impatient(course.Silent):
+  class Impatient(train_loop.Silent):
     """Presses Ctrl-C after the first update of the second model."""
 
     def progress(self, step, total, values):
@@ -77,7 +77,7 @@ def test_resuming_in_any_model_is_exact(whole, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
   folder = tmp_path / "run"
-  with pytest.raises(course.Interrupted, match="after step 3.*--resume"):
+  with pytest.raises(train_loop.Interrupted, match="after step 3.*--resume"):
     run.train(two_models(), folder, reporter=Impatient())
   resumed = run.train(two_models(), folder, resume=True)
   assert resumed["table"] == whole[1]["table"]

@@ -1,4 +1,4 @@
-"""The result of a run: `result.json`, and pictures' data for the report."""
+"""The result of a run: `result.json`, and the images that the report shows."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ import io
 import pathlib
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from icm_jax import competition, types
-from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import (
-  attributes,
   chains,
-  detection_table,
+  evaluator,
+  evaluators,
   specialisation,
-  transfer,
 )
-from icm_jax.training import checkpoint, files
-from icm_jax.training import setup as setup_lib
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import atomic_files, build, checkpoint, run_folder
 
 if TYPE_CHECKING:
   import ml_collections
@@ -37,26 +33,29 @@ _PACKAGES = ("icm-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 def measure(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict,
-  run: setup_lib.Run,
+  run: build.Run,
   state: types.TrainState,
   classifier: types.PyTree,
 ) -> dict[str, Any]:
-  """Evaluates a state on the test part, and writes examples for pictures.
+  """Measures a state on the test part, and writes the report's images.
 
   Returns:
     `result.json` without its times; `psnr_db` is None where images came
     transformed, and `classifier` also where they have no classes.
-    `margin` is that of `chains.find_margin`, None where nothing needs it.
-    `found_steps` are as exact as evaluations along the course were frequent;
+    `margin` is that of `chains.find_margin`, None where no evaluator needs it;
+    evaluators that the config does not ask for are None.
+    `found_steps` are as exact as evaluations during training were frequent;
     None for a mechanism without an expert of its own.
   """
   values = run.final.evaluate(state, classifier)
   _write_examples(workdir, run, state)
   wins_EM = values["wins_EM"]
   names = run.mechanism_names
-  margin = _margin(config, run, state)
+  margin = functools.partial(
+    chains.margin_of_run, config, run.problem, state, setup=run.setup
+  )
   return {
-    "config": workdir_lib.plain_config(config),
+    "config": run_folder.plain_config(config),
     "seed": config.seed,
     "data": {
       "name": run.problem.name,
@@ -75,149 +74,20 @@ def measure(
     "active_experts": int(specialisation.active(wins_EM).sum()),
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
-    "margin": margin,
-    "transfer": _transfer(config, run, state, wins_EM, margin),
-    "chains": _chains(config, run, state, classifier, margin),
-    "detection": _detection(config, run, state, wins_EM, run.problem, margin),
-    "attributes": _attributes(config, run, state, wins_EM),
+    **evaluators.measure(
+      run.evaluators, state, classifier, wins_EM, evaluator.Margin(margin)
+    ),
     "psnr_db": None
     if "psnr_db_M" not in values
     else dict(zip(names, values["psnr_db_M"].tolist(), strict=True)),
   }
 
 
-def _wants_chains(config, run) -> bool:
-  return bool(config.chains.examples and run.classifier)
-
-
-def _margin(config, run, state) -> float | None:
-  """What experts must gain; None unless something asks for it.
-
-  Clean images are those of the transformed side, before anything distorts them.
-  """
-  if not (_wants_chains(config, run) or run.detect):
-    return None
-  problem = run.problem
-  order = np.random.default_rng(config.seed).permutation(
-    len(problem.transformed_ids)
-  )
-  ids = problem.transformed_ids[order[: config.gate.examples]]
-  return chains.find_margin(
-    state,
-    np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])),
-    setup=run.setup,
-    changed=config.gate.changed,
-    batch_size=config.evaluation.batch_size,
-  )
-
-
-def _chains(config, run, state, classifier, margin) -> dict[str, Any] | None:
-  """Mechanisms in a row; None unless asked for, and images have classes."""
-  if not _wants_chains(config, run):
-    return None
-  return chains.evaluate(
-    state,
-    classifier,
-    run.problem,
-    run.mechanisms,
-    run.mechanism_names,
-    setup=run.setup,
-    classifier=run.classifier,
-    seed=config.seed,
-    batch_size=config.evaluation.batch_size,
-    margin=margin,
-    **config.chains,
-  )
-
-
-def _transfer(config, run, state, wins_EM, margin) -> dict[str, Any] | None:
-  """The experts on another data set; None without one."""
-  if run.transfer is None:
-    return None
-  return {
-    "data": config.transfer.name,
-    "by_mechanism": transfer.evaluate(
-      state,
-      run.transfer.examples,
-      wins_EM,
-      run.mechanism_names,
-      setup=run.setup,
-      batch_size=config.evaluation.batch_size,
-    ),
-    "detection": _detection(
-      config, run, state, wins_EM, run.transfer.problem, margin
-    ),
-  }
-
-
-def _detection(
-  config, run, state, wins_EM, problem, margin
-) -> dict[str, Any] | None:
-  """What a face detector finds; None unless asked for."""
-  if run.detect is None:
-    return None
-  single_network = None
-  if config.detection.single_network:
-    single_network = _single_network(
-      pathlib.Path(config.detection.single_network)
-    )
-  return detection_table.evaluate(
-    state,
-    problem,
-    run.mechanisms,
-    wins_EM,
-    run.mechanism_names,
-    setup=run.setup,
-    detect=run.detect,
-    single_network=single_network,
-    seed=config.seed,
-    examples=config.detection.examples,
-    batch_size=config.evaluation.batch_size,
-    margin=margin,
-  )
-
-
-def _attributes(config, run, state, wins_EM) -> dict[str, Any] | None:
-  """What a probe sees; None unless asked for."""
-  if run.labels is None:
-    return None
-  batch_size = config.evaluation.batch_size
-  probe = attributes.train_probe(
-    run.problem,
-    run.labels,
-    augmentation=run.augmentation,
-    seed=config.seed,
-    batch_size=batch_size,
-    training=config.classifier,
-  )
-  return attributes.evaluate(
-    state,
-    run.problem,
-    run.final.examples,
-    run.labels,
-    probe,
-    wins_EM,
-    setup=run.setup,
-    batch_size=batch_size,
-  )
-
-
-def _single_network(
-  workdir: pathlib.Path,
-) -> Callable[[jax.Array], jax.Array]:
-  """The only expert of a run, as a function of images."""
-  config = workdir_lib.read_config(workdir)
-  run = setup_lib.build(config)
-  state = restore(workdir, config, run).state
-  apply = functools.partial(competition.restore, state, setup=run.setup)
-  return lambda x_BHWC: apply(x_BHWC).restored_BHWC
-
-
 def _found_steps(workdir, names, last_step) -> dict[str, int | None]:
-  """From the course of training; None everywhere if it was not recorded."""
+  """Steps of `metrics.jsonl`; None everywhere if it holds no evaluations."""
   rows = [
     row
-    for row in files.read_metrics(workdir)
+    for row in run_folder.read_metrics(workdir)
     if "evaluation/wins_EM" in row and row["step"] <= last_step
   ]
   if not rows:
@@ -264,7 +134,7 @@ def write(
       "commit": _commit(),
     },
   }
-  files.write_json(workdir / files.RESULT, result)
+  atomic_files.write_json(workdir / run_folder.RESULT, result)
   return result
 
 
@@ -277,9 +147,9 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
   """
-  config = workdir_lib.read_config(workdir)
-  run = setup_lib.build(config)
-  saved = restore(workdir, config, run)
+  config = run_folder.read(workdir).config
+  run = build.build(config)
+  saved = read_checkpoint(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
   return write(workdir, result, seconds_of(workdir, result, saved))
 
@@ -289,18 +159,18 @@ def seconds_of(
 ) -> dict[str, float]:
   """Seconds by stage of a run that is evaluated again.
 
-  They stay those of the run, if it came to its end; else they are those until
-  the checkpoint.
+  These are the seconds of the whole run if it has ended, and else the seconds
+  until the checkpoint.
   """
-  path = workdir / files.RESULT
-  old = files.read_json(path) if path.exists() else {"steps": None}
+  path = workdir / run_folder.RESULT
+  old = atomic_files.read_json(path) if path.exists() else {"steps": None}
   if old["steps"] == result["steps"]:
     return {k.removesuffix("_s"): v for k, v in old["time"].items()}
   return saved.progress["seconds"]
 
 
-def restore(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, run: setup_lib.Run
+def read_checkpoint(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, run: build.Run
 ) -> checkpoint.Saved:
   """Reads the newest checkpoint of a run.
 
@@ -308,11 +178,13 @@ def restore(
     InputError: there is none that can be read.
   """
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    return checkpoints.restore(*setup_lib.abstract_state(config, run))
+    return checkpoints.read_newest(
+      *build.abstract_state(config, run.setup, run.classifier)
+    )
 
 
 def _write_examples(workdir, run, state) -> None:
-  """One example a mechanism, with every expert's output."""
+  """Writes one example of each mechanism, with every expert's output."""
   examples = run.final.examples
   num_mechanisms = len(run.mechanism_names)
   ids = np.array(
@@ -336,7 +208,7 @@ def _write_examples(workdir, run, state) -> None:
     score_EM=restored.score_EB,
     winner_M=restored.winner_B,
   )
-  files.write_bytes(workdir / files.EXAMPLES, buffer.getvalue())
+  atomic_files.write_bytes(workdir / run_folder.EXAMPLES, buffer.getvalue())
 
 
 def _versions() -> dict[str, str]:
@@ -350,7 +222,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-  """Of the checkout that this file lies in; with "-dirty" if it was changed."""
+  """The commit of the checkout of this file; "-dirty" marks changed files."""
   root = pathlib.Path(__file__).parents[2]
   if not (root / ".git").exists():
     return "no checkout"

@@ -1,10 +1,12 @@
-"""From a config to the parts of a run: one function each."""
+"""Builds the parts of a run from its config, and opens the folder of a run."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import optax
@@ -15,9 +17,8 @@ from icm_jax.competition import expert_axis, remedies
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
-from icm_jax.evaluation import attributes, classical, detection, restoration
-from icm_jax.training import files, ranges, transfer_setup
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.evaluation import evaluator, evaluators, restoration
+from icm_jax.training import checkpoint, ranges, run_folder
 
 if TYPE_CHECKING:
   import ml_collections
@@ -30,15 +31,14 @@ class Run(NamedTuple):
     problem: images and their parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
     mechanisms: M functions; none where the problem has groups.
-    augmentation: of training images, before a mechanism acts.
-    setup: of the competition.
-    classifier: the evaluation classifier; None where the problem has no
-      classes, or no clean counterparts of its test images.
-    curve: evaluator on few examples, for the course of training.
-    final: evaluator on many examples, for the result.
-    transfer: another data set; None if there is none.
-    detect: finds faces; None if that is not asked for.
-    labels: of what a probe judges; None if that is not asked for.
+    augmentation: random changes of training images, before a mechanism acts.
+    setup: networks, optimizers and rules of the competition.
+    classifier: the evaluation classifier; None if the problem has no classes,
+      or no clean counterparts of its test images.
+    curve: few test images, on which states are measured during training.
+    final: many test images, on which the result is measured.
+    evaluators: functions that measure what the config asks for beyond that, by
+      the evaluator's name; see `evaluation.evaluators`.
   """
 
   problem: problem_lib.Problem
@@ -47,11 +47,9 @@ class Run(NamedTuple):
   augmentation: augment.Augmentation
   setup: types.Setup
   classifier: types.Network | None
-  curve: restoration.Evaluator
-  final: restoration.Evaluator
-  transfer: transfer_setup.Transfer | None
-  detect: detection.Detector | None
-  labels: attributes.Labels | None
+  curve: restoration.TestSet
+  final: restoration.TestSet
+  evaluators: dict[str, evaluator.Measure]
 
 
 def build(
@@ -59,18 +57,19 @@ def build(
   *,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> Run:
-  """Builds everything, and checks all that the user can get wrong.
+  """Builds all parts, and checks everything that the user can get wrong.
 
   Args:
     config: as `experiments/configs/mnist.py` documents it.
-    progress: told how far preparing the data is.
+    progress: called as data are prepared, with what is prepared, how much is
+      done, and the total.
 
   Raises:
     InputError: what was expected, what came, and how to fix it.
   """
   ranges.check(config)
   num_experts(config)
-  detect = make_detector(config)
+  evaluators.check_installed(config)
   mechanism_names, mechanisms = make_mechanisms(config)
   data = load_data(config, progress=progress)
   problem = make_problem(config, data)
@@ -81,32 +80,25 @@ def build(
         "--config.pairs.steps needs mechanisms that are functions: images of "
         "groups come without their originals."
       )
-    if detect:
-      raise types.InputError(
-        "--config.detection.examples needs mechanisms that are functions: "
-        "images of groups come without their originals."
-      )
   setup = make_setup(config, problem.shape_HWC)
-  # Networks that cannot work together fail here, not after minutes.
+  # Networks that do not fit together fail here, before any training.
   jax.eval_shape(
     lambda key: init_state(key, config, setup), jax.random.key(config.seed)
   )
   classifier = None
   if _is_classified(problem):
-    num_classes = int(problem.images.label_N.max()) + 1
-    classifier = models.from_linen(
-      models.ConvClassifier(num_classes=num_classes),
-      problem.shape_HWC,
+    classifier = make_classifier(
+      int(problem.images.label_N.max()) + 1, problem.shape_HWC
     )
 
-  def make_evaluator(num_examples):
+  def make_test_set(num_examples):
     examples = restoration.make_examples(
       problem,
       mechanisms,
       seed=config.seed,
       num_examples=num_examples,
     )
-    return restoration.Evaluator(
+    return restoration.TestSet(
       examples,
       setup,
       classifier,
@@ -114,21 +106,118 @@ def build(
       batch_size=config.evaluation.batch_size,
     )
 
+  augmentation = augment.Augmentation(**config.data.augment)
+  final = make_test_set(config.evaluation.examples)
+  parts = evaluator.Parts(
+    config=config,
+    data=data,
+    problem=problem,
+    mechanism_names=mechanism_names,
+    mechanisms=mechanisms,
+    augmentation=augmentation,
+    setup=setup,
+    classifier=classifier,
+    examples=final.examples,
+    load_expert=load_single_network,
+    progress=progress,
+  )
   return Run(
     problem=problem,
     mechanism_names=mechanism_names,
     mechanisms=mechanisms,
-    augmentation=augment.Augmentation(**config.data.augment),
+    augmentation=augmentation,
     setup=setup,
     classifier=classifier,
-    curve=make_evaluator(config.evaluation.curve_examples),
-    final=make_evaluator(config.evaluation.examples),
-    transfer=transfer_setup.build(
-      config, problem, mechanisms, progress=progress
-    ),
-    detect=detect,
-    labels=make_labels(config, data, problem),
+    curve=make_test_set(config.evaluation.curve_examples),
+    final=final,
+    evaluators=evaluators.build(parts),
   )
+
+
+def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
+  """What a run took from its data, for `config.json`: see `open_run`.
+
+  Returns:
+    JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
+    classifier, None without one; `mechanisms`, M names; `experts`, E at the
+    start.
+  """
+  images = run.problem.images
+  return {
+    "image_shape": [int(side) for side in run.problem.shape_HWC],
+    "classes": int(images.label_N.max()) + 1 if run.classifier else None,
+    "mechanisms": list(run.mechanism_names),
+    "experts": num_experts(config),
+  }
+
+
+class Opened(NamedTuple):
+  """A run that was opened from its folder, without its data.
+
+  Attributes:
+    config: of the run.
+    saw: see the function of this name.
+    setup: of the competition.
+    classifier: the evaluation classifier; None without one.
+    saved: the newest checkpoint that can be read.
+  """
+
+  config: ml_collections.ConfigDict
+  saw: dict[str, Any]
+  setup: types.Setup
+  classifier: types.Network | None
+  saved: checkpoint.Saved
+
+
+def open_run(workdir: pathlib.Path) -> Opened:
+  """Reads a run's networks and its newest checkpoint.
+
+  Raises:
+    InputError: the folder holds no run of images of this format, or no
+      checkpoint that can be read.
+  """
+  config, saw = run_folder.read(workdir)
+  if "image_shape" not in saw:
+    raise types.InputError(f"{workdir} must hold a run of images.")
+  shape_HWC = tuple(saw["image_shape"])
+  setup = make_setup(config, shape_HWC)
+  classifier = None
+  if saw["classes"] is not None:
+    classifier = make_classifier(saw["classes"], shape_HWC)
+  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+    saved = checkpoints.read_newest(*abstract_state(config, setup, classifier))
+  return Opened(config, saw, setup, classifier, saved)
+
+
+def load_single_network(
+  workdir: pathlib.Path, shape_HWC: tuple[int, int, int]
+) -> Callable[[jax.Array], jax.Array]:
+  """Reads the only expert of another run, as a function of images.
+
+  Args:
+    workdir: of a run with one expert.
+    shape_HWC: of the images that it will be applied to.
+
+  Raises:
+    InputError: the folder holds no such run, or one of other images.
+  """
+  is_run = run_folder.holds_run(workdir)
+  if not is_run or run_folder.read(workdir).config.experts.count != 1:
+    raise types.InputError(
+      "--config.detection.single_network must be the folder of a finished "
+      f"run with one expert, as of one_network.py; {workdir} is not."
+    )
+  opened = open_run(workdir)
+  if tuple(opened.saw["image_shape"]) != tuple(shape_HWC):
+    raise types.InputError(
+      "--config.detection.single_network must be a run of images of the same "
+      f"shape, {list(shape_HWC)}; {workdir} saw "
+      f"{opened.saw['image_shape']}."
+    )
+  apply = functools.partial(
+    competition.restore, opened.saved.state, setup=opened.setup
+  )
+  return lambda x_BHWC: apply(x_BHWC).restored_BHWC
 
 
 def init_state(
@@ -164,14 +253,16 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
 
 
 def abstract_state(
-  config: ml_collections.ConfigDict, run: Run
+  config: ml_collections.ConfigDict,
+  setup: types.Setup,
+  classifier: types.Network | None,
 ) -> tuple[types.TrainState, types.PyTree]:
   """Shapes and dtypes of the state and of the classifier's parameters."""
   key = jax.random.key(config.seed)
-  state = jax.eval_shape(lambda key: init_state(key, config, run.setup), key)
-  if run.classifier is None:
+  state = jax.eval_shape(lambda key: init_state(key, config, setup), key)
+  if classifier is None:
     return state, {}
-  return state, jax.eval_shape(run.classifier.init, key)[0]
+  return state, jax.eval_shape(classifier.init, key)[0]
 
 
 def make_mechanisms(
@@ -193,7 +284,7 @@ def load_data(
   *,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> sources.DataSet:
-  """The config's images, with all groups that are known of them."""
+  """Loads the config's data set, with all groups that it knows."""
   c = config.data
   return sources.load(
     c.name,
@@ -210,7 +301,7 @@ def load_data(
 def make_problem(
   config: ml_collections.ConfigDict, data: sources.DataSet
 ) -> problem_lib.Problem:
-  """The parts that images play; checks that batches fit."""
+  """Splits a data set into its parts; checks that batches fit into them."""
   c = config.data
   groups = _listed(c.groups)
   roles = roles_lib.choose(data.roles, groups or data.default_groups)
@@ -224,7 +315,7 @@ def make_problem(
   num_sources, num_canonical = map(
     len, (problem.transformed_ids, problem.canonical_ids)
   )
-  # Images of groups, which may be few, come as often as balance asks for.
+  # Images of groups are drawn with repetition, so few of them are enough.
   smallest = (
     num_canonical if problem.group_names else min(num_sources, num_canonical)
   )
@@ -243,64 +334,22 @@ def make_problem(
   return problem
 
 
-def make_labels(
-  config: ml_collections.ConfigDict,
-  data: sources.DataSet,
-  problem: problem_lib.Problem,
-) -> attributes.Labels | None:
-  """What a probe judges; None if that is not asked for.
-
-  Raises:
-    InputError: there are no groups, or a probe cannot be trained.
-  """
-  names = _listed(config.attributes.names)
-  if not names:
-    return None
-  if not problem.group_names:
-    raise types.InputError(
-      "--config.attributes.names needs --config.data.groups, attributes that "
-      "images carry already."
-    )
-  batch_size = config.classifier.batch_size
-  if batch_size > len(problem.judge_ids):
-    raise types.InputError(
-      f"--config.classifier.batch_size={batch_size} is larger than the "
-      f"{len(problem.judge_ids)} images of {config.data.name} that a probe is "
-      "trained on."
-    )
-  return attributes.make_labels(data, problem, names)
-
-
 def _listed(names: str) -> tuple[str, ...]:
-  """Names that commas part."""
+  """Splits names at commas."""
   return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def make_detector(
-  config: ml_collections.ConfigDict,
-) -> detection.Detector | None:
-  """What finds faces; None if that is not asked for.
-
-  Raises:
-    InputError: packages are missing, or the run of the single network is.
-  """
-  c = config.detection
-  if not c.examples:
-    return None
-  if c.single_network:
-    folder = pathlib.Path(c.single_network)
-    is_run = (folder / files.CONFIG).exists()
-    if not is_run or workdir_lib.read_config(folder).experts.count != 1:
-      raise types.InputError(
-        "--config.detection.single_network must be the folder of a finished "
-        f"run with one expert, as of one_network.py; {folder} is not."
-      )
-  classical.check_installed()
-  return detection.centerface()
+def make_classifier(
+  num_classes: int, shape_HWC: tuple[int, int, int]
+) -> types.Network:
+  """The evaluation classifier."""
+  return models.from_linen(
+    models.ConvClassifier(num_classes=num_classes), shape_HWC
+  )
 
 
 def _is_classified(problem: problem_lib.Problem) -> bool:
-  """Whether accuracy of a classifier can be told."""
+  """Whether the accuracy of a classifier can be measured."""
   return problem.images.label_N is not None and not problem.group_names
 
 

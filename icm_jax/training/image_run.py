@@ -1,4 +1,4 @@
-"""A run from its config to its result."""
+"""A run of images, from its config to its result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ import optax
 from icm_jax import competition, models, rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
-from icm_jax.training import checkpoint, metrics, results
-from icm_jax.training import course as course_lib
-from icm_jax.training import setup as setup_lib
-from icm_jax.training import workdir as workdir_lib
+from icm_jax.training import (
+  build,
+  checkpoint,
+  metrics,
+  run_folder,
+  run_result,
+  train_loop,
+)
 
 if TYPE_CHECKING:
   import ml_collections
@@ -30,7 +34,7 @@ def train(
   workdir: pathlib.Path,
   *,
   resume: bool = False,
-  reporter: course_lib.Reporter | None = None,
+  reporter: train_loop.Reporter | None = None,
   started: float | None = None,
 ) -> dict[str, Any]:
   """Trains, evaluates and writes everything but the report.
@@ -51,55 +55,55 @@ def train(
     Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
   """
   started = time.perf_counter() if started is None else started
-  reporter = reporter or course_lib.Silent()
-  workdir_lib.claim(workdir, config, resume=resume)
-  run = setup_lib.build(config, progress=reporter.prepare)
+  reporter = reporter or train_loop.Silent()
+  run_folder.claim(workdir, config, resume=resume)
+  run = build.build(config, progress=reporter.prepare)
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
     f"{len(run.problem.test_ids)} test images; "
     f"{len(run.mechanism_names)} mechanisms, "
-    f"{setup_lib.num_experts(config)} experts"
+    f"{build.num_experts(config)} experts"
   )
   with (
-    workdir_lib.hold(workdir, config),
+    run_folder.hold(workdir, config, build.saw(config, run)),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    course_lib.stop_requests() as stop_requested,
+    train_loop.stop_requests() as stop_requested,
   ):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
-    # At step 0 nothing counts as done: its evaluation is written again.
+    # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
     with contextlib.closing(writer):
       session = _compete(
         config, run, session, checkpoints, writer, reporter, stop_requested
       )
     reporter.say("evaluating")
-    result = results.measure(
+    result = run_result.measure(
       workdir, config, run, session.state, session.classifier
     )
     session.clock.lap("evaluate")
     checkpoints.save(_saved(config, session))
-    return results.write(workdir, result, session.clock.seconds)
+    return run_result.write(workdir, result, session.clock.seconds)
 
 
 class _Session(NamedTuple):
-  """What a run carries along."""
+  """The state of a run, and what belongs to it while the process lasts."""
 
   state: types.TrainState
   classifier: types.PyTree
   step_fn: Callable[..., tuple[types.TrainState, types.Metrics]]
-  clock: course_lib.Clock
+  clock: train_loop.Clock
 
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
-  """Compiles, and restores a state or makes one that can copy images."""
-  abstract = setup_lib.abstract_state(config, run)
+  """Compiles the step; reads the newest checkpoint, or starts from scratch."""
+  abstract = build.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
-    saved = checkpoints.restore(*abstract)
+    saved = checkpoints.read_newest(*abstract)
     reporter.say(f"resuming at step {int(saved.state.step)}")
-  clock = course_lib.Clock(started, saved.progress["seconds"] if saved else {})
+  clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
   if jax.default_backend() == "cpu" and not models.is_compiled():
@@ -134,7 +138,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
     jax.block_until_ready(classifier)
     clock.lap("classifier")
   reporter.say("identity start")
-  state = jax.jit(lambda key: setup_lib.init_state(key, config, run.setup))(
+  state = jax.jit(lambda key: build.init_state(key, config, run.setup))(
     jax.random.key(config.seed)
   )
   state = pretrain(config, run, state, reporter)
@@ -146,7 +150,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
 
 
 def raw_step(
-  state: types.TrainState, raw: problem_lib.Raw, *, run: setup_lib.Run
+  state: types.TrainState, raw: problem_lib.Raw, *, run: build.Run
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and lets the experts compete for it; to be jitted."""
   batch = problem_lib.make_batch(
@@ -159,14 +163,14 @@ def raw_steps(
   state: types.TrainState,
   raws: Sequence[problem_lib.Raw],
   *,
-  run: setup_lib.Run,
+  run: build.Run,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Updates for consecutive batches, to be jitted: one dispatch for all.
 
   Returns:
     The state after the last, and metrics with a leading axis of updates.
   """
-  if len(raws) == 1:  # Out of a loop, in which XLA is slow on CPU.
+  if len(raws) == 1:  # Without a loop, because XLA is slow in loops on CPU.
     state, step_metrics = raw_step(state, raws[0], run=run)
     return state, jax.tree.map(lambda a: a[None], step_metrics)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
@@ -175,9 +179,9 @@ def raw_steps(
 
 def pretrain(
   config: ml_collections.ConfigDict,
-  run: setup_lib.Run,
+  run: build.Run,
   state: types.TrainState,
-  reporter: course_lib.Reporter,
+  reporter: train_loop.Reporter,
 ) -> types.TrainState:
   """Trains every expert alone: the identity start, and pairs if asked for.
 
@@ -224,7 +228,7 @@ def _train_alone(
     )
     return state, learning_E & (mse_E >= bound), mse_E
 
-  learning_E = jnp.ones(setup_lib.num_experts(config), bool)
+  learning_E = jnp.ones(build.num_experts(config), bool)
   for step in range(max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,
@@ -259,7 +263,7 @@ def _compete(
     steps=range(first, total),
     batch_size=config.train.batch_size,
   )
-  course = course_lib.Course(
+  loop = train_loop.TrainLoop(
     update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
     evaluate=lambda state: run.curve.evaluate(state, classifier),
     save=lambda state: checkpoints.save(
@@ -272,8 +276,8 @@ def _compete(
     stop_requested=stop_requested,
   )
   if first == 0 and config.every.evaluate:
-    course.write_evaluation(state, 0)
-  state = course.run(state, first, total, stride=stride)
+    loop.write_evaluation(state, 0)
+  state = loop.run(state, first, total, stride=stride)
   return session._replace(state=state)
 
 
@@ -282,7 +286,7 @@ def _saved(config, session: _Session) -> checkpoint.Saved:
     session.state,
     session.classifier,
     {
-      "config": workdir_lib.plain_config(config),
+      "config": run_folder.plain_config(config),
       "seconds": dict(session.clock.seconds),
     },
   )

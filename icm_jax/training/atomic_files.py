@@ -1,4 +1,4 @@
-"""Files of a working directory, each written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import os
 import pathlib
 import tempfile
 from typing import Any
-
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
-RESULT = "result.json"
-EXAMPLES = "examples.npz"
-TENSORBOARD = "tensorboard"
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
@@ -37,15 +31,3 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def read_json(path: pathlib.Path) -> Any:
   """Reads a JSON file."""
   return json.loads(path.read_text())
-
-
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Rows of `metrics.jsonl`; a row that a crash cut short is left out."""
-  path = workdir / METRICS
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return rows

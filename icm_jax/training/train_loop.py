@@ -1,4 +1,4 @@
-"""The course of a run of any kind: updates, and what happens between them."""
+"""The training loop of any run: updates, logs, evaluations, checkpoints."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Reporter(Protocol):
   def progress(
     self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
-    """The row of metrics of the steps up to `step`."""
+    """A row of metrics, of the steps since the last row."""
 
   def prepare(self, what: str, done: int, total: int) -> None:
-    """How far preparing the data is; total is 0 where it is not known."""
+    """How much of the data is prepared; total is 0 if it is not known."""
 
 
 class Silent:
@@ -50,7 +50,7 @@ class Silent:
 
 
 class Interrupted(Exception):
-  """The user stopped the run; all that was done is saved."""
+  """The user stopped the run, and a checkpoint is saved."""
 
 
 class Clock:
@@ -67,7 +67,7 @@ class Clock:
     self.seconds = dict(seconds)
 
   def lap(self, stage: str | None = None) -> None:
-    """Books the time since the last lap."""
+    """Adds the time since the last lap to a stage and to the total."""
     now = time.perf_counter()
     for name in ("total", stage) if stage else ("total",):
       self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
@@ -79,8 +79,8 @@ def due(step: int, every: int, total: int) -> bool:
   return every > 0 and (step % every == 0 or step == total)
 
 
-class Course(NamedTuple):
-  """What happens to a state, update after update.
+class TrainLoop(NamedTuple):
+  """The updates of a run, with its logs, evaluations and checkpoints.
 
   Attributes:
     update: a state, which is donated, to the next one and metrics with a
@@ -89,9 +89,9 @@ class Course(NamedTuple):
     save: writes a checkpoint of a state.
     every: updates from one `log`, `evaluate` or `checkpoint` to the next; 0 is
       never.
-    clock: booked with `train` and `evaluate`.
-    writer: gets rows of metrics and of evaluations.
-    reporter: told how the run goes.
+    clock: counts the seconds of `train` and `evaluate`.
+    writer: writes rows of metrics and of evaluations.
+    reporter: reports progress to the user.
     stop_requested: see `stop_requests`.
   """
 
@@ -131,7 +131,7 @@ class Course(NamedTuple):
       first: updates that are done.
       last: updates that are done in the end; `stride` divides the difference.
       stride: updates of one call of `update`.
-      begin: update from which what is due is counted.
+      begin: update from which the intervals of `every` are counted.
       total: of the whole run; None is `last`.
 
     Returns:

@@ -1,0 +1,82 @@
+"""The table of evaluators, and the loop over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icm_jax import types
+from icm_jax.evaluation import (
+  attributes,
+  chains,
+  detection_table,
+  evaluator,
+  transfer,
+)
+
+if TYPE_CHECKING:
+  import ml_collections
+
+EVALUATORS: dict[str, evaluator.Evaluator] = {
+  one.name: one
+  for one in (
+    transfer.EVALUATOR,
+    chains.EVALUATOR,
+    detection_table.EVALUATOR,
+    attributes.EVALUATOR,
+  )
+}
+
+
+def check_installed(config: ml_collections.ConfigDict) -> None:
+  """Makes sure that the packages of what a config asks for are installed.
+
+  Raises:
+    InputError: says how to install what is missing.
+  """
+  for one in EVALUATORS.values():
+    if one.is_asked(config):
+      one.check_installed()
+
+
+def build(parts: evaluator.Parts) -> dict[str, evaluator.Measure]:
+  """Builds what a config asks for, by name.
+
+  Raises:
+    InputError: the config asks for what cannot be had.
+  """
+  built = {}
+  for name, one in EVALUATORS.items():
+    if one.is_asked(parts.config):
+      one.check_needs(parts)
+      built[name] = one.build(parts)
+  return built
+
+
+def measure(
+  built: Mapping[str, evaluator.Measure],
+  state: types.TrainState,
+  classifier: types.PyTree,
+  wins_EM: np.ndarray,
+  margin: evaluator.Margin,
+) -> dict[str, dict[str, Any] | None]:
+  """Runs the evaluators of a run.
+
+  Args:
+    built: see `build`.
+    state: of the run.
+    classifier: parameters of the evaluation classifier; empty without one.
+    wins_EM: counts on the run's test images.
+    margin: found when the first evaluator asks for it.
+
+  Returns:
+    For every evaluator of the table what it measured; None where it was not
+    asked for. And `margin`, None where no evaluator asked for it.
+  """
+  trained = evaluator.Trained(state, classifier, wins_EM, margin)
+  measured = {
+    name: built[name](trained) if name in built else None for name in EVALUATORS
+  }
+  return {"margin": margin.value, **measured}

@@ -1,0 +1,213 @@
+"""Checkpoints: onto any devices, by plain Orbax, and what is wrong with one."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from icm_jax import types
+from icm_jax.training import checkpoint
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@chex.dataclass(frozen=True)
+class State:
+  """A few arrays in place of networks."""
+
+  step: jax.Array
+  key: jax.Array
+  layers: list
+
+
+def tiny_state(step=0, width=8):
+  return State(
+    step=jnp.int32(step),
+    key=jax.random.key(3),
+    layers=[{"kernel": jnp.arange(2.0 * width).reshape(width, 2)}],
+  )
+
+
+def save(folder, *states):
+  with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
+    for state in states:
+      checkpoints.save(checkpoint.Saved(state, {}, {"seconds": {"train": 1.5}}))
+
+
+def read(folder, like):
+  with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
+    return checkpoints.read_newest(like, {})
+
+
+def numbers(state):
+  state = state.replace(key=jax.random.key_data(state.key))
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def damage(folder, step):
+  for path in (folder / "checkpoints" / f"{step}" / "arrays").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"damaged")
+
+
+# Saves on several of eight devices, and reads one device's checkpoint on eight.
+PROGRAM = """
+  import pathlib, sys
+  import jax, numpy as np
+  from tests import checkpoint_test as shared
+
+  root = pathlib.Path(sys.argv[1])
+  mesh = jax.make_mesh((8,), ("d",))
+  sharded = jax.sharding.NamedSharding(mesh, jax.P("d"))
+  replicated = jax.sharding.NamedSharding(mesh, jax.P())
+  state = shared.tiny_state()
+  shared.save(root / "replicated", jax.device_put(state, replicated))
+  shared.save(root / "fourth", jax.device_put(state, jax.devices()[3]))
+  layers = jax.device_put(state.layers, sharded)
+  shared.save(root / "sharded", state.replace(layers=layers))
+
+  like = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
+    state.replace(layers=layers),
+  )
+  found = shared.read(root / "one", like).state
+  kernel = found.layers[0]["kernel"]
+  assert kernel.sharding == sharded, kernel.sharding
+  for a, b in zip(shared.numbers(found), shared.numbers(state), strict=True):
+    np.testing.assert_array_equal(a, b)
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  """Checkpoints of one state that were saved from several placements."""
+  root = tmp_path_factory.mktemp("placements")
+  save(root / "one", tiny_state())
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(PROGRAM), str(root)],
+    env={
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    },
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return root
+
+
+@pytest.mark.parametrize("name", ["one", "replicated", "fourth", "sharded"])
+def test_a_checkpoint_goes_to_the_devices_that_are_there(folders, name):
+  saved = read(folders / name, tiny_state())
+  assert saved.progress == {"seconds": {"train": 1.5}}
+  for a, b in zip(numbers(saved.state), numbers(tiny_state()), strict=True):
+    np.testing.assert_array_equal(a, b)
+  expected = jax.device_put(0).sharding
+  for leaf in jax.tree.leaves(saved.state):
+    assert leaf.sharding == expected
+
+
+def test_a_device_of_another_name_makes_no_difference(tmp_path):
+  save(tmp_path, tiny_state())
+  path = tmp_path / "checkpoints" / "0" / "arrays" / "_sharding"
+  assert "cpu:0" in path.read_text()
+  path.write_text(path.read_text().replace("cpu:0", "cuda:5"))
+  saved = read(tmp_path, tiny_state())
+  np.testing.assert_array_equal(
+    saved.state.layers[0]["kernel"], tiny_state().layers[0]["kernel"]
+  )
+
+
+def test_plain_orbax_reads_nested_dicts(tmp_path, make_setup, make_state):
+  state = make_state(make_setup())
+  save(tmp_path, state)
+  folder = tmp_path.absolute() / "checkpoints" / "0" / "arrays"
+  with contextlib.closing(ocp.StandardCheckpointer()) as checkpointer:
+    plain = checkpointer.restore(folder)["state"]
+
+  def check(value):
+    if isinstance(value, dict | list):
+      for inner in value.values() if isinstance(value, dict) else value:
+        check(inner)
+    else:  # An optimizer's empty state is None.
+      assert value is None or isinstance(value, jax.Array)
+
+  check(plain)
+  assert plain["step"] == 0
+  by_name = dict(checkpoint._by_name(plain))
+  expected = dict(checkpoint._by_name(state))
+  assert by_name.keys() == expected.keys()
+  for name, array in expected.items():
+    if name != "key":
+      np.testing.assert_array_equal(by_name[name], array)
+
+
+def test_a_damaged_step_is_passed_over_and_may_be_saved_again(tmp_path):
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  damage(tmp_path, 2)
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    saved = checkpoints.read_newest(tiny_state(), {})
+    assert saved.state.step == 1
+    checkpoints.save(saved._replace(state=tiny_state(2)))
+  assert read(tmp_path, tiny_state()).state.step == 2
+
+
+def test_damage_is_told_step_by_step(tmp_path):
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  damage(tmp_path, 1)
+  damage(tmp_path, 2)
+  with pytest.raises(
+    types.InputError,
+    match="All checkpoints .* are damaged: step 2 is damaged, .*; step 1 is",
+  ):
+    read(tmp_path, tiny_state())
+
+
+@pytest.mark.parametrize(
+  ("like", "message"),
+  [
+    (
+      tiny_state(width=4),
+      r"layers.0.kernel has shape \(8, 2\), expected \(4, 2\)",
+    ),
+    (
+      tiny_state().replace(
+        layers=[{"kernel": jnp.zeros((8, 2)), "bias": jnp.zeros(2)}]
+      ),
+      "it has no state.layers.0.bias",
+    ),
+    (
+      tiny_state().replace(layers=[]),
+      "it has state.layers.0.kernel, which is not expected",
+    ),
+    (tiny_state().replace(key=jnp.zeros(3)), r"key has shape \(2,\), expected"),
+  ],
+)
+def test_a_misfit_is_not_called_damaged(tmp_path, like, message):
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  with pytest.raises(types.InputError, match=message) as caught:
+    read(tmp_path, like)
+  text = str(caught.value)
+  assert "step 2 does not fit" in text
+  assert "step 1 does not fit" in text
+  assert "version of icm-jax that they were made with" in text
+  assert "damaged" not in text
+  assert "another --workdir" not in text
+  assert read(tmp_path, tiny_state()).state.step == 2  # Nothing was deleted.
+
+
+def test_a_folder_without_checkpoints_is_told_apart(tmp_path):
+  with pytest.raises(types.InputError, match="holds no checkpoint.*--resume"):
+    read(tmp_path, tiny_state())
