@@ -20,7 +20,7 @@ LAYERS = (
 )
 FILES = sorted((ROOT / "icm_jax").rglob("*.py"))
 OWNERS = {  # Which folders or files alone import a package.
-  "flax": ("models", "rim"),
+  "flax": ("models", "rim", "competition/state.py"),
   "orbax": ("training/checkpoint.py",),
   "matplotlib": ("viz",),
   "tensorboardX": ("training",),

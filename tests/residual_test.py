@@ -137,25 +137,3 @@ def test_a_centred_discriminator_sees_differences_from_grey(draw_params):
     plain.apply(params, stats, 4.0 * (x_BHWC - 0.5), train=True)[0],
     rtol=1e-5,
   )
-
-
-def test_variational_experts_compete(make_setup, make_state, make_batch):
-  expert = models.make_expert(
-    "vae", (8, 8, 1), features=2, norm="none", latent=2
-  )
-  state = make_state(setup := make_setup()._replace(expert=expert))
-  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
-  new, metrics = step(state, make_batch())
-  won_E = np.asarray(metrics["competition/wins_E"]) > 0
-  assert won_E.any()
-  # Only winners go on to other noise.
-  np.testing.assert_array_equal(new.expert_stats_E["noise"]["count"], won_E)
-  for old_E, new_E in zip(
-    jax.tree.leaves(state.experts_E),
-    jax.tree.leaves(new.experts_E),
-    strict=True,
-  ):
-    moved_E = [
-      not np.array_equal(*pair) for pair in zip(old_E, new_E, strict=True)
-    ]
-    np.testing.assert_array_equal(moved_E, won_E)

@@ -152,7 +152,7 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
     return process
 
   monkeypatch.setattr(runs.subprocess, "Popen", sleeper)
-  with pytest.raises(train_loop.Interrupted, match="same command goes on"):
+  with pytest.raises(train_loop.Interrupted, match="same command resumes"):
     runs.run_all(plan(tmp_path / "sweep", seeds=[0, 1, 2]), 1, print)
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 
