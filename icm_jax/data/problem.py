@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator
@@ -184,7 +185,8 @@ def draw_ids(
   return pool[order[index * batch_size :][:batch_size]]
 
 
-class Process(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Process:
   """One of several hosts, each of which reads its part of every batch."""
 
   index: int
@@ -280,7 +282,7 @@ def batches(
     process: which part of every batch is wanted.
     ahead: batches that are on their way to the device.
   """
-  waiting = collections.deque()
+  waiting: collections.deque[Raw] = collections.deque()
   for step in steps:
     raw = draw_raw(
       problem, seed=seed, step=step, batch_size=batch_size, process=process
@@ -308,7 +310,7 @@ def make_batch(
       that carry a mechanism already.
     augmentation: how far images of both sides are varied beforehand.
   """
-  source_BHWC, canonical_BHWC = map(to_float, raw)
+  source_BHWC, canonical_BHWC = (to_float(jnp.asarray(x)) for x in raw)
   if augmentation != augment.NONE:
     source_BHWC, canonical_BHWC = (
       augment.augment(rng.stream(key, name, step), x_BHWC, augmentation)

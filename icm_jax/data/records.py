@@ -69,7 +69,7 @@ class TfdsRecords:
 
 def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
   """Names and paths of numbers and texts among a data set's features."""
-  found = {}
+  found: dict[str, tuple[str, ...]] = {}
   for name, feature in features.items():
     if isinstance(feature, tfds.features.FeaturesDict):
       found |= _scalars(feature, (*path, name))

@@ -120,7 +120,7 @@ def train_probe(
   """
   ids, num_attributes = problem.judge_ids, len(labels.names)
   share_K = labels.has_NK[ids].mean(axis=0)
-  target_N = {"has": labels.has_NK.astype(np.float32)}
+  target_N: dict[str, np.ndarray] = {"has": labels.has_NK.astype(np.float32)}
   people = np.array([])
   if labels.person_N is not None:
     people = np.unique(labels.person_N[ids])
@@ -195,14 +195,15 @@ def accuracies(
   for name, has_N, label_N in zip(names, has_NK.T, label_NK.T, strict=True):
     found = _share(has_N[label_N])
     spared = _share(~has_N[~label_N])
-    known = found is not None and spared is not None
-    accuracy = (found + spared) / 2 if known else None
+    accuracy = None
+    if found is not None and spared is not None:
+      accuracy = (found + spared) / 2
     rows[name] = {
       "accuracy": accuracy,
       "with": found,
       "without": spared,
       "images_with": int(label_N.sum()),
-      "counts": known and accuracy >= LEAST_ACCURACY,
+      "counts": accuracy is not None and accuracy >= LEAST_ACCURACY,
     }
   return rows
 
@@ -269,7 +270,7 @@ def change(
   return {
     "gone": _share(~after.has_NK[had_N, attribute]),
     "unchanged": {
-      names[k]: _share(same_N)
+      names[int(k)]: _share(same_N)
       for k, same_N in zip(np.flatnonzero(other_K), same_NK.T, strict=True)
     },
     "others_unchanged": _share(same_NK),
@@ -319,7 +320,7 @@ def evaluate(
   accuracy = accuracies(clean.has_NK, labels.has_NK[test_ids], labels.names)
   counts_K = np.array([row["counts"] for row in accuracy.values()])
   alike = None
-  if clean.face_NP is not None:
+  if clean.face_NP is not None and labels.person_N is not None:
     alike = likeness(clean.face_NP, labels.person_N[test_ids])
 
   @jax.jit
@@ -368,7 +369,7 @@ def _share(is_N: np.ndarray) -> float | None:
 def _relative(
   cosine: float | None, alike: Mapping[str, float] | None
 ) -> float | None:
-  if alike is None:
+  if alike is None or cosine is None:
     return None
   distance = alike["same_person"] - alike["two_people"]
   return (cosine - alike["two_people"]) / distance

@@ -152,7 +152,7 @@ def restore(
 
 
 def by_batches(
-  function: Callable[[types.PyTree, jax.Array], types.PyTree],
+  function: Callable[[types.PyTree, np.ndarray], types.PyTree],
   state: types.PyTree,
   x_NHWC: np.ndarray,
   *,

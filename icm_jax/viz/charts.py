@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -379,7 +380,7 @@ def example_grid(
   return figure
 
 
-def _style(expert: int) -> dict[str, str]:
+def _style(expert: int) -> dict[str, Any]:
   return {
     "color": _COLOURS[expert % len(_COLOURS)],
     "linestyle": "-" if expert < len(_COLOURS) else "--",

@@ -28,7 +28,7 @@ class _Unusable(Exception):
   """A box or an annotation cannot be used; the text says why."""
 
 
-class FaceMask(base.ImageBuilder, skip_registration=True):
+class FaceMask(base.ImageBuilder):
   """Face Mask Detection, 853 pictures; one example a face, cut out as a square.
 
   What shapes the cut-outs, `MARGIN` and `MIN_SIDE`, is fixed, so that prepared
