@@ -156,7 +156,7 @@ def test_what_is_imported_is_declared():
         names.add(node.module)
     names = {name.partition(".")[0] for name in names} - {"icm_jax"}
     for name in names - sys.stdlib_module_names:
-      owners = {owner.replace("_", "-") for owner in sellers[name]}
+      owners = {owner.replace("_", "-").lower() for owner in sellers[name]}
       assert owners & declared, f"{path} imports {name}"
 
 
