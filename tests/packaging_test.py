@@ -145,7 +145,7 @@ def test_messages_name_extras_that_exist():
 def test_what_is_imported_is_declared():
   text = SETUP["options"]["install_requires"]
   text += SETUP["options.extras_require"]["faces"]
-  declared = set(re.findall(r"^[\w-]+", text, re.MULTILINE))
+  declared = set(re.findall(r"^[\w-]+", text.lower(), re.MULTILINE))
   sellers = importlib.metadata.packages_distributions()
   for path in (ROOT / "icm_jax").rglob("*.py"):
     names = set()
