@@ -219,7 +219,7 @@ def test_a_stock_data_set_is_read(tmp_path, capfd):
     load("tfds:other", tmp_path)
 
 
-class Broken(base.ImageBuilder, skip_registration=True):
+class Broken(base.ImageBuilder):
   """Yields a picture, then fails as a full disk does."""
 
   VERSION = tfds.core.Version("1.0.0")

@@ -1,13 +1,11 @@
 """Experts and discriminators for photographs."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import competition, models, types
+from icm_jax import models, types
 from icm_jax.models import residual
 
 KEY = jax.random.key(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator
@@ -185,7 +186,8 @@ def draw_ids(
   return pool[order[index * batch_size :][:batch_size]]
 
 
-class Process(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Process:
   """One of several hosts, each of which reads a part of every batch."""
 
   index: int
@@ -281,7 +283,7 @@ def batches(
     process: the process whose part of every batch is returned.
     ahead: number of batches that are copied in advance.
   """
-  waiting = collections.deque()
+  waiting: collections.deque[Raw] = collections.deque()
   for step in steps:
     raw = draw_raw(
       problem, seed=seed, step=step, batch_size=batch_size, process=process
@@ -309,7 +311,7 @@ def make_batch(
       returned. Empty if sources carry a mechanism already.
     augmentation: range of variations of both sides before a mechanism acts.
   """
-  source_BHWC, canonical_BHWC = map(to_float, raw)
+  source_BHWC, canonical_BHWC = (to_float(jnp.asarray(x)) for x in raw)
   if augmentation != augment.NONE:
     source_BHWC, canonical_BHWC = (
       augment.augment(rng.stream(key, name, step), x_BHWC, augmentation)

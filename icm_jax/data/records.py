@@ -69,7 +69,7 @@ class TfdsRecords:
 
 def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
   """Names and paths of a data set's features that are numbers or texts."""
-  found = {}
+  found: dict[str, tuple[str, ...]] = {}
   for name, feature in features.items():
     if isinstance(feature, tfds.features.FeaturesDict):
       found |= _scalars(feature, (*path, name))

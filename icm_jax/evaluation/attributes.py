@@ -150,7 +150,7 @@ def evaluate(
 def _relative(
   cosine: float | None, alike: Mapping[str, float] | None
 ) -> float | None:
-  if alike is None:
+  if alike is None or cosine is None:
     return None
   distance = alike["same_person"] - alike["two_people"]
   return (cosine - alike["two_people"]) / distance

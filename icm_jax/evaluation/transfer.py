@@ -60,6 +60,8 @@ def evaluate(
     # The expert axis goes last, so that batches join along the first.
     return restored.winner_B, error_EB.T
 
+  clean_NHWC = examples.clean_NHWC
+  assert clean_NHWC is not None, "transfer needs examples with clean images"
   num_examples = len(examples.mechanism_N)
   parts = []
   for start in range(0, num_examples, batch_size):
@@ -67,7 +69,7 @@ def evaluate(
     ids = np.arange(start, start + batch_size) % num_examples
     parts.append(
       jax.device_get(
-        judge(state, examples.clean_NHWC[ids], examples.transformed_NHWC[ids])
+        judge(state, clean_NHWC[ids], examples.transformed_NHWC[ids])
       )
     )
   winner_N, error_NE = jax.tree.map(

@@ -164,7 +164,11 @@ def _grey(level: int, channels: int) -> int | tuple[int, ...]:
   return level if channels == 1 else (level,) * channels
 
 
-def _shorten(text: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(
+  text: str,
+  font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont,
+  width: int,
+) -> str:
   """Shortens a text to a width in pixels."""
   if font.getlength(text) <= width:
     return text

@@ -19,7 +19,11 @@ SHARD_BYTES = 64 << 20
 _PROGRESS_EVERY = 500
 
 
-class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImageBuilder(
+  # tensorflow-datasets has no types; its base class knows the argument.
+  tfds.core.GeneratorBasedBuilder,
+  skip_registration=True,  # type: ignore[call-arg]
+):
   """A data set of images, read from its original files.
 
   A subclass describes the data set in class attributes. Its
@@ -38,6 +42,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   IMAGE_SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 3)
   # Features beside the image, all scalars.
   COLUMNS: ClassVar[Mapping[str, Any]]
+
+  def __init_subclass__(cls, **kwargs):
+    super().__init_subclass__(skip_registration=True, **kwargs)
 
   def __init__(
     self,
@@ -113,8 +120,10 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
     adapter = file_adapters.ADAPTER_FOR_FORMAT[self.info.file_format]
     folder = pathlib.Path(self.data_dir)
-    staged, lengths, total_bytes = [], [], 0
-    shard, shard_bytes = [], 0
+    staged: list[pathlib.Path] = []
+    lengths: list[int] = []
+    shard: list[tuple[int, bytes]] = []
+    shard_bytes = total_bytes = 0
 
     def flush():
       nonlocal shard, shard_bytes

@@ -88,7 +88,7 @@ class _Table(NamedTuple):
     return self.value_RC[self.row_N[number]].tolist()
 
 
-class CelebA(base.ImageBuilder, skip_registration=True):
+class CelebA(base.ImageBuilder):
   """CelebA, aligned and cropped: 202,599 faces, 178 wide and 218 high.
 
   Any subset of the images is enough, and tables may have more rows than there
@@ -201,15 +201,18 @@ class CelebA(base.ImageBuilder, skip_registration=True):
     self, numbers: Sequence[int], tables: Mapping[str, _Table]
   ):
     path = self._images()
-    zipped = path.is_file()
     index = 0
     with (
-      files.open_zip(path) if zipped else contextlib.nullcontext() as archive
+      files.open_zip(path)
+      if path.is_file()
+      else contextlib.nullcontext() as archive
     ):
       for number in numbers:
         file = _file(number)
         try:
-          image = archive.read(file) if zipped else str(self._manual_dir / file)
+          image = (
+            archive.read(file) if archive else str(self._manual_dir / file)
+          )
         # Damaged zips raise almost anything.
         except Exception:
           self._skip(file, "cannot be unpacked")

@@ -28,7 +28,7 @@ class _Unusable(Exception):
   """A box or an annotation cannot be used; the text says why."""
 
 
-class FaceMask(base.ImageBuilder, skip_registration=True):
+class FaceMask(base.ImageBuilder):
   """Face Mask Detection, 853 pictures; each example is a square around a face.
 
   `MARGIN` and `MIN_SIDE`, which determine the squares, are fixed, so that

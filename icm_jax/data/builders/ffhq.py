@@ -19,7 +19,7 @@ _SPLITS = {"training": "train", "validation": "validation"}
 _NAME = re.compile(r"(?P<thousand>\d\d000)/(?P<number>\d{5})\.png", re.ASCII)
 
 
-class Ffhq(base.ImageBuilder, skip_registration=True):
+class Ffhq(base.ImageBuilder):
   """Flickr-Faces-HQ, 70,000 aligned faces.
 
   With the table, the splits are "train" (60,000) and "validation" (10,000), and

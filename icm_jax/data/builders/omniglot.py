@@ -40,7 +40,7 @@ _MEMBER = re.compile(
 )
 
 
-class Omniglot(base.ImageBuilder, skip_registration=True):
+class Omniglot(base.ImageBuilder):
   """Omniglot, 32,460 characters drawn by 20 people each, 105x105.
 
   There is a split for every zip in the folder. The small sets are parts of

