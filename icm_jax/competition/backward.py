@@ -109,7 +109,8 @@ def apply_experts(
     return over(experts_E, state.expert_stats_E, x_BHWC)
 
   if not setup.losers_learn and not jax.tree.leaves(state.expert_stats_E):
-    return Outputs(*all_outputs(state.experts_E), None)
+    y_EBHWC, stats_E = all_outputs(state.experts_E)
+    return Outputs(y_EBHWC, stats_E, None)
   y_EBHWC, pull, stats_E = jax.vjp(all_outputs, state.experts_E, has_aux=True)
   return Outputs(y_EBHWC, stats_E, lambda cotangent: pull(cotangent)[0])
 
@@ -118,12 +119,12 @@ class Learners(NamedTuple):
   """Who learns from what.
 
   Attributes:
-    index: picks from [E, B, ...] the outputs that experts learn from: [B, ...]
+    chosen: picks from [E, B, ...] the outputs that experts learn from: [B, ...]
       of the winners', or all.
     learning_E: bool, experts that move; the others stay bit-identical.
   """
 
-  index: tuple[jax.Array | slice, ...]
+  chosen: tuple[jax.Array | slice, ...]
   learning_E: jax.Array
 
 
@@ -165,7 +166,7 @@ def experts_gradient(
     Gradients with the structure of `state.experts_E`; zero where an expert
     learns from nothing.
   """
-  if setup.losers_learn:
+  if setup.losers_learn and outputs.pullback:
     return outputs.pullback(cotangent)
   if outputs.pullback:
     expert_E1 = jnp.arange(won.wins_E.shape[0])[:, None]

@@ -58,11 +58,12 @@ def check_step(
   _check_parameters("experts", state.experts_E)
   _check_parameters("discriminator", state.discriminator)
   x_BHWC = jax.eval_shape(jnp.asarray, batch.transformed_BHWC)
-  expert = jax.tree.map(
+  params, stats = jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
     (state.experts_E, state.expert_stats_E),
   )
-  _check_expert(_apply("expert", setup.expert, *expert, x_BHWC), expert, x_BHWC)
+  result = _apply("expert", setup.expert, params, stats, x_BHWC)
+  _check_expert(result, stats, x_BHWC)
   result = _apply(
     "discriminator", setup.discriminator, state.discriminator, {}, x_BHWC
   )
@@ -115,7 +116,7 @@ def _is_pair(result) -> bool:
   return isinstance(result, tuple) and len(result) == 2
 
 
-def _check_expert(result, expert, x_BHWC):
+def _check_expert(result, stats_before, x_BHWC):
   if not _is_pair(result):
     raise types.InputError(
       "Expected an expert's apply to return (y, stats), with the stats that it "
@@ -128,10 +129,10 @@ def _check_expert(result, expert, x_BHWC):
       f"got {getattr(y, 'shape', type(y).__name__)}."
     )
   shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
-  if shapes(stats) != shapes(expert[1]):
+  if shapes(stats) != shapes(stats_before):
     raise types.InputError(
       "Expected an expert's statistics to keep their structure, shapes and "
-      f"dtypes, {shapes(expert[1])}; got {shapes(stats)}."
+      f"dtypes, {shapes(stats_before)}; got {shapes(stats)}."
     )
 
 

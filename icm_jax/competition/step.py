@@ -72,9 +72,9 @@ def competition_step(
   discriminator_grads, slope_EBHWC = judge_pullback(
     (*slopes, jnp.ones_like(objective))
   )
-  index, learning_E = backward.learners(won, setup)
-  ratio = losses.slope_ratio(score_EB[index], weight_EB[index])
-  cotangent = backward.scale_images(slope_EBHWC[index], ratio)
+  chosen, learning_E = backward.learners(won, setup)
+  ratio = losses.slope_ratio(score_EB[chosen], weight_EB[chosen])
+  cotangent = backward.scale_images(slope_EBHWC[chosen], ratio)
   grads_E = backward.experts_gradient(
     state, x_BHWC, outputs, cotangent, won, setup=setup
   )

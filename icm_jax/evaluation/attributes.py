@@ -53,7 +53,7 @@ def change(
   return {
     "gone": probe_lib.share(~after.has_NK[had_N, attribute]),
     "unchanged": {
-      names[k]: probe_lib.share(same_N)
+      names[int(k)]: probe_lib.share(same_N)
       for k, same_N in zip(np.flatnonzero(other_K), same_NK.T, strict=True)
     },
     "others_unchanged": probe_lib.share(same_NK),
@@ -105,7 +105,7 @@ def evaluate(
   )
   counts_K = np.array([row["counts"] for row in accuracy.values()])
   alike = None
-  if clean.face_NP is not None:
+  if clean.face_NP is not None and labels.person_N is not None:
     alike = probe_lib.likeness(clean.face_NP, labels.person_N[test_ids])
 
   @jax.jit

@@ -61,7 +61,7 @@ def measure(
   classifier: types.PyTree,
   wins_EM: np.ndarray,
   margin: evaluator.Margin,
-) -> dict[str, dict[str, Any] | None]:
+) -> dict[str, Any]:
   """Runs the evaluators of a run.
 
   Args:

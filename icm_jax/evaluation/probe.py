@@ -117,7 +117,7 @@ def train(
   """
   ids, num_attributes = problem.judge_ids, len(labels.names)
   share_K = labels.has_NK[ids].mean(axis=0)
-  target_N = {"has": labels.has_NK.astype(np.float32)}
+  target_N: dict[str, np.ndarray] = {"has": labels.has_NK.astype(np.float32)}
   people = np.array([])
   if labels.person_N is not None:
     people = np.unique(labels.person_N[ids])
@@ -193,14 +193,15 @@ def accuracies(
   for name, has_N, label_N in zip(names, has_NK.T, label_NK.T, strict=True):
     found = share(has_N[label_N])
     spared = share(~has_N[~label_N])
-    known = found is not None and spared is not None
-    accuracy = (found + spared) / 2 if known else None
+    accuracy = None
+    if found is not None and spared is not None:
+      accuracy = (found + spared) / 2
     rows[name] = {
       "accuracy": accuracy,
       "with": found,
       "without": spared,
       "images_with": int(label_N.sum()),
-      "counts": known and accuracy >= LEAST_ACCURACY,
+      "counts": accuracy is not None and accuracy >= LEAST_ACCURACY,
     }
   return rows
 

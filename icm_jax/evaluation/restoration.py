@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -220,7 +220,7 @@ class TestSet:
 
   def evaluate(
     self, state: types.TrainState, classifier_params: types.PyTree
-  ) -> dict[str, np.ndarray | float]:
+  ) -> dict[str, Any]:
     """Measures a state.
 
     Returns:

@@ -6,6 +6,7 @@ All of the other data set is a test: nothing is trained on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -105,7 +106,7 @@ def load(parts: evaluator.Parts) -> problem_lib.Problem:
   """
   config = parts.config
   c = config.transfer
-  view = {"channels": parts.problem.shape_HWC[-1]}
+  view: dict[str, Any] = {"channels": parts.problem.shape_HWC[-1]}
   geometries = mechanisms_lib.GEOMETRIES
   # What was learned of faces in one place is of no use for faces in another.
   if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:

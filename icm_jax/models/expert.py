@@ -31,8 +31,8 @@ class ConvExpert(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
-    layers = (convolution.Layer(self.features),) * 4
-    layers += (convolution.Layer(x_BHWC.shape[-1], elu=False),)
+    hidden = (convolution.Layer(self.features),) * 4
+    layers = (*hidden, convolution.Layer(x_BHWC.shape[-1], elu=False))
     y_BHWC = network.ConvStack(layers, self.norm, self.copies)(
       x_BHWC, train=train
     )

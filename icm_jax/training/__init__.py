@@ -1,7 +1,7 @@
 """A run: from its config to a folder with checkpoints and a result.
 
-`experiment` trains and evaluates by a config, `checkpoint` reads what was
-saved, `setup` makes the parts of a run. A module is imported when it is named.
+`image_run` trains and evaluates by a config, `build` makes the parts of a run,
+and opens one without its data. A module is imported when it is named.
 """
 
-__all__ = ("checkpoint", "experiment", "setup", "workdir")
+__all__ = ("build", "checkpoint", "image_run", "run_folder", "run_result")

@@ -86,10 +86,8 @@ def build(
     lambda key: init_state(key, config, setup), jax.random.key(config.seed)
   )
   classifier = None
-  if _is_classified(problem):
-    classifier = make_classifier(
-      int(problem.images.label_N.max()) + 1, problem.shape_HWC
-    )
+  if num_classes := _num_classes(problem):
+    classifier = make_classifier(num_classes, problem.shape_HWC)
 
   def make_test_set(num_examples):
     examples = restoration.make_examples(
@@ -142,10 +140,9 @@ def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
     classifier, None without one; `mechanisms`, M names; `experts`, E at the
     start.
   """
-  images = run.problem.images
   return {
     "image_shape": [int(side) for side in run.problem.shape_HWC],
-    "classes": int(images.label_N.max()) + 1 if run.classifier else None,
+    "classes": _num_classes(run.problem),
     "mechanisms": list(run.mechanism_names),
     "experts": num_experts(config),
   }
@@ -322,7 +319,7 @@ def make_problem(
   pools = {"train": smallest, "identity": num_sources}
   if config.pairs.steps:
     pools["pairs"] = num_sources
-  if _is_classified(problem):
+  if _num_classes(problem):
     pools["classifier"] = len(problem.train_ids)
   for path, available in pools.items():
     batch_size = config[path].batch_size
@@ -348,9 +345,12 @@ def make_classifier(
   )
 
 
-def _is_classified(problem: problem_lib.Problem) -> bool:
-  """Whether the accuracy of a classifier can be measured."""
-  return problem.images.label_N is not None and not problem.group_names
+def _num_classes(problem: problem_lib.Problem) -> int | None:
+  """K; None where the accuracy of a classifier cannot be measured."""
+  label_N = problem.images.label_N
+  if label_N is None or problem.group_names:
+    return None
+  return int(label_N.max()) + 1
 
 
 def make_setup(

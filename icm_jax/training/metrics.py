@@ -88,6 +88,6 @@ def summarise(
   return row
 
 
-def _describe(value: np.ndarray) -> str:
+def _describe(value: Any) -> str:
   bad = np.asarray(value)[~np.isfinite(value)].ravel()
   return "NaN" if math.isnan(bad[0]) else str(bad[0])

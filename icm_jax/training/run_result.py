@@ -163,9 +163,10 @@ def seconds_of(
   until the checkpoint.
   """
   path = workdir / run_folder.RESULT
-  old = atomic_files.read_json(path) if path.exists() else {"steps": None}
-  if old["steps"] == result["steps"]:
-    return {k.removesuffix("_s"): v for k, v in old["time"].items()}
+  if path.exists():
+    old = atomic_files.read_json(path)
+    if old["steps"] == result["steps"]:
+      return {k.removesuffix("_s"): v for k, v in old["time"].items()}
   return saved.progress["seconds"]
 
 

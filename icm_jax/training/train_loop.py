@@ -182,7 +182,7 @@ def stop_requests() -> Iterator[threading.Event]:
     yield requested  # Only the main thread may handle signals.
     return
   kinds = (signal.SIGINT, signal.SIGTERM)
-  previous = {}
+  previous: dict[int, Any] = {}
 
   def request(number, frame):
     del frame

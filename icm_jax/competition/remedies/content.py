@@ -31,7 +31,7 @@ def identity(weight: float) -> types.Remedy:
     canonical_BHWC = seen.batch.canonical_BHWC
     setup = seen.setup._replace(losers_learn=False)
     outputs = backward.apply_experts(state, canonical_BHWC, setup=setup)
-    index, _ = backward.learners(won, setup)
+    chosen, _ = backward.learners(won, setup)
 
     def objective(y_BHWC):
       error_B = losses.reconstruction_loss(y_BHWC, canonical_BHWC)
@@ -41,7 +41,7 @@ def identity(weight: float) -> types.Remedy:
       state,
       canonical_BHWC,
       outputs,
-      jax.grad(objective)(outputs.y_EBHWC[index]),
+      jax.grad(objective)(outputs.y_EBHWC[chosen]),
       won,
       setup=setup,
     )

@@ -175,7 +175,7 @@ def donors(
     moved_E, bool, and donor_E, int32 in [0, E), which counts where moved.
   """
   busy_E = jnp.where(idle_E, 0.0, win_share_E)
-  usual = 1.0 / win_share_E.shape[0]
+  usual = jnp.asarray(1.0 / win_share_E.shape[0], win_share_E.dtype)
   if thresholds.alike:
     # Of two in the middle the lower one: one of two experts may have twice as
     # many mechanisms as the other.
