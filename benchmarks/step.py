@@ -28,8 +28,7 @@ import optax
 from absl import app, flags
 
 from benchmarks import torch_process
-from icm_jax import competition, models
-from icm_jax.models import compiled
+from icm_jax import competition, kernels, models
 
 _EXPERTS = flags.DEFINE_list("experts", ["1", "4", "10", "16", "32"], "Of E.")
 _BATCH = flags.DEFINE_list("batch", ["32", "128"], "Images a batch.")
@@ -125,12 +124,10 @@ def compile_step(step, state, batch):
 
 def compile_plain(setup, state, batch):
   """With XLA's convolutions, which is what one would get."""
-  is_compiled, compiled.is_compiled = compiled.is_compiled, lambda: False
-  try:
-    plain = functools.partial(plain_step, setup=setup)
-    return compile_step(plain, state, batch)
-  finally:
-    compiled.is_compiled = is_compiled
+  with kernels.use("xla"):
+    return compile_step(
+      functools.partial(plain_step, setup=setup), state, batch
+    )
 
 
 class PeakMemory(contextlib.AbstractContextManager):

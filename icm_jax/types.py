@@ -47,13 +47,10 @@ class Network(NamedTuple):
       only. One with statistics (batch normalisation) may mix a batch's images
       when `train` is True. One whose outputs are random in training keeps what
       it draws from among them.
-    penalty: `penalty(params, stats, x_BHWC) -> [B]`, a loss of the network's
-      own, on which it is trained beside others; None if it has none.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
   apply: Callable[..., tuple[jax.Array, PyTree]]
-  penalty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None
 
 
 class Batch(NamedTuple):

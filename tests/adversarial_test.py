@@ -42,9 +42,7 @@ def apply_discriminator(params, stats, x_BHWC, *, train):
 def make_toy(**fields):
   """Experts and a discriminator that can be differentiated twice."""
   return types.Setup(
-    expert=types.Network(
-      init_expert, apply_expert, fields.pop("penalty", None)
-    ),
+    expert=types.Network(init_expert, apply_expert),
     discriminator=types.Network(init_discriminator, apply_discriminator),
     expert_tx=optax.sgd(1.0),
     discriminator_tx=optax.sgd(1.0),
@@ -54,11 +52,6 @@ def make_toy(**fields):
 
 def score(discriminator, x_BHWC):
   return apply_discriminator(discriminator, {}, x_BHWC, train=True)[0]
-
-
-def penalty(params, stats, x_BHWC):
-  del stats
-  return jnp.sum(params["w"] ** 2) * x_BHWC.sum(axis=(1, 2, 3))
 
 
 PLAIN = {  # Of a canonical image's score, an output's, a winner's.
@@ -112,8 +105,6 @@ def plain_gradients(state, batch, setup, key):
     loss_EB = winner(score_EB) + setup.identity * error(
       outputs(experts_E, canonical_BHWC), canonical_BHWC[None]
     )
-    if setup.expert.penalty:
-      loss_EB += jax.vmap(lambda p: penalty(p, {}, x_BHWC))(experts_E)
     return jnp.sum(mask_EB * loss_EB) / x_BHWC.shape[0]
 
   def slope(discriminator, x_BHWC):
@@ -146,7 +137,7 @@ def plain_gradients(state, batch, setup, key):
     {"loss": "bce", "r1": 0.3},
     {"loss": "lsgan", "identity": 0.7},
     {"loss": "hinge", "criterion_identity": 0.5, "criterion_cycle": 0.5},
-    {"loss": "wgan-gp", "penalty": penalty},
+    {"loss": "wgan-gp"},
   ],
   ids=lambda fields: "+".join(map(str, fields)),
 )

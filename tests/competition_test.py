@@ -9,9 +9,9 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
-from icm_jax import competition, types
+from icm_jax import competition, kernels, types
 from icm_jax.competition import assign, expert_axis, losses, signature, winners
-from icm_jax.models import compiled, convolution
+from icm_jax.kernels import convolution
 
 MODES = ("unroll", "vmap")
 
@@ -344,7 +344,8 @@ def test_map_leading_is_vmap(mode):
 def test_what_xla_convolves_on_cpu_is_unrolled():
   layers = (convolution.Layer(2),)
   x_EBHWC = jnp.zeros((3, 1, 4, 4, 1))
-  parameters = [convolution.Parameters(jnp.zeros((3, 3, 1, 2)), jnp.zeros(2))]
+  layer = {"kernel": jnp.zeros((3, 3, 1, 2)), "bias": jnp.zeros(2)}
+  parameters = {"layer_0": layer}
 
   def resolve(mode, stack):
     fn = jax.jit(lambda p, x: stack(x, p, layers))
@@ -353,7 +354,7 @@ def test_what_xla_convolves_on_cpu_is_unrolled():
   assert resolve("auto", convolution.plain_stack) == "unroll"
   assert resolve("auto", lambda x, *_: x) == "vmap"
   assert resolve("vmap", convolution.plain_stack) == "vmap"
-  way = "vmap" if compiled.is_compiled() else "unroll"
+  way = "vmap" if kernels.is_compiled() else "unroll"
   assert resolve("auto", convolution.stack) == way
 
 

@@ -1,14 +1,13 @@
 """Experts and discriminators for photographs."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import competition, models, types
-from icm_jax.models import residual, vae
+from icm_jax import models, types
+from icm_jax.kernels import convolution
+from icm_jax.models import residual
 
 KEY = jax.random.key(0)
 
@@ -93,49 +92,10 @@ def test_what_is_outside_of_the_range_can_come_back():
 def test_halving_and_doubling_by_hand():
   x_BHWC = jnp.arange(8.0).reshape(1, 2, 4, 1)
   np.testing.assert_array_equal(
-    residual.halve(x_BHWC)[0, :, :, 0], [[2.5, 4.5]]
+    convolution.halve(x_BHWC)[0, :, :, 0], [[2.5, 4.5]]
   )
   np.testing.assert_array_equal(
     residual.double(x_BHWC)[0, 2:, :, 0], [[4, 4, 5, 5, 6, 6, 7, 7]] * 2
-  )
-
-
-def test_a_vae_draws_in_training_only(draw_params):
-  network = small(models.VAEExpert(2, "none", latent=3))
-  params, stats = draw_params(network.init)
-  stats = {"noise": {"seed": jnp.uint32(3), "count": jnp.uint32(0)}}
-  x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1))
-  apply = jax.jit(network.apply, static_argnames="train")
-  mean, same = apply(params, stats, x_BHWC, train=False)
-  np.testing.assert_array_equal(same["noise"]["count"], 0)
-  np.testing.assert_array_equal(
-    mean, apply(params, stats, x_BHWC, train=False)[0]
-  )
-  drawn, following = apply(params, stats, x_BHWC, train=True)
-  assert not np.array_equal(drawn, mean)
-  # The same state draws the same, the next one something else.
-  np.testing.assert_array_equal(
-    drawn, apply(params, stats, x_BHWC, train=True)[0]
-  )
-  assert not np.array_equal(
-    drawn, apply(params, following, x_BHWC, train=True)[0]
-  )
-
-
-def test_the_latent_numbers_of_a_vae_have_the_stated_moments():
-  mean_BF = jnp.full((20_000, 2), 3.0)
-  log_variance_BF = jnp.broadcast_to(
-    jnp.log(jnp.array([4.0, 0.25])), (20_000, 2)
-  )
-  drawn_BF = vae.draw(KEY, mean_BF, log_variance_BF)
-  np.testing.assert_allclose(drawn_BF.mean(axis=0), [3.0, 3.0], atol=0.05)
-  np.testing.assert_allclose(drawn_BF.std(axis=0), [2.0, 0.5], rtol=0.03)
-  np.testing.assert_allclose(
-    vae.divergence(jnp.zeros((2, 3)), jnp.zeros((2, 3))), 0.0
-  )
-  # Between N(1, 1) and N(0, 1) it is a half.
-  np.testing.assert_allclose(
-    vae.divergence(jnp.ones((1, 3)), jnp.zeros((1, 3))), 1.5
   )
 
 
@@ -152,15 +112,10 @@ def test_the_score_of_patches_is_their_mean(draw_params):
   ].shape == (2,)
 
 
-def test_a_vae_does_not_copy_by_construction():
-  with pytest.raises(types.InputError, match="by_construction=False"):
-    small(models.VAEExpert(2, "none", copies=True)).init(KEY)
-
-
 @pytest.mark.parametrize(
   ("make", "known"),
   [
-    (models.make_expert, "conv, dilated, unet, vae"),
+    (models.make_expert, "conv, dilated, unet"),
     (models.make_discriminator, "conv, conv_centred, patch"),
   ],
 )
@@ -181,25 +136,3 @@ def test_a_centred_discriminator_sees_differences_from_grey(draw_params):
     plain.apply(params, stats, 4.0 * (x_BHWC - 0.5), train=True)[0],
     rtol=1e-5,
   )
-
-
-def test_variational_experts_compete(make_setup, make_state, make_batch):
-  expert = models.make_expert(
-    "vae", (8, 8, 1), features=2, norm="none", latent=2
-  )
-  state = make_state(setup := make_setup()._replace(expert=expert))
-  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
-  new, metrics = step(state, make_batch())
-  won_E = np.asarray(metrics["competition/wins_E"]) > 0
-  assert won_E.any()
-  # Only winners go on to other noise.
-  np.testing.assert_array_equal(new.expert_stats_E["noise"]["count"], won_E)
-  for old_E, new_E in zip(
-    jax.tree.leaves(state.experts_E),
-    jax.tree.leaves(new.experts_E),
-    strict=True,
-  ):
-    moved_E = [
-      not np.array_equal(*pair) for pair in zip(old_E, new_E, strict=True)
-    ]
-    np.testing.assert_array_equal(moved_E, won_E)

@@ -55,7 +55,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
       alike=0.15,  # Squared deviations; nearer signatures are of one mechanism.
       max_share=1.4,  # As of relocation, of the median share.
     ),
-    network="conv",  # conv, unet, dilated or vae
+    network="conv",  # conv, unet or dilated
     features=32,
     norm="none",  # batch, group or none
     learning_rate=1e-3,
@@ -63,7 +63,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
     decay_begin=300,  # Steps after which the learning rate starts to fall,
     half_life=200,  # and in how many it halves; 0 keeps it.
     unet=dict(levels=3),  # How often sides are halved.
-    vae=dict(latent=64, beta=1e-4),  # Numbers, weight of their divergence.
     map="auto",  # unroll or vmap over experts; auto by backend
   )
   c.discriminator = dict(

@@ -130,30 +130,3 @@ def identity_gradient(
     mode=setup.expert_map,
     pullback=canonical.pullback,
   )
-
-
-def penalty_gradient(
-  state: types.TrainState,
-  x_BHWC: jax.Array,
-  winner_B: jax.Array,
-  *,
-  setup: types.Setup,
-) -> types.PyTree:
-  """Gradient of the network's own loss on the images that each expert won.
-
-  Args:
-    state: of the run.
-    x_BHWC: transformed images.
-    winner_B: int32 in [0, E).
-    setup: with an expert that has a `penalty`.
-  """
-  num_experts = state.win_share_E.shape[0]
-  won_EB = winner_B[None, :] == jnp.arange(num_experts)[:, None]
-
-  def objective(params, stats, won_B):
-    return jnp.mean(won_B * setup.expert.penalty(params, stats, x_BHWC))
-
-  over = expert_axis.map_leading(
-    jax.grad(objective), (0, 0, 0), mode=setup.expert_map
-  )
-  return over(state.experts_E, state.expert_stats_E, won_EB)

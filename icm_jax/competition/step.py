@@ -183,11 +183,6 @@ def competition_step(
     grads_E = _sum(
       grads_E, content.identity_gradient(state, canonical, *won, setup=setup)
     )
-  if setup.expert.penalty:
-    grads_E = _sum(
-      grads_E,
-      content.penalty_gradient(state, x_BHWC, won.winner_B, setup=setup),
-    )
 
   # Winners and the discriminator move; losers stay as they are.
   experts_E, expert_opt_E = _apply_gradients(

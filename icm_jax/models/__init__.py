@@ -7,7 +7,6 @@ from icm_jax.models.by_name import (
   make_expert,
 )
 from icm_jax.models.classifier import ConvClassifier
-from icm_jax.models.compiled import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import from_linen
@@ -20,7 +19,6 @@ from icm_jax.models.sequence import (
   SequenceNetwork,
   make_sequence_model,
 )
-from icm_jax.models.vae import VAEExpert
 
 __all__ = (
   "DISCRIMINATORS",
@@ -36,9 +34,7 @@ __all__ = (
   "RIMCell",
   "SequenceNetwork",
   "UNetExpert",
-  "VAEExpert",
   "from_linen",
-  "is_compiled",
   "make_discriminator",
   "make_expert",
   "make_sequence_model",

@@ -11,13 +11,11 @@ from icm_jax.models import network
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.residual import DilatedExpert, UNetExpert
-from icm_jax.models.vae import VAEExpert
 
 EXPERTS = {
   "conv": ConvExpert,
   "dilated": DilatedExpert,
   "unet": UNetExpert,
-  "vae": VAEExpert,
 }
 DISCRIMINATORS = {
   "conv": ConvDiscriminator,
@@ -48,7 +46,6 @@ def make_expert(
     _look_up(EXPERTS, "expert", name)(**fields),
     shape_HWC,
     compute_dtype=compute_dtype,
-    penalty="penalty" if name == "vae" else None,
   )
 
 

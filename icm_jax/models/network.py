@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import convolution, normalisation
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -17,7 +16,6 @@ def from_linen(
   shape_HWC: tuple[int, int, int],
   *,
   compute_dtype: str = "float32",
-  penalty: str | None = None,
 ) -> types.Network:
   """Turns a Linen module into two pure functions.
 
@@ -26,7 +24,6 @@ def from_linen(
     shape_HWC: shape of one image; parameters are made for it.
     compute_dtype: "float32"; or "bfloat16", which accelerators are faster in.
       Parameters, statistics, gradients and outputs are float32 all the same.
-    penalty: the module's method `(x_BHWC) -> [B]` that is its own loss.
 
   Returns:
     A `Network` whose params and stats are pytrees of arrays.
@@ -39,7 +36,7 @@ def from_linen(
       f"The compute dtype must be one of {', '.join(COMPUTE_DTYPES)}; got "
       f"{compute_dtype!r}."
     )
-  x_BHWC = jnp.zeros((1, *shape_HWC))
+  x_BHWC = jnp.zeros((1, *shape_HWC), jnp.float32)
 
   def init(key):
     variables = dict(module.init(key, x_BHWC, train=False))
@@ -59,42 +56,4 @@ def from_linen(
       y = module.apply(variables, cast(x_BHWC), train=train)
     return y.astype(jnp.float32), stats
 
-  def apply_penalty(params, stats, x_BHWC):
-    loss_B = module.apply(
-      {"params": cast(params), **stats}, cast(x_BHWC), method=penalty
-    )
-    return loss_B.astype(jnp.float32)
-
-  return types.Network(init, apply, apply_penalty if penalty else None)
-
-
-class ConvStack(nn.Module):
-  """A stack of convolutions, each perhaps with a normalisation before its ELU.
-
-  Attributes:
-    layers: of the stack.
-    norm: see `NormElu`; a layer without ELU has none.
-    copies: whether it starts as a copy of its input; only without norm.
-  """
-
-  layers: tuple[convolution.Layer, ...]
-  norm: str
-  copies: bool = False
-
-  @nn.compact
-  def __call__(self, x_BHWC, *, train: bool):
-    if self.norm == "none":
-      return convolution.Stack(self.layers, self.copies)(x_BHWC)
-    if self.copies:
-      raise types.InputError(
-        "Networks that copy by construction have no normalisation, which "
-        f"would undo it; got {self.norm!r}, expected 'none'."
-      )
-    for layer in self.layers:
-      alone = layer._replace(elu=False, halve=False)
-      x_BHWC = convolution.Stack((alone,))(x_BHWC)
-      if layer.elu:
-        x_BHWC = normalisation.NormElu(self.norm)(x_BHWC, train=train)
-      if layer.halve:
-        x_BHWC = nn.avg_pool(x_BHWC, (2, 2), strides=(2, 2))
-    return x_BHWC
+  return types.Network(init, apply)

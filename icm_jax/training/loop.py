@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from icm_jax import competition, models, rng, types
+from icm_jax import competition, rng, types
 from icm_jax.competition import average
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
@@ -102,11 +102,6 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   clock = course_lib.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
-  if jax.default_backend() == "cpu" and not models.is_compiled():
-    reporter.say(
-      "The convolutions were not compiled when the package was installed, for "
-      "want of a C++ compiler perhaps; XLA's are several times slower on CPU."
-    )
   reporter.say("compiling the step")
   raw = problem_lib.draw_raw(
     run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size

@@ -25,8 +25,6 @@ _AT_LEAST = {
   "experts.auto.max_share": 1,
   "experts.features": 1,
   "experts.unet.levels": 1,
-  "experts.vae.latent": 1,
-  "experts.vae.beta": 0,
   "discriminator.features": 1,
   "discriminator.hidden": 1,
   "identity.max_steps": 0,

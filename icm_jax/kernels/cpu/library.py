@@ -1,0 +1,99 @@
+"""The library of compiled functions: found, told to XLA, and tried.
+
+`setup.py` compiles it when the package is installed. Where it is not there, or
+cannot be used, a warning says why, once, and XLA's operations do the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import functools
+import pathlib
+import sysconfig
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FILE = pathlib.Path(__file__).with_name(
+  f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+)
+# Functions of the library that XLA may call.
+TARGETS = (
+  "IcmStack",
+  "IcmStackGradient",
+  "IcmBatchNorm",
+  "IcmBatchNormGradient",
+)
+
+
+@functools.cache
+def is_available() -> bool:
+  """Whether programs for this machine's CPU can call the library."""
+  try:
+    _register()
+    # JAX may be tracing or lowering another program at this moment, for other
+    # devices; a thread of its own knows nothing of that.
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+      executor.submit(_try).result()
+  except Exception as error:  # A program must not fail for want of a library.
+    warnings.warn(
+      "icm_jax computes convolutions by XLA, which takes several times as long "
+      f"on a CPU as its compiled library, since {_reason(error)} "
+      "(ICM_JAX_KERNELS=xla silences this warning.)",
+      RuntimeWarning,
+      stacklevel=2,
+    )
+    return False
+  return True
+
+
+class _Unusable(Exception):
+  """Says why the library cannot be used; a clause with its full stop."""
+
+
+def _reason(error):
+  if isinstance(error, _Unusable):
+    return str(error)
+  first_line = (str(error) or repr(error)).splitlines()[0]
+  return f"that cannot be loaded or called: {first_line}"
+
+
+def _register():
+  if not FILE.exists():
+    raise _Unusable(
+      "that was not compiled when the package was installed, perhaps for want "
+      "of a C++ compiler; install one, and then the package again."
+    )
+  functions = ctypes.CDLL(str(FILE))
+  functions.IcmMachineCanRun.restype = ctypes.c_bool
+  if not functions.IcmMachineCanRun():
+    raise _Unusable("that was compiled for a newer kind of processor.")
+  for target in TARGETS:
+    call = jax.ffi.pycapsule(getattr(functions, target))
+    jax.ffi.register_ffi_target(target, call, platform="cpu")
+
+
+def _try():
+  """Calls the library once: XLA may refuse a call that it has registered."""
+  (device,) = jax.local_devices(backend="cpu")[:1]
+
+  @jax.jit
+  def tiny():
+    pixel = jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32)
+    (y_BHWC,) = jax.ffi.ffi_call("IcmStack", [pixel])(
+      jnp.ones((1, 1, 1, 1), jnp.float32),
+      jnp.ones((3, 3, 1, 1), jnp.float32),
+      jnp.ones(1, jnp.float32),
+      elu=np.zeros(1, np.int64),
+      halve=np.zeros(1, np.int64),
+      save=False,
+    )
+    return y_BHWC
+
+  with jax.default_device(device), jax.transfer_guard("allow"):
+    value = float(tiny()[0, 0, 0, 0])
+  if value != 2.0:
+    raise _Unusable(f"that computes 1 * 1 + 1 = {value}.")
