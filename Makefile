@@ -4,7 +4,7 @@
 # make paper   every experiment of the paper, many hours; SCALE=small, fewer
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
-#              bench-startup, bench-parts, bench-data, bench-rim do one of these)
+#              bench-startup, bench-parts, bench-kernels, bench-data, bench-rim do one)
 # make bench-result  how long it takes until all mechanisms are undone; hours
 
 PYTHON ?= python3.11
@@ -23,8 +23,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test lint format mnist faces paper data-check clean \
-	bench bench-step bench-startup bench-parts bench-data bench-rim \
-	bench-result
+	bench bench-step bench-startup bench-parts bench-kernels bench-data \
+	bench-rim bench-result
 
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(PYTHON) -m venv .venv
@@ -87,7 +87,7 @@ $(TORCH): benchmarks/requirements.txt
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench: bench-step bench-startup bench-parts bench-data bench-rim
+bench: bench-step bench-startup bench-parts bench-kernels bench-data bench-rim
 
 bench-step: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.step --torch=.venv-torch/bin/python $(STEP)
@@ -97,6 +97,9 @@ bench-startup: $(INSTALLED)
 
 bench-parts: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parts
+
+bench-kernels: $(INSTALLED)
+	$(BIN)/python -m benchmarks.kernels
 
 bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data

@@ -40,7 +40,7 @@ class BuildExtension(build_ext.build_ext):
 
 
 jaxlib = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
-flags = ["-std=c++17", "-O3", "-fno-math-errno"]
+flags = ["-std=c++17", "-O3", "-g0", "-fno-math-errno"]
 if platform.machine().lower() in ("x86_64", "amd64"):
   flags.append("-march=x86-64-v3")
 

@@ -36,7 +36,8 @@ def of_another_version(monkeypatch, tmp_path):
   del tmp_path
   monkeypatch.setattr(library, "_register", lambda: None)
 
-  def refuse():
+  def refuse(device):
+    del device
     raise RuntimeError("API version 0.9 is incompatible\nand more")
 
   monkeypatch.setattr(library, "_try", refuse)

@@ -26,7 +26,8 @@ inline XLA_FFI_Error* Answer(XLA_FFI_Handler* handler,
   XLA_FFI_Metadata* metadata =
       reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)
           ->metadata;
-  const int theirs = frame->api->api_version.minor_version;
+  // Version 0.1 does not say with its question which version it is.
+  const int theirs = frame->api ? frame->api->api_version.minor_version : 1;
   metadata->api_version = XLA_FFI_Api_Version{
       XLA_FFI_Api_Version_STRUCT_SIZE, /*extension_start=*/nullptr,
       XLA_FFI_API_MAJOR, std::min(XLA_FFI_API_MINOR, theirs)};

@@ -33,11 +33,10 @@ TARGETS = (
 def is_available() -> bool:
   """Whether programs for this machine's CPU can call the library."""
   try:
-    _register()
     # JAX may be tracing or lowering another program at this moment, for other
     # devices; a thread of its own knows nothing of that.
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
-      executor.submit(_try).result()
+      executor.submit(_load).result()
   except Exception as error:  # A program must not fail for want of a library.
     warnings.warn(
       "icm_jax computes convolutions by XLA, which takes several times as long "
@@ -61,7 +60,16 @@ def _reason(error):
   return f"that cannot be loaded or called: {first_line}"
 
 
+def _load():
+  # The device comes first: what is registered before XLA has started is refused
+  # while it starts, if at all, and then XLA does not.
+  device = jax.local_devices(backend="cpu")[0]
+  _register()
+  _try(device)
+
+
 def _register():
+  """Tells XLA where the library's functions are."""
   if not FILE.exists():
     raise _Unusable(
       "that was not compiled when the package was installed, perhaps for want "
@@ -76,9 +84,8 @@ def _register():
     jax.ffi.register_ffi_target(target, call, platform="cpu")
 
 
-def _try():
+def _try(device):
   """Calls the library once: XLA may refuse a call that it has registered."""
-  (device,) = jax.local_devices(backend="cpu")[:1]
 
   @jax.jit
   def tiny():
