@@ -4,7 +4,8 @@
 # make paper   every experiment of the paper, many hours; SCALE=small, fewer
 # make data-check  every data set found in SAMPLES, and those of packages
 # make bench   how long updates, starting and data take here (bench-step,
-#              bench-startup, bench-parts, bench-kernels, bench-data, bench-rim do one)
+#              bench-startup, bench-parts, bench-kernels, bench-data, bench-rim
+#              do one of these)
 # make bench-result  how long it takes until all mechanisms are undone; hours
 
 PYTHON ?= python3.11
@@ -87,7 +88,8 @@ $(TORCH): benchmarks/requirements.txt
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench: bench-step bench-startup bench-parts bench-kernels bench-data bench-rim
+bench: bench-step bench-startup bench-parts bench-kernels bench-data \
+	bench-rim
 
 bench-step: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.step --torch=.venv-torch/bin/python $(STEP)

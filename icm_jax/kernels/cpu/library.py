@@ -39,9 +39,9 @@ def is_available() -> bool:
       executor.submit(_load).result()
   except Exception as error:  # A program must not fail for want of a library.
     warnings.warn(
-      "icm_jax computes convolutions by XLA, which takes several times as long "
-      f"on a CPU as its compiled library, since {_reason(error)} "
-      "(ICM_JAX_KERNELS=xla silences this warning.)",
+      f"The compiled library of icm_jax cannot be used: {_reason(error)} XLA "
+      "takes its place, several times slower on a CPU. Set ICM_JAX_KERNELS=xla "
+      "to silence this warning.",
       RuntimeWarning,
       stacklevel=2,
     )
@@ -50,14 +50,14 @@ def is_available() -> bool:
 
 
 class _Unusable(Exception):
-  """Says why the library cannot be used; a clause with its full stop."""
+  """Says why the library cannot be used, in a sentence."""
 
 
 def _reason(error):
   if isinstance(error, _Unusable):
     return str(error)
   first_line = (str(error) or repr(error)).splitlines()[0]
-  return f"that cannot be loaded or called: {first_line}"
+  return f"it cannot be loaded or called ({first_line})."
 
 
 def _load():
@@ -72,13 +72,13 @@ def _register():
   """Tells XLA where the library's functions are."""
   if not FILE.exists():
     raise _Unusable(
-      "that was not compiled when the package was installed, perhaps for want "
-      "of a C++ compiler; install one, and then the package again."
+      "it was not compiled when the package was installed, perhaps for want of "
+      "a C++ compiler; install one, and then the package again."
     )
   functions = ctypes.CDLL(str(FILE))
   functions.IcmMachineCanRun.restype = ctypes.c_bool
   if not functions.IcmMachineCanRun():
-    raise _Unusable("that was compiled for a newer kind of processor.")
+    raise _Unusable("it was compiled for a newer kind of processor.")
   for target in TARGETS:
     call = jax.ffi.pycapsule(getattr(functions, target))
     jax.ffi.register_ffi_target(target, call, platform="cpu")
@@ -103,4 +103,4 @@ def _try(device):
   with jax.default_device(device), jax.transfer_guard("allow"):
     value = float(tiny()[0, 0, 0, 0])
   if value != 2.0:
-    raise _Unusable(f"that computes 1 * 1 + 1 = {value}.")
+    raise _Unusable(f"it computes 1 * 1 + 1 = {value}.")
