@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import kernels
+from icm_jax import competition, kernels
 from icm_jax.kernels import convolution, normalisation
 from icm_jax.kernels.convolution import Layer
 
@@ -266,3 +266,25 @@ def test_strict_promotion_and_64_bits(name, dtype):
     assert_same(gradient(kernel), gradient(plain), *args)
     leaves = jax.tree.leaves(jax.eval_shape(gradient(kernel), *args))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
+
+
+def test_a_whole_update_can_be_differentiated(
+  make_setup, make_state, make_batch
+):
+  setup = make_setup()
+  state, batch = make_state(setup, 2), make_batch(2)
+
+  def loss_after(x_BHWC):
+    moved, _ = competition.competition_step(
+      state, batch._replace(transformed_BHWC=x_BHWC), setup=setup
+    )
+    return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(moved.experts_E))
+
+  gradient_after = jax.jit(jax.grad(loss_after))
+  gradient = gradient_after(batch.transformed_BHWC)
+  with kernels.use("xla"):
+    expected = gradient_after(batch.transformed_BHWC)
+  assert jnp.any(expected)
+  np.testing.assert_allclose(
+    gradient, expected, rtol=1e-3, atol=1e-4 * jnp.abs(expected).max()
+  )
