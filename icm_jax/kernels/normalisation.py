@@ -46,10 +46,11 @@ def plain_batch_norm_elu(
 
 
 def _plain_gradient(*arrays):
-  """From that in the result; the rest of `kept` XLA computes once again.
+  """The gradients in the arguments, from those in the results.
 
   Args:
-    *arrays: gradients in the three results; the three arguments; the results.
+    *arrays: gradients in the three results; the three arguments; the results,
+      which XLA recognises as what this computes on its way.
   """
   gradients, arguments = arrays[:3], arrays[3:6]
   return jax.vjp(plain_batch_norm_elu, *arguments)[1](gradients)

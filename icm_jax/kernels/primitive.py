@@ -147,11 +147,10 @@ class Kernel:
       lower = jax.ffi.ffi_lowering(self._call.target)
       return lower(ctx, *operands, **self._call.attributes(**static))
     count = math.prod(ctx.avals_out[0].shape[:groups])
+    # An exported program may have a group axis without a known size.
+    few = isinstance(count, int) and count <= _MOST_UNROLLED
     plain = functools.partial(
-      self._grouped,
-      groups=groups,
-      unroll=on_cpu and count <= _MOST_UNROLLED,
-      **static,
+      self._grouped, groups=groups, unroll=on_cpu and few, **static
     )
     return mlir.lower_fun(plain, multiple_results=True)(ctx, *operands)
 
