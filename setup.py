@@ -7,27 +7,54 @@ does the same.
 import importlib.util
 import pathlib
 import platform
+import shutil
 
 import setuptools
+from setuptools.command import build, build_ext
+
+CPU = pathlib.Path("icm_jax/kernels/cpu")
+
+
+class Build(build.build):
+  """Leaves nothing of earlier builds in what is installed."""
+
+  def run(self):
+    shutil.rmtree(self.build_lib, ignore_errors=True)
+    super().run()
+
+
+class BuildExtension(build_ext.build_ext):
+  """Compiles afresh, for headers may have changed since the last time.
+
+  If that fails, no older library stays behind.
+  """
+
+  def finalize_options(self):
+    super().finalize_options()
+    self.force = True
+
+  def build_extension(self, ext):
+    path = pathlib.Path(self.get_ext_fullpath(ext.name))
+    path.unlink(missing_ok=True)
+    super().build_extension(ext)
+
 
 jaxlib = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
-flags = ["-std=c++17", "-O3", "-fno-math-errno"]
+flags = ["-std=c++17", "-O3", "-g0", "-fno-math-errno"]
 if platform.machine().lower() in ("x86_64", "amd64"):
   flags.append("-march=x86-64-v3")
 
 setuptools.setup(
+  cmdclass={"build": Build, "build_ext": BuildExtension},
   ext_modules=[
     setuptools.Extension(
-      "icm_jax.models._compiled",
-      sources=[
-        "icm_jax/models/convolution.cc",
-        "icm_jax/models/normalisation.cc",
-      ],
-      depends=["icm_jax/models/cpu.h", "icm_jax/models/operands.h"],
+      "icm_jax.kernels.cpu._compiled",
+      sources=sorted(str(path) for path in CPU.glob("*.cc")),
+      depends=sorted(str(path) for path in CPU.glob("*.h")),
       include_dirs=[str(jaxlib / "include")],
       extra_compile_args=flags,
       language="c++",
       optional=True,
     )
-  ]
+  ],
 )

@@ -23,13 +23,11 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 import optax
 from absl import app, flags
 
 from benchmarks import torch_process
-from icm_jax import competition, models
-from icm_jax.models import compiled
+from icm_jax import competition, kernels, models
 
 _EXPERTS = flags.DEFINE_list(
   "experts", ["1", "4", "10", "16", "32"], "Numbers of experts."
@@ -72,67 +70,16 @@ def make_batch(batch, image) -> competition.Batch:
   )
 
 
-def plain_step(state, batch, *, setup):
-  """The update in its plain form: vmap, masks, XLA's convolutions."""
-  x_BHWC = batch.transformed_BHWC
-
-  def score(discriminator, y_BHWC):
-    return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
-
-  def restore(experts_E):
-    apply = lambda p: setup.expert.apply(p, {}, x_BHWC, train=True)[0]
-    return jax.vmap(apply)(experts_E)
-
-  y_EBHWC = restore(state.experts_E)
-  scores = jax.vmap(score, (None, 0))
-
-  def discriminator_objective(discriminator):
-    score_EB = scores(discriminator, y_EBHWC)
-    real_B = score(discriminator, batch.canonical_BHWC)
-    loss = jax.nn.softplus(score_EB).mean() + jax.nn.softplus(-real_B).mean()
-    return loss, score_EB
-
-  gradients, score_EB = jax.grad(discriminator_objective, has_aux=True)(
-    state.discriminator
-  )
-  won_EB = jax.nn.one_hot(score_EB.argmax(axis=0), score_EB.shape[0], axis=0)
-
-  def expert_objective(experts_E):
-    score_EB = scores(state.discriminator, restore(experts_E))
-    return (jax.nn.softplus(-score_EB) * won_EB).sum() / x_BHWC.shape[0]
-
-  gradients_E = jax.grad(expert_objective)(state.experts_E)
-  updates_E, expert_opt_E = jax.vmap(setup.expert_tx.update)(
-    gradients_E, state.expert_opt_E
-  )
-  updates, discriminator_opt = setup.discriminator_tx.update(
-    gradients, state.discriminator_opt
-  )
-  moved_E = optax.apply_updates(state.experts_E, updates_E)
-  won_E = won_EB.any(axis=1)
-  keep = lambda new, old: jnp.where(
-    won_E.reshape(-1, *[1] * (new.ndim - 1)), new, old
-  )
-  return state.replace(
-    experts_E=jax.tree.map(keep, moved_E, state.experts_E),
-    expert_opt_E=jax.tree.map(keep, expert_opt_E, state.expert_opt_E),
-    discriminator=optax.apply_updates(state.discriminator, updates),
-    discriminator_opt=discriminator_opt,
-  )
-
-
 def compile_step(step, state, batch):
   return jax.jit(step, donate_argnums=0).lower(state, batch).compile()
 
 
 def compile_plain(setup, state, batch):
-  """Compiles the plain form, with XLA's convolutions."""
-  is_compiled, compiled.is_compiled = compiled.is_compiled, lambda: False
-  try:
-    plain = functools.partial(plain_step, setup=setup)
-    return compile_step(plain, state, batch)
-  finally:
-    compiled.is_compiled = is_compiled
+  """Compiles the paper's step as one first writes it, with XLA's kernels."""
+  with kernels.use("xla"):
+    return compile_step(
+      functools.partial(competition.paper_step, setup=setup), state, batch
+    )
 
 
 class PeakMemory(contextlib.AbstractContextManager):

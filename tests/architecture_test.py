@@ -11,6 +11,7 @@ LAYERS = (
   "rng",
   "mechanisms",
   "data",
+  "kernels",
   "models",
   "competition",
   "evaluation",

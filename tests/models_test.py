@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from icm_jax import models, types
+from icm_jax.models import normalisation
 
 KEY = jax.random.key(0)
 
@@ -126,3 +127,34 @@ def test_networks_that_compute_in_half_precision(norm):
 def test_an_unknown_compute_dtype_is_told():
   with pytest.raises(types.InputError, match="float32, bfloat16; got 'int8'"):
     models.from_linen(models.ConvExpert(), (8, 8, 1), compute_dtype="int8")
+
+
+def test_running_statistics_follow_those_of_batches():
+  layer = normalisation.BatchNormElu()
+  x_BHWC = 2.0 + jax.random.normal(KEY, (4, 3, 3, 2))
+  variables = layer.init(jax.random.key(0), x_BHWC, train=False)
+  for _ in range(200):
+    _, new = layer.apply(variables, x_BHWC, train=True, mutable=["batch_stats"])
+    variables = {**variables, **new}
+  in_training, _ = layer.apply(
+    variables, x_BHWC, train=True, mutable=["batch_stats"]
+  )
+  at_test = layer.apply(variables, x_BHWC, train=False)
+  np.testing.assert_allclose(at_test, in_training, atol=1e-5)
+  again = layer.apply(variables, x_BHWC[:1], train=False)
+  np.testing.assert_allclose(again, at_test[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(models.DISCRIMINATORS))
+def test_discriminators_refuse_images_that_are_too_small(name):
+  network = models.make_discriminator(name, (7, 9, 1), features=2, hidden=4)
+  with pytest.raises(types.InputError, match="at least 8x8 pixels; got 7x9"):
+    network.init(KEY)
+
+
+def test_parameters_are_plain_dicts():
+  params, _ = abstract_params(models.ConvExpert(norm="none"))
+  stack = params["ConvStack_0"]["Stack_0"]["layers"]
+  assert list(stack) == [f"layer_{index}" for index in range(5)]
+  assert {type(layer) for layer in stack.values()} == {dict}
+  assert stack["layer_0"]["kernel"].shape == (3, 3, 1, 32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from icm_jax import models, types
+from icm_jax.kernels import convolution
 from icm_jax.models import residual
 
 KEY = jax.random.key(0)
@@ -91,7 +92,7 @@ def test_what_is_outside_of_the_range_can_come_back():
 def test_halving_and_doubling_by_hand():
   x_BHWC = jnp.arange(8.0).reshape(1, 2, 4, 1)
   np.testing.assert_array_equal(
-    residual.halve(x_BHWC)[0, :, :, 0], [[2.5, 4.5]]
+    convolution.halve(x_BHWC)[0, :, :, 0], [[2.5, 4.5]]
   )
   np.testing.assert_array_equal(
     residual.double(x_BHWC)[0, 2:, :, 0], [[4, 4, 5, 5, 6, 6, 7, 7]] * 2

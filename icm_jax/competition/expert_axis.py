@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from icm_jax import types
+from icm_jax import kernels, types
 
 MODES = ("auto", "unroll", "vmap")
 
@@ -34,7 +34,7 @@ def resolve(
   times slower than a Python loop, and that of one convolution over many images
   about twice slower than that of several over few. So "auto" is "unroll" where
   a function has such convolutions on CPU; elsewhere, and for the compiled ones
-  of `icm_jax.models`, it is "vmap".
+  of `icm_jax.kernels`, it is "vmap".
 
   Args:
     mode: as the user chose it.
@@ -63,6 +63,8 @@ def resolve(
 def _has_convolution(jaxpr: Any) -> bool:
   for equation in jaxpr.eqns:
     if equation.primitive.name == "conv_general_dilated":
+      return True
+    if kernels.is_kernel(equation.primitive) and not kernels.is_compiled():
       return True
     for value in jax.tree.leaves(
       list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")

@@ -7,7 +7,6 @@ from icm_jax.models.by_name import (
   make_expert,
 )
 from icm_jax.models.classifier import ConvClassifier
-from icm_jax.models.compiled import is_compiled
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import from_linen
@@ -25,7 +24,6 @@ __all__ = (
   "PatchDiscriminator",
   "UNetExpert",
   "from_linen",
-  "is_compiled",
   "make_discriminator",
   "make_expert",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from icm_jax.kernels.convolution import Layer
 from icm_jax.models import convolution
 
 
@@ -18,8 +19,7 @@ class ConvClassifier(nn.Module):
   def __call__(self, x_BHWC, *, train: bool):
     del train
     layers = tuple(
-      convolution.Layer(self.features * 2**level, halve=True)
-      for level in range(3)
+      Layer(self.features * 2**level, halve=True) for level in range(3)
     )
     h_BHWF = convolution.Stack(layers)(x_BHWC)
     h_BF = h_BHWF.reshape(h_BHWF.shape[0], -1)

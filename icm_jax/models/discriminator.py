@@ -5,7 +5,9 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from icm_jax.models import convolution, network
+from icm_jax import types
+from icm_jax.kernels.convolution import Layer
+from icm_jax.models.convolution import ConvStack
 
 
 def centre(x_BHWC: jax.Array) -> jax.Array:
@@ -41,14 +43,15 @@ class ConvDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
+    _check_sides(x_BHWC)
     if self.centred:
       x_BHWC = centre(x_BHWC)
     layers = tuple(
-      convolution.Layer(self.features * 2**level, halve=index == last)
+      Layer(self.features * 2**level, halve=index == last)
       for level, last in enumerate((2, 1, 1))
       for index in range(last + 1)
     )
-    h_BHWF = network.ConvStack(layers, self.norm)(x_BHWC, train=train)
+    h_BHWF = ConvStack(layers, self.norm)(x_BHWC, train=train)
     h_BF = h_BHWF.reshape(h_BHWF.shape[0], -1)
     h_BF = nn.elu(nn.Dense(self.hidden)(h_BF))
     return nn.Dense(1)(h_BF)[:, 0]
@@ -74,11 +77,21 @@ class PatchDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
+    _check_sides(x_BHWC)
     layers = tuple(
-      convolution.Layer(self.features * 2**level, halve=index == 1)
+      Layer(self.features * 2**level, halve=index == 1)
       for level in range(3)
       for index in range(2)
     )
-    layers += (convolution.Layer(self.hidden), convolution.Layer(1, elu=False))
-    h_BHWF = network.ConvStack(layers, self.norm)(centre(x_BHWC), train=train)
+    layers += (Layer(self.hidden), Layer(1, elu=False))
+    h_BHWF = ConvStack(layers, self.norm)(centre(x_BHWC), train=train)
     return h_BHWF.mean(axis=(1, 2, 3))
+
+
+def _check_sides(x_BHWC):
+  height, width = x_BHWC.shape[1:3]
+  if min(height, width) < 8:
+    raise types.InputError(
+      "A discriminator halves its images three times, so that they need at "
+      f"least 8x8 pixels; got {height}x{width}. Choose a larger image size."
+    )

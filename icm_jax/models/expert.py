@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from icm_jax.models import convolution, network
+from icm_jax.kernels.convolution import Layer
+from icm_jax.models import convolution
 
 # The sigmoid's slope is 1 / 4, which copies no black and no white. With this
 # factor, of 4 to 12 the one nearest to a copy on all ten of the paper's
@@ -31,9 +32,9 @@ class ConvExpert(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
-    hidden = (convolution.Layer(self.features),) * 4
-    layers = (*hidden, convolution.Layer(x_BHWC.shape[-1], elu=False))
-    y_BHWC = network.ConvStack(layers, self.norm, self.copies)(
+    hidden = (Layer(self.features),) * 4
+    layers = (*hidden, Layer(x_BHWC.shape[-1], elu=False))
+    y_BHWC = convolution.ConvStack(layers, self.norm, self.copies)(
       x_BHWC, train=train
     )
     if self.copies:

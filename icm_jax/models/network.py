@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import convolution, normalisation
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -37,7 +36,7 @@ def from_linen(
       f"The compute dtype must be one of {', '.join(COMPUTE_DTYPES)}; got "
       f"{compute_dtype!r}."
     )
-  x_BHWC = jnp.zeros((1, *shape_HWC))
+  x_BHWC = jnp.zeros((1, *shape_HWC), jnp.float32)
 
   def init(key):
     variables = dict(module.init(key, x_BHWC, train=False))
@@ -58,35 +57,3 @@ def from_linen(
     return y.astype(jnp.float32), stats
 
   return types.Network(init, apply)
-
-
-class ConvStack(nn.Module):
-  """A stack of convolutions, each perhaps with a normalisation before its ELU.
-
-  Attributes:
-    layers: of the stack.
-    norm: see `NormElu`; a layer without ELU has none.
-    copies: whether it starts as a copy of its input; only without norm.
-  """
-
-  layers: tuple[convolution.Layer, ...]
-  norm: str
-  copies: bool = False
-
-  @nn.compact
-  def __call__(self, x_BHWC, *, train: bool):
-    if self.norm == "none":
-      return convolution.Stack(self.layers, self.copies)(x_BHWC)
-    if self.copies:
-      raise types.InputError(
-        "Networks that copy by construction have no normalisation, which "
-        f"would undo it; got {self.norm!r}, expected 'none'."
-      )
-    for layer in self.layers:
-      alone = layer._replace(elu=False, halve=False)
-      x_BHWC = convolution.Stack((alone,))(x_BHWC)
-      if layer.elu:
-        x_BHWC = normalisation.NormElu(self.norm)(x_BHWC, train=train)
-      if layer.halve:
-        x_BHWC = nn.avg_pool(x_BHWC, (2, 2), strides=(2, 2))
-    return x_BHWC

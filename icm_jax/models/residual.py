@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from icm_jax import types
-from icm_jax.models import convolution, network, normalisation
+from icm_jax.kernels.convolution import Layer, halve
+from icm_jax.models import convolution, normalisation
 
 # Kernels of the last layer start this much smaller than others where experts
 # are to copy: far below what an eye sees, but not zero, for of experts that
@@ -44,8 +45,8 @@ class UNetExpert(nn.Module):
     _check_sides(x_BHWC, self.levels)
 
     def stack(h_BHWF, *features):
-      layers = tuple(convolution.Layer(f) for f in features)
-      return network.ConvStack(layers, self.norm)(h_BHWF, train=train)
+      layers = tuple(Layer(f) for f in features)
+      return convolution.ConvStack(layers, self.norm)(h_BHWF, train=train)
 
     wide = 2 * self.features
     # Around zero, as stacks expect it.
@@ -90,16 +91,9 @@ class DilatedExpert(nn.Module):
 
 def _add(x_BHWC, h_BHWF, copies):
   """The input, changed by what the last layer makes of the features."""
-  last = (convolution.Layer(x_BHWC.shape[-1], elu=False),)
+  last = (Layer(x_BHWC.shape[-1], elu=False),)
   gain = COPY_GAIN if copies else 1.0
   return bounded(x_BHWC + convolution.Stack(last, gain=gain)(h_BHWF))
-
-
-def halve(x_BHWC: jax.Array) -> jax.Array:
-  """Means of 2x2 pixels; sides must be even."""
-  batch, height, width, channels = x_BHWC.shape
-  parts = (batch, height // 2, 2, width // 2, 2, channels)
-  return x_BHWC.reshape(parts).mean(axis=(2, 4))
 
 
 def double(x_BHWC: jax.Array) -> jax.Array:

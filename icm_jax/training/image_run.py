@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from icm_jax import competition, models, rng, types
+from icm_jax import competition, rng, types
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import (
@@ -106,11 +106,6 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
   clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
 
-  if jax.default_backend() == "cpu" and not models.is_compiled():
-    reporter.say(
-      "The convolutions were not compiled when the package was installed, for "
-      "want of a C++ compiler perhaps; XLA's are several times slower on CPU."
-    )
   reporter.say("compiling the step")
   raw = problem_lib.draw_raw(
     run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size

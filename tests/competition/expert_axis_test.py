@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import types
+from icm_jax import kernels, types
 from icm_jax.competition import expert_axis
-from icm_jax.models import compiled, convolution
+from icm_jax.kernels import convolution
 
 
 @pytest.mark.parametrize("mode", ["unroll", "vmap"])
@@ -21,7 +21,8 @@ def test_map_leading_is_vmap(mode):
 def test_what_xla_convolves_on_cpu_is_unrolled():
   layers = (convolution.Layer(2),)
   x_EBHWC = jnp.zeros((3, 1, 4, 4, 1))
-  parameters = [convolution.Parameters(jnp.zeros((3, 3, 1, 2)), jnp.zeros(2))]
+  layer = {"kernel": jnp.zeros((3, 3, 1, 2)), "bias": jnp.zeros(2)}
+  parameters = {"layer_0": layer}
 
   def resolve(mode, stack):
     fn = jax.jit(lambda p, x: stack(x, p, layers))
@@ -30,7 +31,7 @@ def test_what_xla_convolves_on_cpu_is_unrolled():
   assert resolve("auto", convolution.plain_stack) == "unroll"
   assert resolve("auto", lambda x, *_: x) == "vmap"
   assert resolve("vmap", convolution.plain_stack) == "vmap"
-  way = "vmap" if compiled.is_compiled() else "unroll"
+  way = "vmap" if kernels.is_compiled() else "unroll"
   assert resolve("auto", convolution.stack) == way
 
 

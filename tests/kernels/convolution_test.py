@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icm_jax import types
-from icm_jax.models import compiled, convolution
-from icm_jax.models.convolution import Layer, Parameters
+from icm_jax import kernels, types
+from icm_jax.kernels import convolution
+from icm_jax.kernels.convolution import Layer
 
 needs_compiled = pytest.mark.skipif(
-  not compiled.is_compiled(),
+  not kernels.is_compiled(),
   reason="nothing was compiled when the package was installed",
 )
 
@@ -38,13 +38,18 @@ def draw(rng, *shape):
 
 
 def draw_parameters(rng, channels, layers, groups=()):
-  parameters = []
-  for layer in layers:
+  parameters = {}
+  names = convolution.layer_names(len(layers))
+  for name, layer in zip(names, layers, strict=True):
     kernel = draw(rng, *groups, 3, 3, channels, layer.features)
     bias = draw(rng, *groups, layer.features)
-    parameters.append(Parameters(kernel / np.sqrt(9 * channels), bias))
+    parameters[name] = {"kernel": kernel / np.sqrt(9 * channels), "bias": bias}
     channels = layer.features
-  return tuple(parameters)
+  return parameters
+
+
+def one_layer(kernel, bias):
+  return {"layer_0": {"kernel": kernel, "bias": bias}}
 
 
 def value_and_gradients(fn, x, parameters):
@@ -134,24 +139,22 @@ def test_what_is_not_a_number_stays_none(features):
 @pytest.mark.parametrize("value", [-1e4, -200.0, -30.0, -1.0, -1e-3, 3.0, 1e4])
 def test_elu_of_large_and_small_values(value):
   layers = (Layer(8),)
-  parameters = (Parameters(jnp.zeros((3, 3, 1, 8)), jnp.full(8, value)),)
+  parameters = one_layer(jnp.zeros((3, 3, 1, 8)), jnp.full(8, value))
   y_BHWC = convolution.stack(jnp.zeros((1, 2, 2, 1)), parameters, layers)
   np.testing.assert_allclose(y_BHWC, jax.nn.elu(value), rtol=1e-6, atol=3e-7)
 
 
-@pytest.mark.parametrize(
-  ("dtype", "is_compiled"), [("bfloat16", True), ("float32", False)]
-)
-def test_what_is_not_compiled_is_done_by_xla(dtype, is_compiled, monkeypatch):
-  monkeypatch.setattr(compiled, "is_compiled", lambda: is_compiled)
+def test_other_dtypes_are_convolved_by_xla():
   layers = (Layer(2, halve=True),)
-  x_BHWC = jnp.ones((1, 4, 4, 1), dtype)
-  parameters = (Parameters(jnp.ones((3, 3, 1, 2), dtype), jnp.ones(2, dtype)),)
+  x_BHWC = jnp.ones((1, 4, 4, 1), "bfloat16")
+  parameters = one_layer(
+    jnp.ones((3, 3, 1, 2), "bfloat16"), jnp.ones(2, "bfloat16")
+  )
   jaxpr = jax.make_jaxpr(lambda *a: convolution.stack(*a, layers))(
     x_BHWC, parameters
   )
   assert "conv_general_dilated" in str(jaxpr)
-  assert jaxpr.out_avals[0].dtype == dtype
+  assert jaxpr.out_avals[0].dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -163,19 +166,30 @@ def test_what_is_not_compiled_is_done_by_xla(dtype, is_compiled, monkeypatch):
   ],
 )
 def test_shapes_that_do_not_fit_are_told(shape, kernel, message):
-  parameters = (Parameters(jnp.zeros(kernel), jnp.zeros(2)),)
+  parameters = one_layer(jnp.zeros(kernel), jnp.zeros(2))
   with pytest.raises(types.InputError, match=message):
     convolution.stack(jnp.zeros(shape), parameters, (Layer(2),))
 
 
 def test_kernels_start_with_the_variance_of_their_inputs():
   layers = (Layer(64), Layer(32))
-  for channels, (kernel, bias) in zip(
-    (16, 64),
-    convolution.init_parameters(jax.random.key(0), 16, layers),
-    strict=True,
-  ):
+  parameters = convolution.init_parameters(jax.random.key(0), 16, layers)
+  for name, channels in ("layer_0", 16), ("layer_1", 64):
+    kernel, bias = parameters[name]["kernel"], parameters[name]["bias"]
     assert kernel.shape[2] == channels
     np.testing.assert_allclose(kernel.std(), (9 * channels) ** -0.5, rtol=0.05)
     np.testing.assert_allclose(kernel.mean(), 0.0, atol=0.01)
     assert not bias.any()
+
+
+def test_names_of_layers_sort_in_their_order():
+  names = convolution.layer_names(12)
+  assert names == sorted(names)
+  assert names[:2] == ["layer_00", "layer_01"]
+  assert convolution.layer_names(2) == ["layer_0", "layer_1"]
+
+
+def test_parameters_of_other_layers_are_told():
+  parameters = {"layer_1": {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}}
+  with pytest.raises(types.InputError, match="of layer_0; got layer_1"):
+    convolution.stack(jnp.zeros((1, 4, 4, 1)), parameters, (Layer(2),))

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "handler.h"
 #include "operands.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -893,9 +894,9 @@ ffi::Error Stack(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return ffi::Error::Success();
 }
 
-// The gradient in the stack's result, x, the value of every layer before it was
-// halved, and every kernel -> the gradients in x, and in a kernel and a bias of
-// every layer.
+// The gradient in the stack's result; x, then a kernel and a bias of every
+// layer; the value of every layer before it was halved, and perhaps the result
+// -> the gradients in x, and in a kernel and a bias of every layer.
 ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
                          ffi::RemainingRets rets, Flags elu, Flags halve) {
   const int64_t count = elu.size();
@@ -906,8 +907,8 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   std::vector<ffi::AnyBuffer> kernels;
   std::vector<Operand> values, kernel;
   for (int64_t l = 0; l < count; ++l) {
-    values.emplace_back(*args.get<ffi::AnyBuffer>(2 + l), 4, axes);
-    kernels.push_back(*args.get<ffi::AnyBuffer>(2 + count + l));
+    kernels.push_back(*args.get<ffi::AnyBuffer>(2 + 2 * l));
+    values.emplace_back(*args.get<ffi::AnyBuffer>(2 + 2 * count + l), 4, axes);
     kernel.emplace_back(kernels[l], 4, axes);
   }
   const Operand gradient(*args.get<ffi::AnyBuffer>(0), 4, axes);
@@ -997,7 +998,7 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmStack, Stack,
+ICM_DEFINE_CALL(IcmStack, Stack,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .RemainingArgs()
@@ -1006,7 +1007,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmStack, Stack,
                                   .Attr<Flags>("halve")
                                   .Attr<bool>("save"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmStackGradient, StackGradient,
+ICM_DEFINE_CALL(IcmStackGradient, StackGradient,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .RemainingArgs()

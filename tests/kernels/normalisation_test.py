@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from icm_jax.models import compiled, normalisation
+from icm_jax import kernels
+from icm_jax.kernels import normalisation
 
 needs_compiled = pytest.mark.skipif(
-  not compiled.is_compiled(),
+  not kernels.is_compiled(),
   reason="nothing was compiled when the package was installed",
 )
 FORMS = [
@@ -108,27 +109,3 @@ def test_results_are_bit_identical_again_and_again():
   first = fn(*arrays)
   for _ in range(5):
     chex.assert_trees_all_equal(fn(*arrays), first)
-
-
-def test_what_is_not_compiled_is_done_by_xla(monkeypatch):
-  monkeypatch.setattr(compiled, "is_compiled", lambda: False)
-  arrays = jnp.ones((1, 2, 2, 3)), jnp.ones(3), jnp.zeros(3)
-  assert "ffi_call" not in str(
-    jax.make_jaxpr(normalisation.batch_norm_elu)(*arrays)
-  )
-
-
-def test_running_statistics_follow_those_of_batches():
-  layer = normalisation.BatchNormElu()
-  x_BHWC = draw(np.random.default_rng(0), 4, 3, 3, 2, mean=2.0)
-  variables = layer.init(jax.random.key(0), x_BHWC, train=False)
-  for _ in range(200):
-    _, new = layer.apply(variables, x_BHWC, train=True, mutable=["batch_stats"])
-    variables = {**variables, **new}
-  in_training, _ = layer.apply(
-    variables, x_BHWC, train=True, mutable=["batch_stats"]
-  )
-  at_test = layer.apply(variables, x_BHWC, train=False)
-  np.testing.assert_allclose(at_test, in_training, atol=1e-5)
-  again = layer.apply(variables, x_BHWC[:1], train=False)
-  np.testing.assert_allclose(again, at_test[:1], atol=1e-6)

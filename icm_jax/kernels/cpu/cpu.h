@@ -1,7 +1,7 @@
 // What compiled calls share: vectors of 8 floats, and threads.
 
-#ifndef ICM_JAX_MODELS_CPU_H_
-#define ICM_JAX_MODELS_CPU_H_
+#ifndef ICM_JAX_KERNELS_CPU_CPU_H_
+#define ICM_JAX_KERNELS_CPU_CPU_H_
 
 #include <algorithm>
 #include <atomic>
@@ -117,4 +117,4 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Task& task) {
 
 }  // namespace icm
 
-#endif  // ICM_JAX_MODELS_CPU_H_
+#endif  // ICM_JAX_KERNELS_CPU_CPU_H_

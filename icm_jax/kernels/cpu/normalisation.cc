@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "handler.h"
 #include "operands.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -147,7 +148,9 @@ ffi::Error BatchNorm(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return ffi::Error::Success();
 }
 
-// The gradient in y, x, y, scale, mean, variance -> those in x, scale, shift.
+// The gradients in y, mean and variance, of which those in the latter two do
+// not count; x, scale, shift; y, mean, variance -> the gradients in x, scale and
+// shift.
 ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
                              ffi::RemainingRets rets, float epsilon) {
   const ffi::AnyBuffer x_buffer = **rets.get<ffi::AnyBuffer>(0);
@@ -155,11 +158,11 @@ ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   const int64_t channels = images.channels;
   const std::vector<int64_t> axes = OuterAxes(x_buffer, 4);
   const Operand gradient(*args.get<ffi::AnyBuffer>(0), 4, axes);
-  const Operand x(*args.get<ffi::AnyBuffer>(1), 4, axes);
-  const Operand y(*args.get<ffi::AnyBuffer>(2), 4, axes);
-  const Operand scale(*args.get<ffi::AnyBuffer>(3), 1, axes);
-  const Operand mean(*args.get<ffi::AnyBuffer>(4), 1, axes);
-  const Operand variance(*args.get<ffi::AnyBuffer>(5), 1, axes);
+  const Operand x(*args.get<ffi::AnyBuffer>(3), 4, axes);
+  const Operand scale(*args.get<ffi::AnyBuffer>(4), 1, axes);
+  const Operand y(*args.get<ffi::AnyBuffer>(6), 4, axes);
+  const Operand mean(*args.get<ffi::AnyBuffer>(7), 1, axes);
+  const Operand variance(*args.get<ffi::AnyBuffer>(8), 1, axes);
   float* x_result = Result(rets, 0);
   float* scale_result = Result(rets, 1);
   float* shift_result = Result(rets, 2);
@@ -218,14 +221,14 @@ ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmBatchNorm, BatchNorm,
+ICM_DEFINE_CALL(IcmBatchNorm, BatchNorm,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<float>("epsilon"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(IcmBatchNormGradient, BatchNormGradient,
+ICM_DEFINE_CALL(IcmBatchNormGradient, BatchNormGradient,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .RemainingArgs()

@@ -1,8 +1,8 @@
 // Operands and results of calls on images. Leading axes are those of groups,
 // such as experts; an operand may have 1 where others have more, and is shared.
 
-#ifndef ICM_JAX_MODELS_OPERANDS_H_
-#define ICM_JAX_MODELS_OPERANDS_H_
+#ifndef ICM_JAX_KERNELS_CPU_OPERANDS_H_
+#define ICM_JAX_KERNELS_CPU_OPERANDS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -81,4 +81,4 @@ inline void WantLargePages(float* to, int64_t size) {
 
 }  // namespace icm
 
-#endif  // ICM_JAX_MODELS_OPERANDS_H_
+#endif  // ICM_JAX_KERNELS_CPU_OPERANDS_H_

@@ -1,0 +1,77 @@
+"""What each compiled kernel gains in an update of the paper's networks.
+
+  make bench-kernels
+
+Prints one JSON object for each kernel: median seconds of the processors' time
+that an update takes with it and by XLA in its place, and their ratio. Ten
+experts, batch 32, 32x32x1; convolutions as in `mnist.py`, without
+normalisation, and normalisation as in `mnist_paper.py`, where convolutions are
+compiled in both. Updates are run in turns. The processors' time depends less
+than that of a clock on what else the machine does.
+"""
+
+import functools
+import json
+import statistics
+import time
+from unittest import mock
+
+import jax
+import optax
+
+from benchmarks import step as step_lib
+from icm_jax import competition, kernels, models
+from icm_jax.kernels import normalisation
+
+EXPERTS, BATCH, IMAGE, REPEATS = 10, 32, (32, 32, 1), 15
+
+
+def make_setup(norm) -> competition.Setup:
+  return competition.Setup(
+    expert=models.from_linen(models.ConvExpert(norm=norm), IMAGE),
+    discriminator=models.from_linen(models.ConvDiscriminator(), IMAGE),
+    expert_tx=optax.adam(1e-3),
+    discriminator_tx=optax.adam(1e-3),
+  )
+
+
+def without_normalisation():
+  return mock.patch.object(
+    normalisation, "batch_norm_elu", normalisation.plain_batch_norm_elu
+  )
+
+
+def measure(name, norm, without) -> None:
+  setup = make_setup(norm)
+  state = step_lib.make_state(setup, EXPERTS)
+  batch = step_lib.make_batch(BATCH, IMAGE)
+
+  def compile_step():
+    step = functools.partial(competition.competition_step, setup=setup)
+    return jax.jit(step).lower(state, batch).compile()
+
+  updates = {"compiled_s": compile_step()}
+  with without:
+    updates["xla_s"] = compile_step()
+  times = {form: [] for form in updates}
+  for _ in range(REPEATS + 1):
+    for form, update in updates.items():
+      start = time.process_time()
+      jax.block_until_ready(update(state, batch))
+      times[form].append(time.process_time() - start)
+  medians = {
+    form: statistics.median(seconds[1:])  # The first is slower.
+    for form, seconds in times.items()
+  }
+  row = {form: round(median, 3) for form, median in medians.items()}
+  ratio = round(medians["xla_s"] / medians["compiled_s"], 2)
+  print(json.dumps({"kernel": name, **row, "ratio": ratio}), flush=True)
+
+
+def main() -> None:
+  measure("convolution", "none", kernels.use("xla"))
+  measure("normalisation", "batch", without_normalisation())
+
+
+if __name__ == "__main__":
+  main()

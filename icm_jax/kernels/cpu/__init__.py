@@ -1,0 +1,1 @@
+"""The compiled library for CPUs; other platforms use nothing in here."""

@@ -1,0 +1,106 @@
+"""The library of compiled functions: found, told to XLA, and tried.
+
+`setup.py` compiles it when the package is installed. Where it is not there, or
+cannot be used, a warning says why, once, and XLA's operations do the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import functools
+import pathlib
+import sysconfig
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FILE = pathlib.Path(__file__).with_name(
+  f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+)
+# Functions of the library that XLA may call.
+TARGETS = (
+  "IcmStack",
+  "IcmStackGradient",
+  "IcmBatchNorm",
+  "IcmBatchNormGradient",
+)
+
+
+@functools.cache
+def is_available() -> bool:
+  """Whether programs for this machine's CPU can call the library."""
+  try:
+    # JAX may be tracing or lowering another program at this moment, for other
+    # devices; a thread of its own knows nothing of that.
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+      executor.submit(_load).result()
+  except Exception as error:  # A program must not fail for want of a library.
+    warnings.warn(
+      f"The compiled library of icm_jax cannot be used: {_reason(error)} XLA "
+      "takes its place, several times slower on a CPU. Set ICM_JAX_KERNELS=xla "
+      "to silence this warning.",
+      RuntimeWarning,
+      stacklevel=2,
+    )
+    return False
+  return True
+
+
+class _Unusable(Exception):
+  """Says why the library cannot be used, in a sentence."""
+
+
+def _reason(error):
+  if isinstance(error, _Unusable):
+    return str(error)
+  first_line = (str(error) or repr(error)).splitlines()[0]
+  return f"it cannot be loaded or called ({first_line})."
+
+
+def _load():
+  # The device comes first: what is registered before XLA has started is refused
+  # while it starts, if at all, and then XLA does not.
+  device = jax.local_devices(backend="cpu")[0]
+  _register()
+  _try(device)
+
+
+def _register():
+  """Tells XLA where the library's functions are."""
+  if not FILE.exists():
+    raise _Unusable(
+      "it was not compiled when the package was installed, perhaps for want of "
+      "a C++ compiler; install one, and then the package again."
+    )
+  functions = ctypes.CDLL(str(FILE))
+  functions.IcmMachineCanRun.restype = ctypes.c_bool
+  if not functions.IcmMachineCanRun():
+    raise _Unusable("it was compiled for a newer kind of processor.")
+  for target in TARGETS:
+    call = jax.ffi.pycapsule(getattr(functions, target))
+    jax.ffi.register_ffi_target(target, call, platform="cpu")
+
+
+def _try(device):
+  """Calls the library once: XLA may refuse a call that it has registered."""
+
+  @jax.jit
+  def tiny():
+    pixel = jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32)
+    (y_BHWC,) = jax.ffi.ffi_call("IcmStack", [pixel])(
+      jnp.ones((1, 1, 1, 1), jnp.float32),
+      jnp.ones((3, 3, 1, 1), jnp.float32),
+      jnp.ones(1, jnp.float32),
+      elu=np.zeros(1, np.int64),
+      halve=np.zeros(1, np.int64),
+      save=False,
+    )
+    return y_BHWC
+
+  with jax.default_device(device), jax.transfer_guard("allow"):
+    value = float(tiny()[0, 0, 0, 0])
+  if value != 2.0:
+    raise _Unusable(f"it computes 1 * 1 + 1 = {value}.")
