@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from icm_jax import competition, types
+from icm_jax import competition, kernels, types
 from icm_jax.competition import remedies
 
 MODES = ("unroll", "vmap")
