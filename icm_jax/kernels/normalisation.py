@@ -92,4 +92,5 @@ def batch_norm_elu(
     Features, and the mean and variance of every channel, float32, through
     which no gradient flows.
   """
-  return _batch_norm(x_BHWC, scale_C, bias_C)
+  y_BHWC, mean_C, variance_C = _batch_norm(x_BHWC, scale_C, bias_C)
+  return y_BHWC, mean_C, variance_C
