@@ -999,21 +999,21 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }  // namespace
 
 ICM_DEFINE_CALL(IcmStack, Stack,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .RemainingArgs()
-                                  .RemainingRets()
-                                  .Attr<Flags>("elu")
-                                  .Attr<Flags>("halve")
-                                  .Attr<bool>("save"));
+                ffi::Ffi::Bind()
+                    .Ctx<ffi::ThreadPool>()
+                    .RemainingArgs()
+                    .RemainingRets()
+                    .Attr<Flags>("elu")
+                    .Attr<Flags>("halve")
+                    .Attr<bool>("save"));
 
 ICM_DEFINE_CALL(IcmStackGradient, StackGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .RemainingArgs()
-                                  .RemainingRets()
-                                  .Attr<Flags>("elu")
-                                  .Attr<Flags>("halve"));
+                ffi::Ffi::Bind()
+                    .Ctx<ffi::ThreadPool>()
+                    .RemainingArgs()
+                    .RemainingRets()
+                    .Attr<Flags>("elu")
+                    .Attr<Flags>("halve"));
 
 // Whether this machine has the instructions that this file was compiled to.
 extern "C" bool IcmMachineCanRun() {

@@ -222,15 +222,15 @@ ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }  // namespace
 
 ICM_DEFINE_CALL(IcmBatchNorm, BatchNorm,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .RemainingArgs()
-                                  .RemainingRets()
-                                  .Attr<float>("epsilon"));
+                ffi::Ffi::Bind()
+                    .Ctx<ffi::ThreadPool>()
+                    .RemainingArgs()
+                    .RemainingRets()
+                    .Attr<float>("epsilon"));
 
 ICM_DEFINE_CALL(IcmBatchNormGradient, BatchNormGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .RemainingArgs()
-                                  .RemainingRets()
-                                  .Attr<float>("epsilon"));
+                ffi::Ffi::Bind()
+                    .Ctx<ffi::ThreadPool>()
+                    .RemainingArgs()
+                    .RemainingRets()
+                    .Attr<float>("epsilon"));
