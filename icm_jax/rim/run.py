@@ -31,68 +31,6 @@ if TYPE_CHECKING:
   import ml_collections
 
 
-def train(
-  config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
-  *,
-  resume: bool = False,
-  reporter: train_loop.Reporter | None = None,
-  started: float | None = None,
-) -> dict[str, Any]:
-  """Trains and measures all networks, and writes everything but the report.
-
-  Args:
-    config: as `experiments/configs/rim_copying.py` documents it.
-    workdir: folder of the run; made if it does not exist.
-    resume: whether to continue from the newest checkpoint in `workdir`.
-    reporter: receives messages and progress.
-    started: `time.perf_counter()` at the start of the process; None is now.
-
-  Returns:
-    The content of `result.json`.
-
-  Raises:
-    InputError: the config or the folder is wrong; nothing was trained yet.
-    FloatingPointError: a loss is not finite; names the step.
-    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
-  """
-  started = time.perf_counter() if started is None else started
-  reporter = reporter or train_loop.Silent()
-  run_folder.claim(workdir, config, resume=resume)
-  run = build.build_run(config, progress=reporter.prepare)
-  reporter.say(
-    f"{run.task.name}: {', '.join(run.task.variants)}; "
-    f"{config.train.updates} updates of each of {', '.join(run.networks)}"
-  )
-  with (
-    run_folder.hold(workdir, config, {"variants": list(run.task.variants)}),
-    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    train_loop.stop_requests() as stop_requested,
-  ):
-    saved = None
-    if checkpoints.steps():
-      saved = checkpoints.read_newest(build.abstract_state(config, run), {})
-      reporter.say(f"resuming at step {int(saved.state.step)}")
-      state = saved.state
-    else:
-      init = jax.jit(functools.partial(build.init_state, run=run))
-      state = init(jax.random.key(config.seed))
-    clock = train_loop.Clock(
-      started, saved.progress["seconds"] if saved else {}
-    )
-    clock.lap("start")
-    writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
-    with contextlib.closing(writer):
-      state = _train_networks(
-        config, run, state, clock, checkpoints, writer, reporter, stop_requested
-      )
-    reporter.say("evaluating")
-    result = evaluate.measure(workdir, config, run, state)
-    clock.lap("evaluate")
-    checkpoints.save(_saved(config, state, clock))
-    return run_result.write(workdir, result, clock.seconds)
-
-
 def update(
   state: build.State,
   *,
@@ -135,6 +73,65 @@ def update(
     opt={**state.opt, name: opt},
   )
   return state, {f"loss/{name}": loss[None]}
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  resume: bool = False,
+  reporter: train_loop.Reporter | None = None,
+  started: float | None = None,
+) -> dict[str, Any]:
+  """Trains and measures all networks, and writes everything but the report.
+
+  Args:
+    config: as `experiments/configs/rim_copying.py` documents it.
+    workdir: folder of the run; made if it does not exist.
+    resume: whether to continue from the newest checkpoint in `workdir`.
+    reporter: receives messages and progress.
+    started: `time.perf_counter()` at the start of the process; None is now.
+
+  Returns:
+    The content of `result.json`.
+
+  Raises:
+    InputError: the config or the folder is wrong; nothing was trained yet.
+    FloatingPointError: a loss is not finite; names the step.
+    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+  """
+  started = time.perf_counter() if started is None else started
+  reporter = reporter or train_loop.Silent()
+  run_folder.claim(workdir, config, resume=resume)
+  run = build.build_run(config, progress=reporter.prepare)
+  reporter.say(
+    f"{run.task.name}: {', '.join(run.task.variants)}; "
+    f"{config.train.updates} updates of each of {', '.join(run.networks)}"
+  )
+  saw = {"variants": list(run.task.variants)}
+  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
+    saved = None
+    if checkpoints.steps():
+      saved = checkpoints.read_newest(build.abstract_state(config, run), {})
+      reporter.say(f"resuming at step {int(saved.state.step)}")
+      state = saved.state
+    else:
+      init = jax.jit(functools.partial(build.init_state, run=run))
+      state = init(jax.random.key(config.seed))
+    clock = train_loop.Clock(
+      started, saved.progress["seconds"] if saved else {}
+    )
+    clock.lap("start")
+    writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
+    with contextlib.closing(writer):
+      state = _train_networks(
+        config, run, state, clock, checkpoints, writer, reporter, stop_requested
+      )
+    reporter.say("evaluating")
+    result = evaluate.measure(workdir, config, run, state)
+    clock.lap("evaluate")
+    checkpoints.save(_saved(config, state, clock))
+    return run_result.write(workdir, result, clock.seconds)
 
 
 def _train_networks(

@@ -65,11 +65,8 @@ def train(
     f"{len(run.mechanism_names)} mechanisms, "
     f"{build.num_experts(config)} experts"
   )
-  with (
-    run_folder.hold(workdir, config, build.saw(config, run)),
-    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    train_loop.stop_requests() as stop_requested,
-  ):
+  saw = build.saw(config, run)
+  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
     session = _start(config, run, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.

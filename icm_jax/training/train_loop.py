@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import metrics
+from icm_jax.training import checkpoint, metrics, run_folder
 
 if TYPE_CHECKING:
   import ml_collections
@@ -169,6 +170,40 @@ class TrainLoop(NamedTuple):
       if stop and step < total:
         raise Interrupted(f"Stopped after step {step}; go on with --resume.")
     return state
+
+
+class Occupied(NamedTuple):
+  """The folder of a run while a process trains it.
+
+  Attributes:
+    checkpoints: the run's checkpoints.
+    stop_requested: see `stop_requests`.
+  """
+
+  checkpoints: checkpoint.Checkpoints
+  stop_requested: threading.Event
+
+
+@contextlib.contextmanager
+def occupy(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, saw: dict[str, Any]
+) -> Iterator[Occupied]:
+  """Keeps a run's folder for this process, which can be asked to stop.
+
+  Args:
+    workdir: folder of the run.
+    config: config of the run.
+    saw: see `run_folder.hold`.
+
+  Raises:
+    InputError: another process works in the folder, or the run saw other data.
+  """
+  with (
+    run_folder.hold(workdir, config, saw),
+    contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
+    stop_requests() as stop_requested,
+  ):
+    yield Occupied(checkpoints, stop_requested)
 
 
 @contextlib.contextmanager

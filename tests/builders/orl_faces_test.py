@@ -104,7 +104,7 @@ def test_package_without_faces(tmp_path, faces):
 
 def test_no_face_can_be_read(tmp_path, faces):
   write(faces, "s1/1.pgm").write_bytes(b"x")
-  refused(tmp_path, "No image in .* can be read")
+  refused(tmp_path, "No picture in .* can be read")
 
 
 @pytest.mark.skipif(

@@ -27,21 +27,6 @@ def make(manual, tmp_path):
   )
 
 
-@pytest.fixture
-def prepare(make):
-  """A function that prepares, and returns what a later run reads."""
-
-  def read():
-    make().download_and_prepare()
-    builder = make()
-    source = builder.as_data_source(
-      split="train", decoders={"image": tfds.decode.SkipDecoding()}
-    )
-    return list(source), [tuple(s) for s in builder.info.metadata["skipped"]]
-
-  return read
-
-
 def add(folder: pathlib.Path, *names: str) -> None:
   """Adds made-up pictures."""
   folder.mkdir(parents=True, exist_ok=True)

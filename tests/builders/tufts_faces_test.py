@@ -2,7 +2,6 @@ import pathlib
 
 import PIL.Image
 import pytest
-import tensorflow_datasets as tfds
 
 from icm_jax import types
 from icm_jax.data.builders import tufts_faces
@@ -21,21 +20,6 @@ def make(manual, tmp_path):
   return lambda: tufts_faces.TuftsFaces(
     manual_dir=manual, data_dir=tmp_path / "data"
   )
-
-
-@pytest.fixture
-def prepare(make):
-  """A function that prepares, and returns what a later run reads."""
-
-  def read():
-    make().download_and_prepare()
-    builder = make()
-    source = builder.as_data_source(
-      split="train", decoders={"image": tfds.decode.SkipDecoding()}
-    )
-    return list(source), [tuple(s) for s in builder.info.metadata["skipped"]]
-
-  return read
 
 
 def add(path: pathlib.Path) -> pathlib.Path:

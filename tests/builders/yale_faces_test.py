@@ -103,7 +103,7 @@ def test_damaged_faces_are_skipped_and_named(tmp_path):
 def test_no_face_can_be_read(tmp_path):
   write(tmp_path / "manual")
   (tmp_path / "manual" / "yalefaces" / "subject01.sad").write_bytes(b"x")
-  refused(tmp_path, "No face in .* can be read")
+  refused(tmp_path, "No picture in .* can be read")
 
 
 def test_other_names_are_skipped_and_named(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -98,6 +99,38 @@ class ImageBuilder(
     except pictures.Unreadable as error:
       self._skip(name, str(error))
       return None
+
+  def _grey_faces(
+    self,
+    folder: pathlib.Path,
+    matches: Iterable[re.Match[str]],
+    columns: Callable[[re.Match[str]], Mapping[str, Any]],
+    instructions: str,
+  ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields examples of pictures that become grey PNGs.
+
+    Args:
+      folder: folder of the pictures.
+      matches: matches of their names below the folder.
+      columns: function from a match to the example's other columns.
+      instructions: what to do if no picture can be read.
+
+    Raises:
+      InputError: no picture can be read.
+    """
+    index = 0
+    for match in matches:
+      name = f"{folder.name}/{match[0]}"
+      # tfds would read the palette indices of a GIF as grey values, and
+      # TensorFlow, which may read prepared data elsewhere, cannot decode PGM.
+      encoded = self._grey_png(folder / match[0], name)
+      if encoded is not None:
+        yield index, {"image": encoded, "file": name, **columns(match)}
+        index += 1
+    if not index:
+      raise types.InputError(
+        f"No picture in {folder} can be read. {instructions}"
+      )
 
   def _generate_splits(self, dl_manager, download_config):
     """Writes one shard after another.

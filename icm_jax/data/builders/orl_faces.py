@@ -73,24 +73,12 @@ class OrlFaces(base.ImageBuilder):
   def _generate_examples(
     self, folder: pathlib.Path, matches: Sequence[re.Match]
   ):
-    index = 0
-    for match in matches:
-      # TensorFlow, which may read prepared data elsewhere, cannot decode PGM.
-      encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
-      if encoded is None:
-        continue
-      yield (
-        index,
-        {
-          "image": encoded,
-          "file": f"{FOLDER}/{match[0]}",
-          "person": f"s{match['person']}",
-          "number": int(match["number"]),
-        },
-      )
-      index += 1
-    if not index:
-      raise types.InputError(
-        f"No image in {folder} can be read. Install the package {_PACKAGE} "
-        "again."
-      )
+    return self._grey_faces(
+      folder,
+      matches,
+      lambda match: {
+        "person": f"s{match['person']}",
+        "number": int(match["number"]),
+      },
+      f"Install the package {_PACKAGE} again.",
+    )

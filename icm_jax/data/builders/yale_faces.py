@@ -92,23 +92,12 @@ class YaleFaces(base.ImageBuilder):
   def _generate_examples(
     self, folder: pathlib.Path, matches: Sequence[re.Match]
   ):
-    index = 0
-    for match in matches:
-      # tfds would read the palette indices of a GIF as grey values.
-      encoded = self._grey_png(folder / match[0], f"{FOLDER}/{match[0]}")
-      if encoded is None:
-        continue
-      yield (
-        index,
-        {
-          "image": encoded,
-          "file": f"{FOLDER}/{match[0]}",
-          "person": match["person"],
-          "condition": match["condition"],
-        },
-      )
-      index += 1
-    if not index:
-      raise types.InputError(
-        f"No face in {folder} can be read. Replace them by the original files."
-      )
+    return self._grey_faces(
+      folder,
+      matches,
+      lambda match: {
+        "person": match["person"],
+        "condition": match["condition"],
+      },
+      "Replace the pictures by the original files.",
+    )
