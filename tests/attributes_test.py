@@ -99,7 +99,7 @@ def rows_problem(drawn):
   return data, problem_lib.make_problem(data, seed=0, share_people=True)
 
 
-def test_labels_are_of_groups_and_more(rows_problem):
+def test_labels_contain_groups_and_further_attributes(rows_problem):
   data, problem = rows_problem
   labels = probe_lib.make_labels(data, problem, ("label=0|1", "two"))
   assert labels.names == ("one", "two", "label=0|1")
@@ -149,9 +149,7 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
     np.testing.assert_array_equal(a, b)
 
 
-def test_experts_are_measured_by_what_a_probe_sees(
-  rows_problem, make_setup, make_state
-):
+def test_experts_are_measured_by_a_probe(rows_problem, make_setup, make_state):
   """Experts move squares up by a row, by two, and not at all."""
   data, problem = rows_problem
 

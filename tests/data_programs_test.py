@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-def test_examples_of_several_groups_play_no_role(prepare):
+def test_examples_of_several_groups_have_no_role(prepare):
   prepared = prepare(groups=("red", "side=transformed"))
   tables = data.tables(prepared, seed=0)
   assert cells(tables, "Roles") == {
@@ -283,7 +283,7 @@ def test_plain_lines_about_preparing_are_few(monkeypatch, capsys):
   assert 1 <= len(texts[:-1]) <= 2
 
 
-def test_the_bar_changes_with_what_is_done(capsys):
+def test_the_bar_changes_with_its_task(capsys):
   bar = console.Bar()
   bar.prepare("reading", 500, 0)
   bar.prepare("reading", 900, 0)

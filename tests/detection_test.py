@@ -227,7 +227,7 @@ def test_a_table_by_hand():
   }
 
 
-def test_no_image_is_looked_at_twice():
+def test_equal_images_are_processed_once():
   looked = []
 
   def detect(x_BHWC):
@@ -270,7 +270,7 @@ def toy(make_setup, make_state):
   return setup, state
 
 
-def test_experts_are_measured_by_what_is_found(toy, drawn_problem, monkeypatch):
+def test_experts_are_measured_by_found_faces(toy, drawn_problem, monkeypatch):
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
   setup, state = toy
   image_NHWC = drawn_problem.images.image_NHWC

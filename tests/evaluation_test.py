@@ -47,7 +47,7 @@ def test_specialisation_by_hand(wins_EM, coverage, matched, owned):
   assert specialisation.one_to_one(wins_EM) == all(owned)
 
 
-def test_a_mechanism_needs_nine_tenths():
+def test_a_learned_mechanism_needs_nine_tenths():
   wins_EM = np.array([[89, 0], [11, 100]])
   assert not specialisation.one_to_one(wins_EM)
   assert specialisation.one_to_one(np.array([[90, 0], [10, 100]]))

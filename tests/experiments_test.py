@@ -1,4 +1,4 @@
-"""The programs, as a user starts them, and the README's words."""
+"""The programs as a user starts them, and the claims of the README."""
 
 import pathlib
 import re

@@ -43,7 +43,7 @@ def apply(name, x_HWC, **parameters):
     if n not in mechanisms.PRESETS["paper"]["names"]
   ],
 )
-def test_size_does_not_matter(name):
+def test_mechanisms_do_not_depend_on_image_size(name):
   """A small picture of a result is the result of a small picture."""
   parameters = {"stddev": 0.0} if name in ("low_light", "backlight") else {}
   small_HWC = apply(name, picture(32), **parameters)
@@ -74,7 +74,7 @@ def test_colours_are_cast_on_rgb_only():
 
 
 @pytest.mark.parametrize("name", BLURS)
-def test_blurs_keep_what_is_even(name):
+def test_blurs_keep_uniform_images(name):
   x_HWC = jnp.full((10, 14, 1), 0.3)
   np.testing.assert_allclose(apply(name, x_HWC), x_HWC, atol=1e-6)
 
@@ -147,7 +147,7 @@ def test_only_shifts_move_an_image():
     assert moved == (mechanisms.family(of(name)) == "shift")
 
 
-def test_an_unknown_geometry_is_told_the_known_ones():
+def test_an_unknown_geometry_lists_the_known_ones():
   with pytest.raises(types.InputError, match="'cat'.*celeb_a, .*orl_faces"):
     jax.eval_shape(of("hand", geometry="cat"), KEY, picture(8))
 
@@ -183,7 +183,7 @@ def test_faces_are_aligned_by_eye_distance_and_eyes():
   assert faces.alignment(face, face) == pytest.approx((0, 0, 1))
 
 
-def test_a_portrait_lies_where_celebrities_do():
+def test_the_portrait_is_aligned_like_celeb_a():
   image_BHWC = drawing.portrait(64)
   assert image_BHWC.shape == (1, 64, 64, 3)
   assert image_BHWC.dtype == np.uint8

@@ -87,7 +87,7 @@ def test_resuming_is_exact(six, tmp_path):
   assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
-def test_several_steps_a_dispatch_change_nothing(six, tmp_path):
+def test_several_steps_per_dispatch_change_nothing(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "strides"
   every = {"every.log": 2, "train.updates_per_dispatch": 2}
@@ -109,7 +109,7 @@ def test_dispatches_must_fit_into_the_run(name, tmp_path):
     image_run.train(config, tmp_path / "run")
 
 
-def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
+def test_an_interrupted_run_resumes_without_double_rows(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "cut"
   image_run.train(smoke(5), folder)
@@ -164,7 +164,7 @@ def test_an_interruption_saves_first(six, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_result_holds_what_it_promises(six):
+def test_the_result_has_all_its_values(six):
   folder, result = six
   assert json.loads((folder / run_folder.RESULT).read_text()) == result
   assert result["seed"] == 0
@@ -238,7 +238,9 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
     ("mnist", None, None),
   ],
 )
-def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
+def test_faces_of_another_data_set_are_aligned_with_the_runs(
+  drawn, monkeypatch, name, crop, frame
+):
   config = smoke(**{"data.name": "celeb_a", "data.crop": crop})
   config.transfer.update(name=name, examples=6, canonical="label=0|1")
   views = []
@@ -260,7 +262,7 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
   np.testing.assert_array_equal(other.test_ids, np.flatnonzero(label_N <= 1))
 
 
-def test_more_is_measured_if_asked_for(six, monkeypatch):
+def test_requested_evaluations_are_measured(six, monkeypatch):
   folder, result = six
   assert result["detection"] is None
   assert result["attributes"] is None
@@ -363,7 +365,7 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     run_result.evaluate_checkpoint(tmp_path / "letters")
 
 
-def test_two_processes_do_not_go_on_with_one_run(six):
+def test_two_processes_cannot_resume_one_run(six):
   folder, _ = six
   config, saw = run_folder.read(folder)
   with (
@@ -439,7 +441,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ),
   ],
 )
-def test_bad_input_is_told_before_anything_is_written(
+def test_bad_input_is_refused_before_anything_is_written(
   overrides, message, tmp_path, monkeypatch
 ):
   pretend_installed(monkeypatch)
@@ -469,7 +471,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_due():
+def test_events_are_due_on_multiples_and_on_the_last_step():
   assert [s for s in range(1, 8) if train_loop.due(s, 3, 7)] == [3, 6, 7]
   assert not any(train_loop.due(s, 0, 7) for s in range(1, 8))
 
@@ -504,7 +506,7 @@ def test_unknown_modes_are_refused():
     mnist.get_config("fast")
 
 
-def test_a_run_cut_off_before_its_first_step_goes_on(tmp_path):
+def test_a_run_interrupted_before_its_first_step_resumes(tmp_path):
   folder = tmp_path / "run"
   image_run.train(smoke(0), folder)
   image_run.train(smoke(2), folder, resume=True)

@@ -124,7 +124,7 @@ def plain_step(p, states, x_F, fields):
 
 
 @pytest.mark.parametrize("kind", cell_lib.KINDS)
-def test_it_is_the_papers_equations(ran, kind):
+def test_the_cell_equals_the_papers_equations(ran, kind):
   params, start, x_TBF, scan = ran(kind=kind)
   carries, out_TBD, left = scan(params, start, x_TBF)
   p = jax.tree.map(np.asarray, params)
@@ -148,7 +148,7 @@ def states_of(carries):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(carries)]
 
 
-def test_k_are_active_and_states_of_others_stay_bit_by_bit(ran):
+def test_k_rims_are_active_and_other_states_stay_bit_identical(ran):
   params, start, x_TBF, scan = ran()
   carries, _, left = scan(params, start, x_TBF)
   active_TBR = np.asarray(left["active_BR"])
@@ -173,7 +173,7 @@ def test_permuted_rims_have_permuted_states(ran):
     np.testing.assert_allclose(state, expected[:, :, order], atol=1e-6)
 
 
-def test_a_row_of_a_batch_does_not_reach_another(ran):
+def test_rows_of_a_batch_are_independent(ran):
   params, start, x_TBF, scan = ran()
   _, out_TBD, _ = scan(params, start, x_TBF)
   other_TBF = x_TBF.copy()
@@ -184,7 +184,7 @@ def test_a_row_of_a_batch_does_not_reach_another(ran):
   assert (out_TBD[:, 4] != changed_TBD[:, 4]).any()
 
 
-def test_nothing_is_read_where_there_is_no_information(ran):
+def test_rims_read_nothing_from_inputs_without_information(ran):
   params, start, x_TBF, scan = ran(embed=0, communication_heads=0)
   carries, _, left = scan(params, start, 0 * x_TBF)
   # Both rows are zeros: neither wins, and what is read is the null row.
@@ -237,7 +237,7 @@ def test_gradients_reach_through_time(ran):
   np.testing.assert_array_equal(grad_BRD[asleep_BR], 1)
 
 
-def test_it_can_be_differentiated_forwards_and_twice(ran):
+def test_the_cell_can_be_differentiated_forwards_and_twice(ran):
   params, start, x_TBF, scan = ran()
   x_TBF = x_TBF[:2, :3]
   start = jax.tree.map(lambda state: state[:3], start)
@@ -270,7 +270,7 @@ def test_it_can_be_differentiated_forwards_and_twice(ran):
   )
 
 
-def test_it_takes_any_batch_and_vmap(ran):
+def test_the_cell_takes_any_batch_and_vmap(ran):
   params, start, x_TBF, _ = ran()
   cell = make()
   apply = lambda carry, x: cell.apply({"params": params}, carry, x)
@@ -306,7 +306,7 @@ def test_gated_communication_adds_no_more_than_one(ran):
 
 
 @pytest.mark.parametrize("embed", [0, 5])
-def test_presence_says_who_reads_and_who_keeps(embed):
+def test_presence_splits_rims_into_readers_and_keepers(embed):
   cell = make(embed=embed, presence=50.0)
   x_BF = jnp.array([[0.0, 0.0], [0.0, -1e-3], [2.0, 0.0]])
   carry = cell.initialize_carry(jax.random.key(0), x_BF.shape)
@@ -333,7 +333,7 @@ def test_presence_says_who_reads_and_who_keeps(embed):
     ({"presence": -1.0}, "presence must be at least 0; got -1.0"),
   ],
 )
-def test_bad_fields_are_told(fields, message):
+def test_bad_fields_are_refused(fields, message):
   with pytest.raises(types.InputError, match=message):
     cell_lib.check(make(**fields))
 
