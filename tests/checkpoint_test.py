@@ -204,7 +204,7 @@ def test_a_checkpoint_of_other_networks_is_not_called_damaged(
   text = str(caught.value)
   assert "step 2 does not fit" in text
   assert "step 1 does not fit" in text
-  assert "version of icm-jax that they were made with" in text
+  assert "version of icm-jax with which they were made" in text
   assert "damaged" not in text
   assert "another --workdir" not in text
   assert read(tmp_path, tiny_state()).state.step == 2  # Nothing was deleted.

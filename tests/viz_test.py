@@ -177,7 +177,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   ) in page
   assert "in 62.5% of all cases" in page
   assert "3  &lt;b&gt;down&lt;/b&gt;, not counted among others" in page
-  assert "2 of 3 experts are at work" in page
+  assert "2 of 3 experts are active" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4
   for kind, text in images:

@@ -235,5 +235,5 @@ def likeness(
 
 
 def share(is_N: np.ndarray) -> float | None:
-  """The share that is true; None of nothing."""
+  """Returns the share of true values; None for an empty array."""
   return float(is_N.mean()) if is_N.size else None
