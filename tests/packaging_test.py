@@ -216,7 +216,7 @@ def test_the_first_python_that_will_do_makes_the_environment(make_environment):
 def test_a_missing_compiler_causes_a_note(make_environment):
   done = make_environment(compiler=False, good="run, be new, make")
   assert done.returncode == 0
-  assert done.stderr.startswith("note: no C++ compiler")
+  assert done.stderr.startswith("note: found no C++ compiler")
   assert done.stderr.count("\n") == 1
 
 
@@ -225,7 +225,7 @@ def test_a_missing_compiler_causes_a_note(make_environment):
   [
     (
       {"old": "run"},
-      "error: no Python from 3.11 on runs as one of: absent old; ",
+      "error: found no Python of version 3.11 or newer as: absent old; ",
     ),
     ({"bare": "run, be new"}, "error: bare cannot make environments; "),
   ],
