@@ -71,7 +71,8 @@ def prepare(
     **options: the other arguments of `sources.load`.
 
   Raises:
-    InputError: as in `sources.load` and `roles.choose`.
+    InputError: the data set cannot be loaded, or a group is unknown; see
+      `sources.load` and `roles.choose`.
   """
   source = sources.SOURCES.get(name)
   digits = source is not None and "content" in source.view

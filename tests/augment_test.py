@@ -1,4 +1,4 @@
-"""Varied images: how far, and each on its own."""
+"""Random variations of images stay in range, and images vary independently."""
 
 import jax
 import jax.numpy as jnp

@@ -211,7 +211,7 @@ def test_the_sheet_shows_every_pixel(channels):
     np.testing.assert_array_equal(shown[::4, ::4], image_HWC)
     np.testing.assert_array_equal(shown[3::4, 3::4], image_HWC)
   assert (sheet[:56, left:] == 255).all()
-  for top in (0, 58):  # Names are there, and end before the pictures.
+  for top in (0, 58):  # Every row has a name, which ends before the pictures.
     assert (sheet[top : top + 56, : left - 5] < 128).any()
     assert (sheet[top : top + 56, left - 5 : left] == 255).all()
 
@@ -270,7 +270,7 @@ def test_the_check_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
 
 
 def test_plain_lines_about_preparing_are_few(monkeypatch, capsys):
-  clock = itertools.count()  # A second a look.
+  clock = itertools.count()  # Every look at the clock takes a second.
   monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
   plain = console.Plain()
   for done in range(0, 10_000, 1000):

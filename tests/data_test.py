@@ -26,7 +26,7 @@ def load(name, tmp_path, **kwargs):
 
 
 def table(num_examples=40, seed=0, person=""):
-  """A data set of columns; its images hold their own numbers."""
+  """Returns a data set of columns; pixels of images are the image's number."""
   generator = np.random.default_rng(seed)
   image_NHWC = np.zeros((num_examples, 4, 4, 1), np.uint8)
   image_NHWC[:, 0, 0, 0] = np.arange(num_examples)
@@ -58,7 +58,7 @@ def test_files_are_found_in_the_folders_of_tfds(tmp_path):
   manual = tmp_path / "data" / "downloads" / "manual"
   with pytest.raises(types.InputError, match=f"Missing in {manual}: train-"):
     load("mnist", tmp_path, image_size=28)
-  (manual / "mnist").mkdir(parents=True)  # Every data set may have its own.
+  (manual / "mnist").mkdir(parents=True)  # A data set may have its own folder.
   with pytest.raises(types.InputError, match=f"Missing in {manual / 'mnist'}:"):
     load("mnist", tmp_path, image_size=28)
 
@@ -91,7 +91,7 @@ def test_a_folder_of_the_users_own(tmp_path):
   assert data.images.image_NHWC.shape == (2, 8, 8, 3)
   assert data.images.image_NHWC[0, 4, 4].tolist() == [0, 255, 0]
   assert list(data.skipped) == [("z.png", "not a picture")]
-  # What changed in the folder is seen.
+  # Changes in the folder are noticed.
   picture(tmp_path / "own" / "four.png")
   again = load(f"folder:{tmp_path / 'own'}", tmp_path)
   assert len(again.images.image_NHWC) == 3
@@ -422,7 +422,7 @@ def test_a_part_without_images_is_refused_with_counts():
 
 
 def grouped():
-  """A problem whose groups differ in size, sad ones being few."""
+  """Returns a problem whose groups differ in size; few images are sad."""
   data = table(200)
   condition = np.array(data.images.columns["condition"])
   condition[np.flatnonzero(condition == "sad")[8:]] = "normal"

@@ -1,4 +1,4 @@
-"""What installing and importing the package brings, and its messages."""
+"""Installing and importing: packages that are needed, and messages."""
 
 import ast
 import configparser

@@ -1,4 +1,4 @@
-"""What a run's folder says of it, and how it is opened without its data."""
+"""The description of a run in its folder, and opening a run without data."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A sweep: what it plans, runs, skips and gathers."""
+"""Sweeps: planning, running, skipping and gathering runs."""
 
 import contextlib
 import csv
@@ -83,7 +83,7 @@ def test_bad_overrides_are_refused_before_anything_runs(
 
 
 def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
-  """With a stand-in for the runs, which have tests of their own."""
+  """Runs are replaced by a stand-in, because they have tests of their own."""
   commands = []
 
   class Process(contextlib.nullcontext):
@@ -112,7 +112,8 @@ def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
   by_folder = {str(planned.run.workdir): planned for planned in plans}
   finish(plans[0])
   plans[1].run.workdir.mkdir(parents=True)
-  run_folder.write(plans[1].run.workdir, plans[1].config, {})  # As if cut off.
+  # The second run seems to have been interrupted.
+  run_folder.write(plans[1].run.workdir, plans[1].config, {})
   said = []
   assert runs.run_all(plans, 2, said.append) == 3
   assert "1 of 6 runs are finished already" in said[0]
@@ -131,7 +132,7 @@ def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
   assert lines[0]["found/right"] == "50"
   assert lines[0]["commit"] == "abc1234"
   assert [line["row_of_2/beam"] for line in lines] == ["", "", "0.3"]
-  # The same command again has nothing to do but what failed.
+  # The same command again runs only what failed.
   assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
 

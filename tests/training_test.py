@@ -40,13 +40,13 @@ def smoke(steps=3, **overrides):
 
 
 def pretend_installed(monkeypatch):
-  """The packages of the face detector are there."""
+  """Pretends that the packages of the face detector are installed."""
   for module in (classical, detection):
     monkeypatch.setattr(module, "check_installed", lambda: None)
 
 
 def leaves_of(folder):
-  """All arrays of the newest checkpoint, as NumPy."""
+  """Returns all arrays of the newest checkpoint as NumPy arrays."""
   config = run_folder.read(folder).config
   run = build.build(config)
   saved = run_result.read_checkpoint(folder, config, run)
@@ -113,7 +113,7 @@ def test_an_interrupted_run_resumes_without_double_rows(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "cut"
   image_run.train(smoke(5), folder)
-  # As after a kill: rows beyond the newest checkpoint, the last one torn.
+  # A kill leaves rows beyond the newest checkpoint, the last of which is cut.
   manager = checkpoint.Checkpoints(folder)
   assert manager.steps() == [5, 4]
   manager.close()
@@ -218,7 +218,7 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
     assert "clean_MHWC" not in examples
   attributes = result["attributes"]
   assert set(attributes["probe"]) == {"label=0", "label=1", "label=2"}
-  assert attributes["likeness"] is None  # Nobody is seen.
+  assert attributes["likeness"] is None  # The data set has no people.
   assert set(attributes["by_group"]) == {"label=1", "label=2"}
   again = run_result.evaluate_checkpoint(tmp_path / "run")
   assert again["wins"] == result["wins"]
@@ -234,7 +234,7 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   ("name", "crop", "frame"),
   [
     ("lfw", None, (0.5 - 0.5 * 14 / 13, 0.42 - 0.53 * 14 / 13, 14 / 13)),
-    ("lfw", 100, None),  # Nobody knows where faces lie in such a picture.
+    ("lfw", 100, None),  # The position of faces is unknown in such a crop.
     ("mnist", None, None),
   ],
 )
@@ -273,7 +273,7 @@ def test_requested_evaluations_are_measured(six, monkeypatch):
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="mnist", examples=6)
   config.detection.examples = 5
-  # Images of which the detector takes the whole for a face.
+  # The detector takes whole images for faces.
   whole = detection.Faces(np.array([[0.0, 0.0, 32.0, 32.0]]), np.ones(1))
   monkeypatch.setattr(
     detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)

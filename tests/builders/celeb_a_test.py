@@ -38,7 +38,7 @@ def write_table(path: pathlib.Path, lines: list[str], end: str = "\n") -> None:
 
 
 def attribute_lines() -> list[str]:
-  """As the original has them, numbers right-aligned."""
+  """Returns a table in the original layout, with right-aligned numbers."""
   return [
     str(len(NUMBERS)),
     " ".join(celeb_a.ATTRIBUTES) + " ",

@@ -17,7 +17,7 @@ SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "omniglot"
 
 @pytest.fixture(autouse=True)
 def made_up_zips(monkeypatch):
-  """Zips of our own have other checksums than the published ones."""
+  """Accepts made-up zips, whose checksums differ from the published ones."""
   monkeypatch.setattr(files, "check", lambda path, sha256: None)
 
 

@@ -187,7 +187,7 @@ def test_rows_of_a_batch_are_independent(ran):
 def test_rims_read_nothing_from_inputs_without_information(ran):
   params, start, x_TBF, scan = ran(embed=0, communication_heads=0)
   carries, _, left = scan(params, start, 0 * x_TBF)
-  # Both rows are zeros: neither wins, and what is read is the null row.
+  # Both rows are zeros: attention is equal, and RIMs read zeros.
   np.testing.assert_array_equal(left["null_BR"], 0.5)
   silent = dict(params, input_value=jax.tree.map(jnp.zeros_like, {
     "kernel": params["input_value"]["kernel"]
@@ -195,7 +195,7 @@ def test_rims_read_nothing_from_inputs_without_information(ran):
   unread, _, _ = scan(silent, start, 0 * x_TBF)
   for a, b in zip(states_of(carries), states_of(unread), strict=True):
     np.testing.assert_array_equal(a, b)
-  # Of a RIM that has no use for the input, all attention is on the null row.
+  # A RIM that prefers the null row has all its attention there.
   query_RD = np.asarray(params["input_query"]).copy()
   query_RD[1] = 0
   query_RD[1, 0] = -1e4
@@ -219,7 +219,8 @@ def test_gradients_reach_inactive_states(ran, reach):
 
   grad = jax.jit(jax.grad(value))
   idle = np.asarray(grad(start, 1.0 * ~active_BR)[1])
-  np.testing.assert_array_equal(idle[~active_BR], 1)  # They are kept as is.
+  # States of inactive RIMs are kept, and so is their gradient.
+  np.testing.assert_array_equal(idle[~active_BR], 1)
   busy = np.asarray(grad(start, 1.0 * active_BR)[1])
   heard = np.abs(busy[~active_BR]).max()
   assert heard > 0 if reach == "all" else heard == 0
@@ -275,7 +276,7 @@ def test_the_cell_takes_any_batch_and_vmap(ran):
   cell = make()
   apply = lambda carry, x: cell.apply({"params": params}, carry, x)
   (_, h_BRD), out_BD = jax.jit(apply)(start, x_TBF[0])
-  # Of one row alone, with no batch axis at all.
+  # A single row has no batch axis at all.
   (_, mapped_BRD), mapped_BD = jax.jit(jax.vmap(apply))(start, x_TBF[0])
   np.testing.assert_allclose(h_BRD, mapped_BRD, atol=1e-6)
   np.testing.assert_allclose(out_BD, mapped_BD, atol=1e-6)
