@@ -147,7 +147,7 @@ def evaluations() -> dict:
       single_network="",  # Folder of a run with one expert, as a baseline.
     ),
     attributes=dict(
-      names="",  # Names or rules that a probe judges beside groups.
+      names="",  # Attributes, names or rules, that a probe judges with groups.
     ),
     transfer=dict(
       name="",  # Another data set on which experts are tested; "" is none.
