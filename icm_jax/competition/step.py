@@ -62,9 +62,8 @@ def competition_step(
   won = assign.assign_winners(merit_EB)
 
   # 3. Learn: the discriminator learns to tell all outputs, the losers' too,
-  # from canonical images; each winner learns to make the images that it won
-  # look more canonical. One backward pass through the discriminator serves
-  # both.
+  # from canonical images; each winner learns to make its images look more
+  # canonical. One backward pass through the discriminator serves both.
   weight_EB = jnp.full_like(score_EB, 1.0 / score_EB.shape[0])
   weight_EB = setup.through("weight", weight_EB, won)
   discriminator_loss, slopes = jax.value_and_grad(

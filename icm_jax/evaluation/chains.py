@@ -70,7 +70,7 @@ def search(
   Args:
     state: state of a run; not donated.
     x_BHWC: float32 in [0, 1].
-    setup: bound before jitting, like all arguments below.
+    setup: setup of the run, bound before jitting, like all arguments below.
     max_length: L, the largest length of a chain, at least 1.
     width: K, the number of chains that are kept.
     margin: logits by which every further expert must raise the score, see

@@ -22,8 +22,8 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import classifier, restoration
 
-# The probe's judgement of an attribute that should not change counts from this
-# balanced accuracy on clean test images on.
+# Least balanced accuracy on clean test images with which the probe's judgements
+# of an attribute count.
 LEAST_ACCURACY = 0.8
 
 
