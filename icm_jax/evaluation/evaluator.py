@@ -30,7 +30,7 @@ class Parts(NamedTuple):
   """The parts of a run from which evaluators are built, before training.
 
   Attributes:
-    config: config of the run, as `experiments/configs/mnist.py` documents it.
+    config: config of the run.
     data: the run's data set, with all groups and labels that it knows.
     problem: the same data set, split into its parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.

@@ -57,9 +57,9 @@ def _plain_gradient(*arrays):
   """Computes gradients with respect to the three arguments.
 
   Args:
-    *arrays: gradients with respect to the three results, the three arguments,
-      and the three results; XLA finds that this function computes the latter
-      again, and does not.
+    *arrays: gradients with respect to the three results; the three arguments;
+      and the three results, which are not used. The function computes them
+      again, and XLA merges the two computations.
   """
   gradients, arguments = arrays[:3], arrays[3:6]
   return jax.vjp(plain_batch_norm_elu, *arguments)[1](gradients)

@@ -94,7 +94,7 @@ def experts() -> dict:
     auto=dict(
       most=16,  # Experts at the start.
       alike=0.15,  # Squared distance below which two signatures are the same.
-      max_share=1.4,  # Multiple of the median share above which one is copied.
+      max_share=1.4,  # Experts above this multiple of the median are copied.
     ),
     network="conv",  # conv, unet or dilated
     features=32,
