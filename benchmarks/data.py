@@ -1,4 +1,4 @@
-"""Times preparing of pictures and reading of batches.
+"""Times the preparation of pictures and the reading of batches.
 
   python -m benchmarks.data
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def rate(made: problem.Problem) -> float:
-  """Images per second in random batches from both sides."""
+  """Returns images per second in random batches from both sides."""
   seconds = []
   for step in range(BATCHES):
     start = time.perf_counter()
@@ -80,7 +80,7 @@ def rate(made: problem.Problem) -> float:
 
 
 def pipeline_and_step() -> tuple[float, float]:
-  """Seconds for a batch of digits and for an update, measured in turns."""
+  """Returns seconds of a batch of digits and of an update, timed in turns."""
   data = sources.load("mnist_5k", image_size=32)
   digits = problem.make_problem(data, seed=0)
   paper = dict(mechanisms.PRESETS["paper"])

@@ -1,4 +1,4 @@
-"""Times one update: ours, the plain form, PyTorch, and the machine's limit.
+"""Times an update: ours, the plain form, PyTorch's, and the machine's limit.
 
   make bench-step STEP="--experts=10 --batch=32 --image=32x32x1"
 
@@ -47,7 +47,7 @@ PLAIN_S = 0.17
 
 
 def make_setup(image) -> competition.Setup:
-  """The paper's networks without normalisation, and its optimizers."""
+  """Makes the paper's networks without normalisation, and its optimizers."""
   return competition.Setup(
     expert=models.from_linen(models.ConvExpert(norm="none"), image),
     discriminator=models.from_linen(models.ConvDiscriminator(), image),
@@ -75,7 +75,7 @@ def compile_step(step, state, batch):
 
 
 def compile_plain(setup, state, batch):
-  """Compiles the paper's step as one first writes it, with XLA's kernels."""
+  """Compiles the plain form of the paper's step, with XLA's operations."""
   with kernels.use("xla"):
     return compile_step(
       functools.partial(competition.paper_step, setup=setup), state, batch
@@ -120,11 +120,11 @@ class Runner:
 
 
 def flops(experts, batch, image) -> float:
-  """Floating point operations of one update, in convolutions and products.
+  """Counts the floating point operations of convolutions and products.
 
-  Counted are all experts' forward pass; the discriminator's forward pass and
-  both of its gradients on all outputs and on canonical images; and the winners'
-  backward pass, with the forward pass that it needs.
+  The count of an update includes the forward pass of all experts; the
+  discriminator's forward pass and both of its gradients, on all outputs and on
+  canonical images; and the winners' backward pass with its forward pass.
   """
   height, width, channels = image
   pixels, taps = height * width, 9
@@ -140,7 +140,7 @@ def flops(experts, batch, image) -> float:
 
 
 def measure(experts, batch, image, reference):
-  """One line of the table."""
+  """Measures one line of output."""
   setup, data = make_setup(image), make_batch(batch, image)
   state = jax.eval_shape(lambda: make_state(setup, experts))
   step = functools.partial(competition.competition_step, setup=setup)

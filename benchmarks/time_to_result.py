@@ -1,4 +1,4 @@
-"""Seconds from the start of a process until all ten mechanisms are undone.
+"""Times runs from the start of the process until all mechanisms are undone.
 
   make bench-result RESULT="--seeds=0,1,2 --mode=full"
 
@@ -17,7 +17,8 @@ of 32. Only its updates count; its batches and evaluations are made here.
 
 Prints one JSON object per seed, and one of medians: `ours_s`, `ours_steps`,
 `torch_s`, `torch_steps`; `..._found` is false if the result was not reached,
-and the time is then that of all updates. `ratio` is our time by PyTorch's.
+and the time is then that of all updates. `ratio` is our time divided by
+PyTorch's.
 """
 
 import functools
@@ -43,7 +44,7 @@ from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.evaluation import specialisation
 from icm_jax.training import build, run_folder
 
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of both programs.")
 _TORCH = flags.DEFINE_string("torch", "", "A Python that has PyTorch.")
 _MODE = flags.DEFINE_enum(
   "mode", "embedded", ["embedded", "full"], "Mode of the config mnist.py."
@@ -56,7 +57,7 @@ COPY_STEPS, COPY_MSE, BATCH = 500, 0.002, 32
 
 
 def is_found(wins_EM: np.ndarray, restored: float, clean: float) -> bool:
-  """Whether all mechanisms are undone."""
+  """Returns whether all mechanisms are undone."""
   return specialisation.one_to_one(wins_EM) and restored >= clean - POINTS
 
 
@@ -93,7 +94,7 @@ def ours(seed: int) -> dict[str, float]:
 
 
 def evaluations(workdir: pathlib.Path):
-  """Evaluations so far: step, wins, accuracies on restored and clean images."""
+  """Returns step, wins, restored and clean accuracy of evaluations so far."""
   if not (workdir / run_folder.METRICS).exists():
     return []
   return [

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 
 class Expert(nn.Sequential):
-  """As icm_jax.models.ConvExpert, without normalisation."""
+  """The network of icm_jax.models.ConvExpert without normalisation."""
 
   def __init__(self, channels: int, features: int = 32):
     layers, last = [], channels
@@ -40,7 +40,7 @@ class Expert(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-  """As icm_jax.models.ConvDiscriminator."""
+  """The network of icm_jax.models.ConvDiscriminator."""
 
   def __init__(self, height: int, width: int, channels: int):
     layers, last = [], channels
@@ -77,7 +77,7 @@ class Reference:
     return self.discriminator(y)[:, 0]
 
   def gradients(self, x, canonical):
-    """Gradients of the discriminator and of winning experts; the winners."""
+    """Returns the discriminator's and winners' gradients, and the winners."""
     with torch.no_grad():  # Losers do not learn, so they need no graph.
       y = torch.stack([expert(x) for expert in self.experts])
     flat = y.flatten(0, 1).contiguous(memory_format=self.format)
@@ -137,7 +137,7 @@ def to_torch(x_BHWC: np.ndarray) -> torch.Tensor:
 
 
 def measure_format(experts, batch, image) -> bool:
-  """Whether channels_last is faster on this machine."""
+  """Returns whether channels_last is faster on this machine."""
   seconds = {}
   x = torch.rand(batch, image[2], *image[:2])
   for channels_last in (False, True):

@@ -24,7 +24,7 @@ TALK_KEYS, TALK_VALUES, TALK_HEADS = 32, 32, 4
 
 
 class RIM(nn.Module):
-  """As icm_jax.rim.RIMCell with its default fields, LSTM, no dropout."""
+  """The cell icm_jax.rim.RIMCell with its default fields: LSTM, no dropout."""
 
   def __init__(self, rims, active, size, inputs, embed):
     super().__init__()
@@ -46,7 +46,7 @@ class RIM(nn.Module):
     self.talk_out = own(TALK_HEADS * TALK_VALUES, size)
 
   def forward(self, x, c, h):
-    """One step; the states are [R, B, D]."""
+    """Makes one step; states are [R, B, D]."""
     rims, batch = h.shape[:2]
     x = self.embed(x)
     key = self.key(x).view(1, batch, HEADS, KEYS)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-# Seconds between two lines about the progress of preparing.
+# Seconds between two lines about the preparation of data.
 _PREPARE_EVERY = 5.0
 
 
 def reporter() -> Plain | Bar:
-  """A bar if standard error is a terminal, else plain lines."""
+  """Returns a bar if standard error is a terminal, otherwise plain lines."""
   return Bar() if sys.stderr.isatty() else Plain()
 
 
@@ -97,7 +97,7 @@ class Bar:
 
 
 def describe(values: Mapping[str, np.ndarray]) -> str:
-  """Losses, and the share of wins of each expert in percent, if any compete."""
+  """Returns losses, and each expert's share of wins in percent, as text."""
   if "competition/wins_E" not in values:
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
   wins_E = values["competition/wins_E"]

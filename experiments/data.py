@@ -71,7 +71,8 @@ def prepare(
     **options: the other arguments of `sources.load`.
 
   Raises:
-    InputError: as in `sources.load` and `roles.choose`.
+    InputError: the data set cannot be loaded, or a group is unknown; see
+      `sources.load` and `roles.choose`.
   """
   source = sources.SOURCES.get(name)
   digits = source is not None and "content" in source.view
@@ -129,7 +130,7 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
 
 
 def sheet_rows(prepared: Prepared) -> list[contact_sheet.Row]:
-  """Pictures of every role; without roles, of every category or split."""
+  """Returns pictures of every role; without any, of every category or split."""
   data = prepared.data
   if data.roles.groups or data.roles.canonical:
     names = [name for name, _ in rules(data)]
@@ -186,14 +187,14 @@ def write_page(
 
 
 def headline(data: sources.DataSet) -> str:
-  """A line about the size of the data set."""
+  """Returns a line about the size of the data set."""
   num_images, *shape = data.images.image_NHWC.shape
   skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
   return f"{_images(num_images)} of {'x'.join(map(str, shape))}{skipped}"
 
 
 def by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-  """Names of pictures that were left out, by reason."""
+  """Returns names of skipped pictures by reason."""
   names: dict[str, list[str]] = {}
   for name, reason in skipped:
     names.setdefault(reason, []).append(name)
@@ -201,12 +202,12 @@ def by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def rules(data: sources.DataSet) -> list[tuple[str, str]]:
-  """Names and rules of the roles, canonical first."""
+  """Returns names and rules of the roles, canonical first."""
   return [("canonical", data.roles.canonical), *data.roles.groups.items()]
 
 
 def holding(data: sources.DataSet) -> list[np.ndarray]:
-  """Whether each of the rules holds for each example, [N] bool."""
+  """Returns whether each rule holds for each example, [N] bool."""
   num_images = len(data.images.image_NHWC)
   return [
     roles.matches(rule, data.images.columns, num_images)
@@ -215,7 +216,7 @@ def holding(data: sources.DataSet) -> list[np.ndarray]:
 
 
 def num_bytes(images: decoded.Images) -> tuple[int, int]:
-  """Bytes on disk of prepared records (0 for folders) and of decoded arrays."""
+  """Returns bytes of prepared records (0 for folders) and of decoded arrays."""
   folder = pathlib.Path(images.image_NHWC.filename).parent
   return (
     sum(p.stat().st_size for p in folder.parent.parent.glob("*.array_record*")),
@@ -229,7 +230,7 @@ def megabytes(count: int) -> str:
 
 
 def layout(table: contact_sheet.Table) -> str:
-  """A table as plain text; "" for one without lines."""
+  """Returns a table as plain text; "" if it has no lines."""
   if not table.lines:
     return ""
   lines = [list(line) for line in (table.head, *table.lines) if line]
@@ -275,7 +276,7 @@ def _role_table(prepared: Prepared) -> contact_sheet.Table:
 
 
 def _part_table(prepared: Prepared, seed: int) -> contact_sheet.Table:
-  """Parts of the problem with the groups, or else with image mechanisms."""
+  """Returns parts of the problem, with groups or with image mechanisms."""
   data = prepared.data
   title = "Parts of the problem"
   if not prepared.chosen:
@@ -331,7 +332,7 @@ def _value_lines(images: decoded.Images, name: str) -> list[tuple[str, str]]:
 
 
 def _members(prepared: Prepared) -> list[np.ndarray]:
-  """Whether each example has each role, [N] bool."""
+  """Returns whether each example has each role, [N] bool."""
   data = prepared.data
   if not prepared.chosen:
     return holding(data)
@@ -342,7 +343,7 @@ def _members(prepared: Prepared) -> list[np.ndarray]:
 
 
 def _category(columns: Mapping[str, np.ndarray]) -> str:
-  """The column with the fewest categories, or else the split."""
+  """Returns the column with the fewest categories; without any, the split."""
   found = {
     name: len(np.unique(column_N))
     for name, column_N in columns.items()
@@ -354,7 +355,7 @@ def _category(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def _most_values(columns: Mapping[str, np.ndarray]) -> int:
-  """Largest number of values of a column of categories."""
+  """Returns the largest number of values of a column of categories."""
   return min(_MAX_VALUES, len(columns["split"]) // 2)
 
 

@@ -22,7 +22,7 @@ from icm_jax.viz import contact_sheet
 
 # Data sets that come with packages.
 EMBEDDED = ("mnist_5k", "orl_faces")
-# Names of folders that differ from ours.
+# Names of data sets by the folder names of their authors.
 FOLDERS = {
   "celeba": "celeb_a",
   "yale": "yale_faces",

@@ -22,7 +22,7 @@ from icm_jax.viz import report, sweep
 
 
 class Kind(NamedTuple):
-  """What programs do with runs of one kind.
+  """The functions by which programs handle runs of one kind.
 
   Attributes:
     train: `train(config, workdir, *, resume, reporter, started) -> result`,

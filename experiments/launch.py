@@ -1,4 +1,4 @@
-"""Shared by the programs: flags, errors as one line, and exit codes."""
+"""The start of all programs: flags, errors as one line, and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def define_workdir() -> None:
 
 
 def workdir() -> pathlib.Path:
-  """The folder in the flag `--workdir`."""
+  """Returns the folder of the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
 
 
@@ -52,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
     except train_loop.Interrupted as error:
       return _fail(error, INTERRUPTED)
     except KeyboardInterrupt:
-      return _fail("stopped before there was anything to save", INTERRUPTED)
+      return _fail("stopped before a checkpoint could be saved", INTERRUPTED)
     return 0
 
   app.run(guarded, flags_parser=_parse)
@@ -65,13 +65,13 @@ def _parse(argv: list[str]) -> list[str]:
       # A config that cannot be loaded raises its error only when it is read.
       _ = flags.FLAGS["config"].value["seed"]
     return rest
-  # Loading a config file may raise anything.
+  # Loading a config file may raise any exception.
   except Exception as error:
     sys.exit(_fail(one_line(error), BAD_INPUT))
 
 
 def one_line(error: Exception) -> str:
-  """The message of an error of absl or ml_collections, as one line."""
+  """Returns the message of an error of absl or ml_collections, as one line."""
   if isinstance(error, KeyError):  # ml_collections adds a suggestion.
     return "unknown config value " + " ".join(str(error.args[0]).split())
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -31,7 +31,7 @@ _FACE = (99, 12, 430, 343)
 
 
 def portrait(image_size: int) -> np.ndarray:
-  """A face that comes with matplotlib, aligned like those of celeb_a.
+  """Returns a face that comes with matplotlib, aligned like those of celeb_a.
 
   Returns:
     [1, image_size, image_size, 3] uint8.
@@ -44,7 +44,7 @@ def portrait(image_size: int) -> np.ndarray:
 
 
 def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
-  """Rows of the images without and with every mechanism.
+  """Returns rows of the images without and with every mechanism.
 
   Args:
     image_BHWC: uint8, RGB.

@@ -21,7 +21,7 @@ from icm_jax import types
 from icm_jax.training import atomic_files, run_folder, train_loop
 from icm_jax.viz import sweep
 
-# One run can use two cores and more.
+# A run can use two or more cores.
 DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)
 _POLL_S = 0.5  # Seconds between checks for a request to stop.
 
@@ -41,7 +41,7 @@ class Planned(NamedTuple):
 
 
 def parse_seeds(text: str) -> list[int]:
-  """Reads `0-9`, `4`, `0,3,5` or `0-2,7`.
+  """Reads seeds in the form `0-9`, `4`, `0,3,5` or `0-2,7`.
 
   Raises:
     InputError: the text has none of these forms, or names no seed.
@@ -50,7 +50,9 @@ def parse_seeds(text: str) -> list[int]:
   for part in text.split(","):
     match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
     if not match:
-      raise types.InputError(f"--seeds must be as 0-9 or 0,3,5; got {text!r}.")
+      raise types.InputError(
+        f"--seeds must have the form 0-9 or 0,3,5; got {text!r}."
+      )
     first, last = int(match[1]), int(match[2] or match[1])
     seeds += range(first, last + 1)
   if not seeds:
@@ -104,7 +106,7 @@ def plan(
 
 def _plan_run(run, config, pairs) -> Planned:
   if run_folder.holds_run(run.workdir):
-    run_folder.read(run.workdir)  # Makes sure of the format.
+    run_folder.read(run.workdir)  # Checks the format.
   # The last value of a name wins; as flags, two tuples would be joined.
   values = dict(pair.split("=", 1) for pair in pairs)
   pairs = [f"--config.{name}={value}" for name, value in values.items()]
@@ -116,7 +118,7 @@ def _plan_run(run, config, pairs) -> Planned:
   try:
     parsed(["", *arguments])
     return Planned(run, arguments, parsed["config"].value)
-  # ml_collections raises almost anything for an invalid name or value.
+  # ml_collections raises many kinds of errors for invalid names or values.
   except Exception as error:
     raise types.InputError(
       f"The variant {run.variant!r} is not valid: {launch.one_line(error)}"
@@ -148,8 +150,8 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   command.append(f"--workdir={folder}")
   if run_folder.holds_run(folder):
     command.append("--resume")
-  # In a session of its own, a run gets only the signal that is passed on: a
-  # second one would kill it before it has saved.
+  # In a session of its own, a run gets only the signal that is passed on. A
+  # second signal would kill it before it has saved.
   with (
     log.open("a") as file,
     subprocess.Popen(
@@ -175,8 +177,8 @@ def run_all(
   """Runs all unfinished runs; returns the number of failed ones.
 
   Raises:
-    Interrupted: SIGINT or SIGTERM was received; the runs were told to save, and
-      did.
+    Interrupted: SIGINT or SIGTERM was received, and all runs have saved their
+      checkpoints.
   """
   todo = [planned for planned in plans if not is_finished(planned)]
   say(f"{len(plans) - len(todo)} of {len(plans)} runs are finished already")

@@ -5,9 +5,8 @@
       --workdir=runs/relocation
 
 Every `--override` is a variant of the config: `name=value` pairs without
-`--config.`, separated by spaces; the empty override is the unchanged config.
-Values of all variants are given as to `experiments.train`:
---config.train.steps=500.
+`--config.`, separated by spaces. The empty override is the unchanged config.
+Flags such as --config.train.steps=500 set values of all variants.
 
 A run is a process of `experiments.train` with a folder of its own,
 WORKDIR/VARIANT/seed_N, and its log beside it. The same command again skips
@@ -26,7 +25,7 @@ from icm_jax.viz import sweep
 
 launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SEEDS = flags.DEFINE_string("seeds", "0", "Such as 0-9 or 0,3,5.")
+_SEEDS = flags.DEFINE_string("seeds", "0", "Seeds, such as 0-9 or 0,3,5.")
 _OVERRIDES = flags.DEFINE_multi_string(
   "override", [""], "A variant: name=value, separated by spaces; repeatable."
 )
@@ -36,7 +35,7 @@ _JOBS = flags.DEFINE_integer(
   "Parallel runs; by default, half the number of cores.",
   lower_bound=1,
 )
-_GATHER = flags.DEFINE_bool("gather", False, "Gather only; run nothing.")
+_GATHER = flags.DEFINE_bool("gather", False, "Gather results; run nothing.")
 flags.mark_flag_as_required("config")
 
 

@@ -1,17 +1,19 @@
 """Independent causal mechanisms in JAX: experts that compete without labels.
 
-What users may rely on is listed in `__all__` of these packages:
+`__all__` of these packages lists the public names:
 
-  competition  the update, its state and its parts; needs jax, optax and chex
+  competition  the update, its state and its parts; imports jax, flax, optax and
+               chex only
   models       experts and discriminators, in Flax
-  mechanisms   what distorts images
+  mechanisms   functions that distort images
   data         data sets, and batches of them
-  evaluation   what experts have learned
+  evaluation   measures of what experts have learned
   training     runs from a config, with checkpoints
   viz          figures and pages
 
-Of the last four `__all__` names modules, which are imported one by one: `from
-icm_jax.data import problem`. All else may change from one version to the next.
+`__all__` of the last four lists modules, which are imported one by one, such as
+`from icm_jax.data import problem`. Everything else may change from one version
+to the next.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The only way keys are made: a wide tree of named streams."""
+"""Random keys by name: every part of the library makes its keys here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import jax
 
 
 def stream(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
-  """Key for one named use at one step, whatever else was drawn before.
+  """Returns the key for one named use at one step.
+
+  It depends on nothing that was drawn before.
 
   Args:
-    key: typed key; may serve any number of streams.
-    name: the use, such as "mixture"; other names give independent keys.
-    step: the repetition of that use.
+    key: typed key; may be the root of any number of streams.
+    name: name of the use, such as "mixture"; other names give independent keys.
+    step: number of the repetition of that use.
 
   Returns:
     A typed key, to be consumed once.

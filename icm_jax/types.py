@@ -8,10 +8,10 @@ leaf has a leading expert axis ends in `_E`.
   H, W, C  height, width, channels of an image
   M  mechanisms
   K  classes of the evaluation classifier, attributes that a probe judges
-  P  people of the training part, whom a probe finds a face to be like
+  P  people of the training part; a probe tells which of them a face resembles
   N  examples of a data set
-  G, S  groups of winners and the slots of a group (`competition.winners`)
-  T  steps: of a sequence, or of a run that is drawn
+  G, S  groups of won images and the slots of a group (`competition.backward`)
+  T  steps of a sequence, or of a run that is drawn
   F, O  features of a sequence's inputs and outputs
   R, D, A  recurrent independent mechanisms, features of each, attention heads
 
@@ -33,20 +33,20 @@ Metrics = dict[str, jax.Array]
 
 
 class InputError(ValueError):
-  """The user's input is at fault: what was expected, what came, the fix."""
+  """The user's input is wrong; the message says what to change."""
 
 
 class Network(NamedTuple):
-  """A network as two pure functions, the seam to any neural network library.
+  """A network as two pure functions, from any neural network library.
 
   Attributes:
     init: `init(key) -> (params, stats)`, two pytrees of arrays.
     apply: `apply(params, stats, x_BHWC, *, train) -> (y, stats)`. A network
-      without running statistics returns the empty `stats` it was given, and
-      must treat every image on its own: an output may depend on its own image
-      only. One with statistics (batch normalisation) may mix a batch's images
-      when `train` is True. One whose outputs are random in training keeps what
-      it draws from among them.
+      without running statistics returns the empty `stats` that it was given,
+      and each of its outputs may depend on its own image only. A network with
+      statistics (batch normalisation) may mix the images of a batch when
+      `train` is True. A network whose outputs are random in training keeps its
+      random key among the statistics.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -54,7 +54,7 @@ class Network(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """What one update sees. No mechanism's name or number is in it.
+  """The images of one update. They carry no name or number of a mechanism.
 
   Attributes:
     transformed_BHWC: float32 in [0, 1], images that some mechanism distorted.
@@ -69,11 +69,11 @@ class Batch(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Everything that an update changes, and nothing else.
+  """The state of a run: everything that an update changes.
 
   Attributes:
     step: [] int32, completed updates.
-    key: [] typed PRNG key of the run; folded, never advanced.
+    key: [] typed PRNG key of the run; updates fold it and never replace it.
     experts_E: parameters of the experts.
     expert_stats_E: running statistics of the experts; may be empty.
     expert_opt_E: optimizer state of the experts.
@@ -92,20 +92,25 @@ class TrainState:
   memory: dict[str, PyTree]
 
   def replace(self, **changes: Any) -> Self:
-    """A copy with other values in some fields."""
+    """Returns a copy with other values in some fields."""
     return dataclasses.replace(self, **changes)
 
   def remember(self, name: str, memory: PyTree) -> Self:
-    """A copy in which one remedy remembers something else."""
+    """Returns a copy in which one remedy has another memory.
+
+    Args:
+      name: name of the remedy.
+      memory: its new memory.
+    """
     return self.replace(memory={**self.memory, name: memory})
 
 
 class Assignment(NamedTuple):
-  """Which expert took which image.
+  """Which expert won which image.
 
   Attributes:
-    winner_B: int32 in [0, E).
-    wins_E: int32, images taken by each expert; sums to B.
+    winner_B: int32 in [0, E), the expert that won each image.
+    wins_E: int32, number of images that each expert won; sums to B.
   """
 
   winner_B: jax.Array
@@ -119,31 +124,33 @@ def _unchanged(value: Any, *_: Any) -> Any:
 class Remedy(NamedTuple):
   """A change of the paper's step, as a record of hooks.
 
-  Every hook takes a value first and returns it, changed or not; by default it
-  is unchanged. The step passes each value through the hooks of all remedies, in
-  the order of `Setup.remedies`. The state is that before the update, except for
-  `after` and what follows it.
+  The first argument of every hook is a value, which the hook returns changed or
+  as it is; the default is the latter. The step passes each value through the
+  hooks of all remedies, in the order of `Setup.remedies`. Hooks get the state
+  before the update; `after` and the hooks that follow it get the state after.
 
   Attributes:
     name: key of the remedy's memory in `TrainState.memory`.
-    init: `(memory, state, setup) -> memory`. Adds what the remedy remembers to
-      the memory of all remedies before it.
-    merit: `(merit_EB, state, seen) -> merit_EB`. The expert with the largest
-      merit wins an image; merits start as the discriminator's scores, float32.
-    weight: `(weight_EB, won) -> weight_EB`. Weights of the outputs in the
-      discriminator's loss; they start as 1 / E.
-    objective: `(objective, discriminator, seen) -> objective`. The part of the
-      discriminator's loss beside the paper's, a scalar that starts as 0. It is
-      differentiated in `discriminator`; `seen` has no scores yet.
-    gradient: `(grads_E, state, seen, won) -> grads_E`. Gradients of the
-      experts.
-    after: `(state, seen, won) -> state`. The state after the update.
-    copied: `(memory, state, moved_E, donor_E) -> memory`. The memory of all
-      remedies after experts became copies of others; `state` is that after it,
-      `moved_E` bool, and `donor_E` int32, which counts where moved.
-    report: `(metrics, state) -> metrics`. The metrics of the update.
-    test_state: `state -> state`. The state that restores images outside
-      training.
+    init: `(memory, state, setup) -> memory`. Adds the remedy's first memory to
+      that of all remedies before it.
+    merit: `(merit_EB, state, seen) -> merit_EB`. Changes merits, which start as
+      the discriminator's scores, float32. The expert with the largest merit
+      wins an image.
+    weight: `(weight_EB, won) -> weight_EB`. Changes the weights of outputs in
+      the discriminator's loss, which start as 1 / E.
+    objective: `(objective, discriminator, seen) -> objective`. Adds a term to
+      the discriminator's loss: a scalar that starts as 0 and is differentiated
+      with respect to `discriminator`; `seen` has no scores yet.
+    gradient: `(grads_E, state, seen, won) -> grads_E`. Changes the gradients of
+      the experts.
+    after: `(state, seen, won) -> state`. Changes the state after the update.
+    copied: `(memory, state, moved_E, donor_E) -> memory`. Changes the memory of
+      all remedies when experts have become copies of others. `state` has the
+      copies; `moved_E`, bool, marks the experts that are copies, and `donor_E`,
+      int32, names their donors (other entries have no meaning).
+    report: `(metrics, state) -> metrics`. Adds metrics of the update.
+    test_state: `state -> state`. Chooses the parameters that restore images
+      outside training.
     test_merit: `(merit_EB, state) -> merit_EB`. As `merit`, outside training.
   """
 
@@ -164,15 +171,17 @@ class Setup(NamedTuple):
   """The parts of an update that do not change during a run.
 
   Attributes:
-    expert: image to image, output float in [0, 1] of the input's shape.
-    discriminator: image to logit, [B, H, W, C] -> [B]; without statistics.
+    expert: network from images to images of the same shape, float in [0, 1].
+    discriminator: network from images to logits, [B, H, W, C] -> [B]; it must
+      have no running statistics.
     expert_tx: optimizer of one expert; it is mapped over the expert axis.
     discriminator_tx: optimizer of the discriminator.
     remedies: changes of the paper's step (`competition.remedies`); () is the
       paper.
-    losers_learn: True lets every expert learn from every image, so that there
-      is no competition; an ablation.
-    expert_map: "unroll", "vmap", or "auto" (see `competition.expert_axis`).
+    losers_learn: whether every expert learns from every image, which removes
+      the competition; for ablations.
+    expert_map: how experts are mapped over: "unroll", "vmap", or "auto" (see
+      `competition.expert_axis`).
   """
 
   expert: Network
@@ -184,21 +193,27 @@ class Setup(NamedTuple):
   expert_map: str = "auto"
 
   def through(self, hook: str, value: Any, *args: Any) -> Any:
-    """Passes a value through one hook of all remedies, in their order."""
+    """Passes a value through one hook of all remedies, in their order.
+
+    Args:
+      hook: name of a field of `Remedy`.
+      value: first argument of the hook.
+      *args: further arguments of the hook.
+    """
     for remedy in self.remedies:
       value = getattr(remedy, hook)(value, *args)
     return value
 
 
 class Seen(NamedTuple):
-  """What a remedy can see of an update.
+  """The part of an update that remedies can see.
 
   Attributes:
-    setup: of the run.
-    batch: of the update.
-    y_EBHWC: what every expert made of every transformed image.
-    score_EB: float32, the discriminator's logits for these; None in hooks that
-      are part of computing them.
+    setup: setup of the run.
+    batch: images of the update.
+    y_EBHWC: every expert's output for every transformed image.
+    score_EB: float32, the discriminator's logits for these outputs; None in the
+      hook `objective`, which runs before they are known.
   """
 
   setup: Setup

@@ -1,4 +1,4 @@
-"""What a probe sees; the table of what experts did to attributes."""
+"""The probe, and the table of attributes before and after experts."""
 
 import functools
 
@@ -30,7 +30,7 @@ def test_accuracies_by_hand():
     "images_with": 3,
     "counts": True,
   }
-  # Nobody wears one, so that nothing is known of those who do.
+  # No image has the attribute, so that one of the shares is unknown.
   assert rows["scarf"] == {
     "accuracy": None,
     "with": None,
@@ -63,7 +63,7 @@ def test_changes_by_hand():
     attributes.change, attribute=0, names=("hat", "scarf", "bow")
   )
   assert measure(before, after, counts_K=everything) == {
-    "gone": 0.5,  # Of the two that had it.
+    "gone": 0.5,  # One of the two images that had it.
     "unchanged": {
       "scarf": pytest.approx(2 / 3),
       "bow": pytest.approx(2 / 3),
@@ -87,7 +87,7 @@ def test_changes_by_hand():
 
 @pytest.fixture
 def rows_problem(drawn):
-  """Groups are rows of a square; everybody is on two of 160 images."""
+  """Groups are rows of a square; every person is on two of 160 images."""
   person_N = np.array([f"{n // 2}" for n in range(160)])
   columns = {**drawn.images.columns, "person": person_N}
   data = drawn._replace(
@@ -99,7 +99,7 @@ def rows_problem(drawn):
   return data, problem_lib.make_problem(data, seed=0, share_people=True)
 
 
-def test_labels_are_of_groups_and_more(rows_problem):
+def test_labels_contain_groups_and_further_attributes(rows_problem):
   data, problem = rows_problem
   labels = probe_lib.make_labels(data, problem, ("label=0|1", "two"))
   assert labels.names == ("one", "two", "label=0|1")
@@ -149,9 +149,7 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
     np.testing.assert_array_equal(a, b)
 
 
-def test_experts_are_measured_by_what_a_probe_sees(
-  rows_problem, make_setup, make_state
-):
+def test_experts_are_measured_by_a_probe(rows_problem, make_setup, make_state):
   """Experts move squares up by a row, by two, and not at all."""
   data, problem = rows_problem
 
@@ -202,7 +200,7 @@ def test_experts_are_measured_by_what_a_probe_sees(
   assert two["gone_by_expert"] == [1.0, 1.0, 0.0]
   assert one["restored"] == one["oracle"] | {"gone": 1.0}
   assert two["restored"]["others_unchanged"] == 1.0
-  # The expert that leaves everything as it is was taken for its own.
+  # The expert that copies its input is the group's own expert here.
   alike = measured["likeness"]
   distance = alike["same_person"] - alike["two_people"]
   assert two["oracle"] == {

@@ -1,4 +1,4 @@
-"""Varied images: how far, and each on its own."""
+"""Random variations of images stay in range, and images vary independently."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def varied(x_BHWC, **augmentation):
   )
 
 
-def test_no_augmentation_leaves_images_and_mirrored_ones_are():
+def test_images_stay_without_augmentation_and_can_be_mirrored():
   x_BHWC = jax.random.uniform(jax.random.key(1), (3, 6, 8, 1))
   np.testing.assert_allclose(varied(x_BHWC), x_BHWC, atol=1e-6)
   np.testing.assert_allclose(

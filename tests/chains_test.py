@@ -82,7 +82,7 @@ def test_greedy_follows_one_chain_and_the_gate_leaves_clean_images_alone(toy):
 @pytest.mark.parametrize(
   ("changed", "margin"), [(0.0, 3.0), (1 / 3, 1.5), (1.0, 0.0)]
 )
-def test_the_margin_is_what_few_clean_images_gain(toy, changed, margin):
+def test_few_clean_images_gain_more_than_the_margin(toy, changed, margin):
   setup, state = toy
   # The best experts add -0.2, 0.25, 0.25 and 0.3, for -2, -1.5, 1.5 and 3.
   means = np.array([0.5, 0.45, 0.3, 0.2], np.float32)
@@ -110,7 +110,7 @@ def test_rows_keep_the_digit_in_the_frame():
   assert (0, 3, 1) not in chains.compositions(functions, 3)
 
 
-def test_a_state_is_measured_by_length(toy, drawn_problem):
+def test_a_state_is_measured_by_number_of_mechanisms(toy, drawn_problem):
   setup, state = toy
 
   def classify(params, stats, x_BHWC, *, train):

@@ -1,4 +1,4 @@
-"""Checkpoints: onto any devices, by plain Orbax, and what is wrong with one."""
+"""Checkpoints: restored onto any devices, read by plain Orbax, or damaged."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @chex.dataclass(frozen=True)
 class State:
-  """A few arrays in place of networks."""
+  """Returns a state with a few arrays instead of networks."""
 
   step: jax.Array
   key: jax.Array
@@ -141,7 +141,7 @@ def test_plain_orbax_reads_nested_dicts(tmp_path, make_setup, make_state):
     if isinstance(value, dict | list):
       for inner in value.values() if isinstance(value, dict) else value:
         check(inner)
-    else:  # An optimizer's empty state is None.
+    else:  # Orbax reads an optimizer's empty state as None.
       assert value is None or isinstance(value, jax.Array)
 
   check(plain)
@@ -164,7 +164,7 @@ def test_a_damaged_step_is_passed_over_and_may_be_saved_again(tmp_path):
   assert read(tmp_path, tiny_state()).state.step == 2
 
 
-def test_damage_is_told_step_by_step(tmp_path):
+def test_the_message_describes_the_damage_of_every_step(tmp_path):
   save(tmp_path, tiny_state(1), tiny_state(2))
   damage(tmp_path, 1)
   damage(tmp_path, 2)
@@ -195,19 +195,21 @@ def test_damage_is_told_step_by_step(tmp_path):
     (tiny_state().replace(key=jnp.zeros(3)), r"key has shape \(2,\), expected"),
   ],
 )
-def test_a_misfit_is_not_called_damaged(tmp_path, like, message):
+def test_a_checkpoint_of_other_networks_is_not_called_damaged(
+  tmp_path, like, message
+):
   save(tmp_path, tiny_state(1), tiny_state(2))
   with pytest.raises(types.InputError, match=message) as caught:
     read(tmp_path, like)
   text = str(caught.value)
   assert "step 2 does not fit" in text
   assert "step 1 does not fit" in text
-  assert "version of icm-jax that they were made with" in text
+  assert "version of icm-jax with which they were made" in text
   assert "damaged" not in text
   assert "another --workdir" not in text
   assert read(tmp_path, tiny_state()).state.step == 2  # Nothing was deleted.
 
 
-def test_a_folder_without_checkpoints_is_told_apart(tmp_path):
+def test_a_folder_without_checkpoints_has_its_own_message(tmp_path):
   with pytest.raises(types.InputError, match="holds no checkpoint.*--resume"):
     read(tmp_path, tiny_state())

@@ -1,4 +1,4 @@
-"""Every experiment of the paper builds, and trains a little."""
+"""Every experiment of the paper can be built and trained for a few steps."""
 
 import functools
 import importlib
@@ -30,7 +30,7 @@ def config_of(name, mode):
 
 
 def jit(fn, *arguments):
-  """Compiled in a hurry: nothing here runs for long."""
+  """Compiles without optimisation, because nothing here runs for long."""
   lowered = jax.jit(fn).lower(*arguments)
   return lowered.compile({"xla_backend_optimization_level": 0})
 
@@ -39,7 +39,7 @@ def jit(fn, *arguments):
 def test_smoke_modes_train(name):
   config = config_of(name, "smoke")
   run = build.build(config)
-  # Not compiled as a whole: configs share most of the parts.
+  # Runs are not compiled as a whole, because configs share most of their parts.
   state = build.init_state(jax.random.key(0), config, run.setup)
   if config.pairs.steps:
     before = jax.tree.leaves(jax.device_get(state.experts_E))

@@ -25,7 +25,7 @@ if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-  """No test may reach the network, not even by mistake."""
+  """Makes every test that opens a connection to the network fail."""
 
   def refuse(self, address):
     raise AssertionError(f"a test tried to connect to {address}")
@@ -35,9 +35,9 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def draw_params():
-  """A function that draws any numbers as parameters, from `init(key)`.
+  """A function that draws random parameters with the shapes of `init(key)`.
 
-  To compile what they really start from takes longer than most tests.
+  Compiling the real `init` takes longer than most tests.
   """
 
   def draw(init):
@@ -123,13 +123,13 @@ def drawn_problem(drawn):
 
 
 def drawn_columns(source: sources.Source, num_images: int):
-  """Made-up columns of a data set, whose groups and people are then there."""
+  """Returns made-up columns of a data set, with all its groups and people."""
   rng = np.random.default_rng(0)
   rules = (source.roles.canonical, *source.roles.groups.values())
   columns = {}
   for name, kind in source.builder.COLUMNS.items():
-    # Everybody is on four images, so that parts may have their own people; a
-    # config may ask for some of them by the names that Yale has.
+    # Every person is on four images, so that parts may have their own people. A
+    # config may ask for people by the names of the Yale faces.
     texts = [f"subject{n // 4:02}" for n in range(num_images)]
     if name != source.roles.person:
       values = {"male", "female"} if name == "gender" else {""}
@@ -138,7 +138,8 @@ def drawn_columns(source: sources.Source, num_images: int):
           values |= set(rule.partition("=")[2].split("|"))
       texts = rng.choice(sorted(values), num_images)
     if kind is np.bool_:
-      usual = 0.8 if f"{name}=0" in rules else 0.2  # Groups are not.
+      # Canonical images are the usual ones, groups are not.
+      usual = 0.8 if f"{name}=0" in rules else 0.2
       columns[name] = rng.random(num_images) < usual
     elif kind is np.int32:
       columns[name] = rng.integers(0, 100, num_images).astype(np.int32)
@@ -149,9 +150,10 @@ def drawn_columns(source: sources.Source, num_images: int):
 
 @pytest.fixture
 def drawn_data(monkeypatch, drawn):
-  """Makes every config read the made-up data set, in its own data's colours.
+  """Makes every config read the made-up data set instead of its own.
 
-  It has what its own data has, columns and groups, in made-up values.
+  The data set has the channels, columns and groups of the config's own data
+  set, with made-up values.
   """
 
   def load(name, **kwargs):

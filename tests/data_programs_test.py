@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-def test_examples_of_several_groups_play_no_role(prepare):
+def test_examples_of_several_groups_have_no_role(prepare):
   prepared = prepare(groups=("red", "side=transformed"))
   tables = data.tables(prepared, seed=0)
   assert cells(tables, "Roles") == {
@@ -211,7 +211,7 @@ def test_the_sheet_shows_every_pixel(channels):
     np.testing.assert_array_equal(shown[::4, ::4], image_HWC)
     np.testing.assert_array_equal(shown[3::4, 3::4], image_HWC)
   assert (sheet[:56, left:] == 255).all()
-  for top in (0, 58):  # Names are there, and end before the pictures.
+  for top in (0, 58):  # Every row has a name, which ends before the pictures.
     assert (sheet[top : top + 56, : left - 5] < 128).any()
     assert (sheet[top : top + 56, left - 5 : left] == 255).all()
 
@@ -270,7 +270,7 @@ def test_the_check_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
 
 
 def test_plain_lines_about_preparing_are_few(monkeypatch, capsys):
-  clock = itertools.count()  # A second a look.
+  clock = itertools.count()  # Every look at the clock takes a second.
   monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
   plain = console.Plain()
   for done in range(0, 10_000, 1000):
@@ -283,7 +283,7 @@ def test_plain_lines_about_preparing_are_few(monkeypatch, capsys):
   assert 1 <= len(texts[:-1]) <= 2
 
 
-def test_the_bar_changes_with_what_is_done(capsys):
+def test_the_bar_changes_with_its_task(capsys):
   bar = console.Bar()
   bar.prepare("reading", 500, 0)
   bar.prepare("reading", 900, 0)

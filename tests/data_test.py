@@ -26,7 +26,7 @@ def load(name, tmp_path, **kwargs):
 
 
 def table(num_examples=40, seed=0, person=""):
-  """A data set of columns; its images hold their own numbers."""
+  """Returns a data set of columns; pixels of images are the image's number."""
   generator = np.random.default_rng(seed)
   image_NHWC = np.zeros((num_examples, 4, 4, 1), np.uint8)
   image_NHWC[:, 0, 0, 0] = np.arange(num_examples)
@@ -42,7 +42,7 @@ def table(num_examples=40, seed=0, person=""):
   return sources.DataSet("table", images, roles.Roles(person=person), (), "")
 
 
-def test_unknown_data_sets_are_told_the_known_ones(tmp_path):
+def test_unknown_data_sets_list_the_known_ones(tmp_path):
   for name in ("nmist", "mnist:x", "tfds:", "folder:", ""):
     with pytest.raises(types.InputError, match="known: mnist_5k, mnist"):
       load(name, tmp_path)
@@ -54,17 +54,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     load("mnist_5k", tmp_path, image_size=28)
 
 
-def test_files_are_looked_for_where_tfds_looks(tmp_path):
+def test_files_are_found_in_the_folders_of_tfds(tmp_path):
   manual = tmp_path / "data" / "downloads" / "manual"
   with pytest.raises(types.InputError, match=f"Missing in {manual}: train-"):
     load("mnist", tmp_path, image_size=28)
-  (manual / "mnist").mkdir(parents=True)  # Every data set may have its own.
+  (manual / "mnist").mkdir(parents=True)  # A data set may have its own folder.
   with pytest.raises(types.InputError, match=f"Missing in {manual / 'mnist'}:"):
     load("mnist", tmp_path, image_size=28)
 
 
 @pytest.mark.parametrize("size", [27, 0, -3])
-def test_images_must_fit(size, tmp_path):
+def test_sizes_smaller_than_the_images_are_refused(size, tmp_path):
   with pytest.raises(types.InputError, match=f"at least 28.*got {size}"):
     load("mnist_5k", tmp_path, image_size=size)
 
@@ -73,7 +73,7 @@ def test_images_must_fit(size, tmp_path):
   ("view", "message"),
   [({"channels": 2}, "1 channel"), ({"crop": -1}, "crop must be at least 0")],
 )
-def test_views_that_cannot_be_are_refused(view, message, tmp_path):
+def test_invalid_views_are_refused(view, message, tmp_path):
   picture(tmp_path / "a" / "a.png")
   with pytest.raises(types.InputError, match=message):
     load(f"folder:{tmp_path / 'a'}", tmp_path, view=view)
@@ -91,13 +91,13 @@ def test_a_folder_of_the_users_own(tmp_path):
   assert data.images.image_NHWC.shape == (2, 8, 8, 3)
   assert data.images.image_NHWC[0, 4, 4].tolist() == [0, 255, 0]
   assert list(data.skipped) == [("z.png", "not a picture")]
-  # What changed in the folder is seen.
+  # Changes in the folder are noticed.
   picture(tmp_path / "own" / "four.png")
   again = load(f"folder:{tmp_path / 'own'}", tmp_path)
   assert len(again.images.image_NHWC) == 3
 
 
-def test_names_that_are_no_text_can_be_told(tmp_path):
+def test_names_that_are_not_text_can_be_printed(tmp_path):
   (tmp_path / "own").mkdir()
   picture(tmp_path / "own" / "a.png")
   for name in (b"\xff.png", b"\xfe.png"):
@@ -126,7 +126,7 @@ def test_a_folder_that_no_rule_can_name_is_refused(name, tmp_path):
     load(f"folders:{tmp_path / 'clean'},{tmp_path / 'bad'}", tmp_path)
 
 
-def test_files_that_can_be_read_again_are_read(tmp_path, monkeypatch):
+def test_files_are_read_once_they_become_readable(tmp_path, monkeypatch):
   for name in ("a", "b"):
     picture(tmp_path / "own" / f"{name}.png")
   read_bytes = pathlib.Path.read_bytes
@@ -145,7 +145,7 @@ def test_files_that_can_be_read_again_are_read(tmp_path, monkeypatch):
   assert not load(f"folder:{tmp_path / 'own'}", tmp_path).skipped
 
 
-def test_folders_that_cannot_be_used_say_why(tmp_path, monkeypatch):
+def test_unusable_folders_have_a_reason(tmp_path, monkeypatch):
   (tmp_path / "empty").mkdir()
   picture(tmp_path / "two" / "a.png")
   picture(tmp_path / "two" / "b.png")
@@ -292,7 +292,7 @@ def test_shards_are_cut_where_they_are_full(tmp_path, monkeypatch):
   assert len(shards) == 3
 
 
-def test_progress_is_told(tmp_path):
+def test_progress_is_reported(tmp_path):
   told = []
   picture(tmp_path / "own" / "a.png")
   load(
@@ -312,7 +312,7 @@ def test_progress_is_told(tmp_path):
     ("hat=1 & scarf=0", lambda c: c["hat"] & ~c["scarf"]),
   ],
 )
-def test_rules(rule, expected):
+def test_rules_match_columns(rule, expected):
   columns = table().images.columns
   np.testing.assert_array_equal(
     roles.matches(rule, columns, 40), expected(columns)
@@ -422,7 +422,7 @@ def test_a_part_without_images_is_refused_with_counts():
 
 
 def grouped():
-  """A problem whose groups differ in size, sad ones being few."""
+  """Returns a problem whose groups differ in size; few images are sad."""
   data = table(200)
   condition = np.array(data.images.columns["condition"])
   condition[np.flatnonzero(condition == "sad")[8:]] = "normal"

@@ -100,7 +100,7 @@ def test_a_decoding_that_is_cut_off_leaves_nothing(tmp_path):
   assert len(decode(Squares(), tmp_path)[0].image_NHWC) == 10
 
 
-def test_nothing_that_can_be_used_is_an_error(tmp_path):
+def test_a_lack_of_usable_pictures_is_an_error(tmp_path):
   with pytest.raises(types.InputError, match="None of 2.*picture 0: "):
     decode(Squares(2, damaged=(0, 1)), tmp_path)
   with pytest.raises(types.InputError, match="no picture to read"):

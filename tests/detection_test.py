@@ -1,4 +1,4 @@
-"""What a face detector finds; classical tools; the table of both."""
+"""The face detector, classical tools, and the table of both."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ def test_the_best_of_overlapping_boxes_stays():
     [[1, 0, 5, 4], [0, 0, 4, 4], [9, 9, 12, 12], [2, 0, 6, 4]], np.float32
   )
   score_N = np.array([0.8, 0.9, 0.6, 0.7])
-  # Who is dropped drops nobody: the last overlaps the first only.
+  # A dropped box drops no other: the last one overlaps only the first.
   kept = detection.suppress(box_N4, score_N, most_overlap=0.5)
   np.testing.assert_array_equal(kept, [1, 3, 2])
   kept = detection.suppress(box_N4, score_N, most_overlap=0.7)
@@ -65,7 +65,8 @@ def test_maps_are_decoded_by_hand():
   box_N4, score_N = detection.decode(
     heat_HW, size_2HW, offset_2HW, least_score=0.5
   )
-  # The middle is at 4 * (1 + 0.5 + 0.25) = 7 down, 4 * (3 + 0.5 - 0.5) = 12.
+  # The middle is 4 * (1 + 0.5 + 0.25) = 7 pixels down and 4 * (3 + 0.5 - 0.5) =
+  # 12 pixels to the right.
   np.testing.assert_allclose(box_N4, [[12 - 6, 7 - 4, 12 + 6, 7 + 4]])
   np.testing.assert_allclose(score_N, [0.8])
 
@@ -73,7 +74,7 @@ def test_maps_are_decoded_by_hand():
 def test_matches_by_hand():
   expected = [faces_of((0, 0, 10, 10), (20, 0, 30, 10)), faces_of()]
   found = [
-    # The first face twice, the second with too little overlap.
+    # The first face is found twice, the second with too little overlap.
     faces_of((0, 0, 10, 10), (0, 0, 10, 9), (26, 0, 36, 10)),
     faces_of((0, 0, 5, 5)),
   ]
@@ -157,7 +158,7 @@ def test_faces_are_found_where_they_are(photos, centerface):
     assert abs((left + right) / 2 - 46) < 12
     assert abs((top + bottom) / 2 - 50) < 12
     assert 55 < right - left < 95
-  # RGB of no colour is the same, and so are images of another size.
+  # Grey images in RGB give the same result, and so do images of another size.
   rgb_BHWC = np.repeat(photos, 3, axis=-1)
   small_BHWC = photos.reshape(3, 46, 2, 46, 2, 1).mean((2, 4))
   for version_BHWC, factor in ((rgb_BHWC, 1), (small_BHWC, 2)):
@@ -227,7 +228,7 @@ def test_a_table_by_hand():
   }
 
 
-def test_no_image_is_looked_at_twice():
+def test_equal_images_are_processed_once():
   looked = []
 
   def detect(x_BHWC):
@@ -241,7 +242,7 @@ def test_no_image_is_looked_at_twice():
     "two": {"transformed": clean[::-1], "restored": clean - 0.125},
   }
   rows = detection_table.table(detect, clean, clean, versions)
-  assert looked == [3, 1, 1]  # All but one of 0.25; 0.125; and 0.625.
+  assert looked == [3, 1, 1]  # Three different images, then 0.125, then 0.625.
   assert [row["restored"] for row in rows.values()] == [1.0, 1.0]
   assert [row["transformed"] for row in rows.values()] == [0.0, 0.0]
 
@@ -270,7 +271,7 @@ def toy(make_setup, make_state):
   return setup, state
 
 
-def test_experts_are_measured_by_what_is_found(toy, drawn_problem, monkeypatch):
+def test_experts_are_measured_by_found_faces(toy, drawn_problem, monkeypatch):
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
   setup, state = toy
   image_NHWC = drawn_problem.images.image_NHWC
@@ -283,7 +284,7 @@ def test_experts_are_measured_by_what_is_found(toy, drawn_problem, monkeypatch):
     mechanisms.by_names(
       ["low_light", "invert"], {"low_light": {"light": 0.1, "stddev": 0.0}}
     ),
-    # The darkest expert is taken for the one that undoes low light.
+    # The darkening expert is the own expert of low light here.
     np.array([[0, 4], [4, 0], [0, 0]]),
     ["low_light", "invert"],
     setup=setup,
@@ -298,12 +299,12 @@ def test_experts_are_measured_by_what_is_found(toy, drawn_problem, monkeypatch):
     name: [row[version] for version in detection_table.VERSIONS]
     for name, row in rows.items()
   }
-  # Transformed, restored, oracle, gated, single network, classical. What is
-  # dark gains 0.6 by being lightened, what is inverted, and 0.3, gains 0.2.
+  # The columns are transformed, restored, oracle, gated, single network and
+  # classical. Dark images gain 0.6 by lightening; inverted ones, at 0.3, 0.2.
   assert recalls == {
     "low_light": [0.0, 1.0, 0.0, 1.0, 1.0, 0.0],
     "invert": [0.0, 1.0, 1.0, 0.0, 1.0, 0.0],
   }
-  # Every expert's best is a copy, which D does not like better.
+  # The best output of every expert is a copy, whose score is not higher.
   assert {row["clean_gated"] for row in rows.values()} == {1.0}
   assert {row["faces"] for row in rows.values()} == {5}

@@ -47,7 +47,7 @@ def test_specialisation_by_hand(wins_EM, coverage, matched, owned):
   assert specialisation.one_to_one(wins_EM) == all(owned)
 
 
-def test_a_mechanism_needs_nine_tenths():
+def test_a_learned_mechanism_needs_nine_tenths():
   wins_EM = np.array([[89, 0], [11, 100]])
   assert not specialisation.one_to_one(wins_EM)
   assert specialisation.one_to_one(np.array([[90, 0], [10, 100]]))
@@ -87,11 +87,11 @@ def test_examples_have_every_mechanism_equally_often(drawn_problem):
     expected = jax.jit(MECHANISMS[examples.mechanism_N[n]])(
       jax.random.key(0), examples.clean_NHWC[n]
     )
-    if examples.mechanism_N[n] < 2:  # Not the noise.
+    if examples.mechanism_N[n] < 2:  # Noise is left out.
       np.testing.assert_allclose(
         examples.transformed_NHWC[n], expected, atol=1e-6
       )
-  # An image that comes again comes with another mechanism.
+  # A repeated image has another mechanism.
   again = examples.clean_NHWC[40:80] == examples.clean_NHWC[:40]
   assert again.all()
   assert (examples.mechanism_N[40:80] != examples.mechanism_N[:40]).all()
@@ -150,7 +150,7 @@ def test_a_perfect_state_is_judged_perfect(
     setup,
     network,
     num_mechanisms=2,
-    batch_size=8,  # Does not divide 30: the last batch is cut.
+    batch_size=8,  # 8 does not divide 30, so that the last batch is cut.
   )
   values = test_set.evaluate(state, params)
   assert values["wins_EM"].sum() == 30

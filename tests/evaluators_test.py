@@ -55,7 +55,7 @@ def measure(config, find):
   return evaluators.measure(built, "state", "params", "wins", margin)
 
 
-def test_only_what_is_asked_for_is_built_and_measured(table):
+def test_only_requested_evaluators_are_built_and_measured(table):
   config = asking(c=1)
   evaluators.check_installed(config)
   measured = measure(config, lambda: pytest.fail("nobody needs a margin"))
@@ -73,7 +73,7 @@ def test_the_margin_is_found_once_for_all(table):
   assert len(found) == 1
 
 
-def test_what_cannot_be_had_is_told_before_anything_is_built(table):
+def test_unmet_needs_are_refused_before_anything_is_built(table):
   parts = NOTHING._replace(config=asking(b=1), data="none")
   with pytest.raises(
     types.InputError, match="--config.b.examples needs some data"

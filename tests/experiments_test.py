@@ -1,4 +1,4 @@
-"""The programs, as a user starts them, and the README's words."""
+"""The programs as a user starts them, and the claims of the README."""
 
 import pathlib
 import re
@@ -52,7 +52,7 @@ def test_train_evaluate_and_report(tmp_path):
   assert page.exists()
   again = start("experiments.train", CONFIG, f"--workdir={folder}", data)
   assert again.returncode == 2
-  assert "holds another run" in again.stderr
+  assert "holds a run already" in again.stderr
 
 
 @pytest.mark.parametrize(

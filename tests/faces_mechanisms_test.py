@@ -43,8 +43,8 @@ def apply(name, x_HWC, **parameters):
     if n not in mechanisms.PRESETS["paper"]["names"]
   ],
 )
-def test_size_does_not_matter(name):
-  """A small picture of a result is the result of a small picture."""
+def test_mechanisms_do_not_depend_on_image_size(name):
+  """Distorting and reducing an image give the same result in either order."""
   parameters = {"stddev": 0.0} if name in ("low_light", "backlight") else {}
   small_HWC = apply(name, picture(32), **parameters)
   large_HWC = apply(name, picture(64), **parameters)
@@ -74,7 +74,7 @@ def test_colours_are_cast_on_rgb_only():
 
 
 @pytest.mark.parametrize("name", BLURS)
-def test_blurs_keep_what_is_even(name):
+def test_blurs_keep_uniform_images(name):
   x_HWC = jnp.full((10, 14, 1), 0.3)
   np.testing.assert_allclose(apply(name, x_HWC), x_HWC, atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_defocus_spreads_a_point_as_a_gaussian():
 def test_motion_blurs_along_rows():
   point_HWC = jnp.zeros((5, 20, 1)).at[2, 10].set(1.0)
   row_W = apply("motion_blur", point_HWC, path=0.2)[2, :, 0]
-  # A path of four pixels, half of each of the last.
+  # The path has four pixels, with half of each end.
   np.testing.assert_allclose(
     row_W[7:14], [0, 0.125, 0.25, 0.25, 0.25, 0.125, 0], atol=1e-6
   )
@@ -106,7 +106,7 @@ def test_blocks_have_their_mean():
     y_HWC[::3, ::2], x_HWC.reshape(2, 3, 2, 2, 1).mean((1, 3)), rtol=1e-5
   )
   assert np.unique(y_HWC.round(4)).size == 4
-  # More blocks than pixels leave the image as it is.
+  # More blocks than pixels leave the image unchanged.
   np.testing.assert_allclose(apply("pixelate", x_HWC, blocks=9), x_HWC)
 
 
@@ -147,7 +147,7 @@ def test_only_shifts_move_an_image():
     assert moved == (mechanisms.family(of(name)) == "shift")
 
 
-def test_an_unknown_geometry_is_told_the_known_ones():
+def test_an_unknown_geometry_lists_the_known_ones():
   with pytest.raises(types.InputError, match="'cat'.*celeb_a, .*orl_faces"):
     jax.eval_shape(of("hand", geometry="cat"), KEY, picture(8))
 
@@ -166,7 +166,7 @@ def test_presets_act_in_one_mixture(preset, channels):
   )(x_BHWC)
   assert float(y_BHWC.min()) >= 0
   assert float(y_BHWC.max()) <= 1
-  # Every mechanism does something of its own.
+  # All mechanisms have different results.
   flat_BN = np.asarray(y_BHWC).reshape(len(functions), -1)
   apart_BB = np.abs(flat_BN[:, None] - flat_BN[None]).mean(-1)
   assert apart_BB[~np.eye(len(functions), dtype=bool)].min() > 0.01
@@ -183,7 +183,7 @@ def test_faces_are_aligned_by_eye_distance_and_eyes():
   assert faces.alignment(face, face) == pytest.approx((0, 0, 1))
 
 
-def test_a_portrait_lies_where_celebrities_do():
+def test_the_portrait_is_aligned_like_celeb_a():
   image_BHWC = drawing.portrait(64)
   assert image_BHWC.shape == (1, 64, 64, 3)
   assert image_BHWC.dtype == np.uint8

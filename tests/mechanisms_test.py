@@ -58,7 +58,7 @@ def test_noise_has_its_sd_and_is_clipped():
   assert abs(inside - 0.683) < 0.02
 
 
-def test_inversion():
+def test_inversion_by_hand():
   (invert,) = mechanisms.by_names(["invert"], {})
   x_HWC = jax.random.uniform(KEY, (5, 6, 3))
   np.testing.assert_allclose(invert(KEY, x_HWC), 1 - x_HWC)
@@ -77,7 +77,7 @@ def test_all_keep_shape_dtype_and_range(name):
 
 
 @pytest.mark.parametrize("preset", mechanisms.PRESETS)
-def test_presets(preset):
+def test_presets_have_all_their_mechanisms(preset):
   parameters = dict(mechanisms.PRESETS[preset])
   names = parameters.pop("names")
   assert (
@@ -91,7 +91,7 @@ def test_presets(preset):
   )
 
 
-def test_defaults_are_the_papers():
+def test_defaults_equal_the_papers():
   assert (
     inspect.signature(mechanisms.MECHANISMS["noise"])
     .parameters["stddev"]
@@ -110,7 +110,7 @@ def test_defaults_are_the_papers():
     (["up"], {"blur": {}}, "'blur'; known: .*, invert, .*, noise, .*, shift"),
   ],
 )
-def test_bad_names_are_told_the_known_ones(names, parameters, message):
+def test_unknown_mechanisms_list_the_known_ones(names, parameters, message):
   with pytest.raises(types.InputError, match=message):
     mechanisms.by_names(names, parameters)
 

@@ -18,7 +18,7 @@ def abstract_params(module, shape_HWC=(32, 32, 1)):
   return jax.eval_shape(network.init, KEY)
 
 
-def test_parameter_counts_are_the_papers():
+def test_parameter_counts_equal_the_papers():
   assert count(abstract_params(models.ConvExpert())[0]) == 28_609
   assert count(abstract_params(models.ConvDiscriminator())[0]) == 1_124_737
 
@@ -124,7 +124,7 @@ def test_networks_that_compute_in_half_precision(norm):
   assert not np.array_equal(y_BHWC, expected)
 
 
-def test_an_unknown_compute_dtype_is_told():
+def test_an_unknown_compute_dtype_is_refused():
   with pytest.raises(types.InputError, match="float32, bfloat16; got 'int8'"):
     models.from_linen(models.ConvExpert(), (8, 8, 1), compute_dtype="int8")
 

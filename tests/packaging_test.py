@@ -1,4 +1,4 @@
-"""What installing and importing the package brings, and what it says."""
+"""Installing and importing: packages that are needed, and messages."""
 
 import ast
 import configparser
@@ -17,7 +17,7 @@ import icm_jax
 ROOT = pathlib.Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-# Packages that a step has no use for. jax itself brings some of SciPy.
+# Packages that a step does not need. jax itself imports parts of SciPy.
 HEAVY = (
   "PIL",
   "array_record",
@@ -29,7 +29,7 @@ HEAVY = (
   "tensorboardX",
   "tensorflow_datasets",
 )
-# Refuses these packages, but for modules that the four imported first brought.
+# Refuses these packages, except modules that the imports below have loaded.
 BLOCK = f"""
 import sys
 import chex, flax.serialization, jax, optax
@@ -112,7 +112,7 @@ def test_public_names_are_there(name):
 
 
 def _isort(name: str) -> tuple[int, str]:
-  """Constants, then classes, then functions, as the linter sorts them."""
+  """Sorts names as the linter does: constants, classes, functions."""
   return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
@@ -139,7 +139,7 @@ def test_messages_name_extras_that_exist():
   assert {"embedded", "faces"} <= named <= set(SETUP["options.extras_require"])
 
 
-def test_what_is_imported_is_declared():
+def test_imported_packages_are_declared():
   text = SETUP["options"]["install_requires"]
   text += SETUP["options.extras_require"]["faces"]
   declared = set(re.findall(r"^[\w-]+", text.lower(), re.MULTILINE))
@@ -172,7 +172,7 @@ def test_requirements_have_lower_bounds():
 
 @pytest.fixture
 def make_environment(tmp_path):
-  """Runs `environment.sh` where only made-up Pythons are there.
+  """Runs `environment.sh` on a machine that has made-up Pythons only.
 
   Each is a name and what it can do: "run", "run, be new" or all, "run, be new,
   make".
@@ -213,10 +213,10 @@ def test_the_first_python_that_will_do_makes_the_environment(make_environment):
   assert not done.stderr
 
 
-def test_a_missing_compiler_is_a_note(make_environment):
+def test_a_missing_compiler_causes_a_note(make_environment):
   done = make_environment(compiler=False, good="run, be new, make")
   assert done.returncode == 0
-  assert done.stderr.startswith("note: no C++ compiler")
+  assert done.stderr.startswith("note: found no C++ compiler")
   assert done.stderr.count("\n") == 1
 
 
@@ -225,12 +225,12 @@ def test_a_missing_compiler_is_a_note(make_environment):
   [
     (
       {"old": "run"},
-      "error: no Python from 3.11 on runs as one of: absent old; ",
+      "error: found no Python of version 3.11 or newer as: absent old; ",
     ),
     ({"bare": "run, be new"}, "error: bare cannot make environments; "),
   ],
 )
-def test_what_is_missing_is_one_line(make_environment, pythons, message):
+def test_one_line_says_what_is_missing(make_environment, pythons, message):
   done = make_environment(**pythons)
   assert done.returncode == 2
   assert done.stderr.startswith(message)

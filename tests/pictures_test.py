@@ -128,7 +128,7 @@ def test_modes_become_grey_or_rgb(mode, channels):
   assert array.min() >= 250
 
 
-def test_of_an_animation_the_first_frame_is_taken():
+def test_the_first_frame_of_an_animation_is_used():
   frames = [PIL.Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
   data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
   assert pictures.read(data, SQUARE)[0, 0].tolist() == [255, 0, 0]
@@ -156,7 +156,7 @@ def bomb() -> bytes:
     ),
   ],
 )
-def test_what_cannot_be_used_says_why(data, reason):
+def test_unusable_pictures_have_a_reason(data, reason):
   with pytest.raises(pictures.Unreadable, match=f"^{reason}$"):
     pictures.read(data, SQUARE)
 

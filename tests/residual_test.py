@@ -30,7 +30,7 @@ def test_experts_by_name_keep_shape_and_range(name, draw_params):
 
 
 @pytest.mark.parametrize("name", ["dilated", "unet"])
-def test_residual_experts_start_next_to_the_identity_but_apart(name):
+def test_residual_experts_start_near_the_identity_but_differ(name):
   network = small(models.EXPERTS[name](features=4, norm="none", copies=True))
   x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1)).round(1)  # Black and white.
   key_E = jax.random.split(KEY)
@@ -65,7 +65,7 @@ def test_experts_see_as_far_as_an_occlusion(module, reach, draw_params):
       :, 20, 20
     ]
     _, back = jax.vjp(centre, x_BHWC)
-    # Where it is cut at black or white, one of both directions passes.
+    # Where an output is clipped, the gradient of one direction still passes.
     (up,), (down,) = back(jnp.ones((1, 1))), back(-jnp.ones((1, 1)))
     return (up != 0) | (down != 0)
 
@@ -80,7 +80,7 @@ def test_a_u_net_refuses_sides_that_cannot_be_halved():
     small(models.UNetExpert(2, "none"), (8, 12, 1)).init(KEY)
 
 
-def test_what_is_outside_of_the_range_can_come_back():
+def test_values_outside_the_range_can_return():
   x = jnp.array([-0.5, -0.5, 0.5, 1.5, 1.5])
   y, back = jax.vjp(residual.bounded, x)
   np.testing.assert_array_equal(y, [0.0, 0.0, 0.5, 1.0, 1.0])

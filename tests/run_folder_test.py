@@ -1,4 +1,4 @@
-"""What a run's folder says of it, and how it is opened without its data."""
+"""The description of a run in its folder, and opening a run without data."""
 
 import json
 
@@ -66,7 +66,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
   np.testing.assert_array_equal(apply(x_BHWC), restored.output_EBHWC[0])
 
 
-def test_only_what_fits_is_taken_for_a_single_network(single, tmp_path):
+def test_only_fitting_runs_can_be_a_single_network(single, tmp_path):
   folder, _ = single
   with pytest.raises(types.InputError, match=r"\[16, 16, 1\].*\[32, 32, 1\]"):
     build.load_single_network(folder, (16, 16, 1))
@@ -77,7 +77,7 @@ def test_only_what_fits_is_taken_for_a_single_network(single, tmp_path):
     build.load_single_network(tmp_path, (32, 32, 1))
 
 
-def test_a_run_goes_on_with_the_data_that_it_saw(single):
+def test_a_run_resumes_only_with_the_data_that_it_saw(single):
   folder, _ = single
   config, saw = run_folder.read(folder)
   with (
@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_the_data_that_it_saw(single):
 @pytest.mark.parametrize(
   "use", ["train", "evaluate", "report", "sweep", "open"]
 )
-def test_another_format_is_told_in_one_line(use, content, came, tmp_path):
+def test_another_format_is_refused_in_one_line(use, content, came, tmp_path):
   folder = tmp_path / "as_it_is" / "seed_0"
   folder.mkdir(parents=True)
   (folder / run_folder.CONFIG).write_text(content)

@@ -1,4 +1,4 @@
-"""A sweep: what it plans, runs, skips and gathers."""
+"""Sweeps: planning, running, skipping and gathering runs."""
 
 import contextlib
 import csv
@@ -41,7 +41,7 @@ def test_seeds_are_read(text, seeds):
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1;2"])
-def test_bad_seeds_are_told(text):
+def test_bad_seeds_are_refused(text):
   with pytest.raises(types.InputError, match="--seeds"):
     runs.parse_seeds(text)
 
@@ -75,15 +75,15 @@ def test_every_variant_has_every_seed_and_a_folder_of_its_own(tmp_path):
     (["seed=1", "seed=1"], "is given twice"),
   ],
 )
-def test_bad_overrides_are_told_before_anything_runs(
+def test_bad_overrides_are_refused_before_anything_runs(
   overrides, message, tmp_path
 ):
   with pytest.raises(types.InputError, match=message):
     plan(tmp_path, overrides)
 
 
-def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
-  """With a stand-in for the runs, which have tests of their own."""
+def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
+  """Runs are replaced by a stand-in, because they have tests of their own."""
   commands = []
 
   class Process(contextlib.nullcontext):
@@ -112,7 +112,8 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   by_folder = {str(planned.run.workdir): planned for planned in plans}
   finish(plans[0])
   plans[1].run.workdir.mkdir(parents=True)
-  run_folder.write(plans[1].run.workdir, plans[1].config, {})  # As if cut off.
+  # The second run seems to have been interrupted.
+  run_folder.write(plans[1].run.workdir, plans[1].config, {})
   said = []
   assert runs.run_all(plans, 2, said.append) == 3
   assert "1 of 6 runs are finished already" in said[0]
@@ -131,7 +132,7 @@ def test_a_sweep_skips_resumes_tells_and_gathers(tmp_path, monkeypatch):
   assert lines[0]["found/right"] == "50"
   assert lines[0]["commit"] == "abc1234"
   assert [line["row_of_2/beam"] for line in lines] == ["", "", "0.3"]
-  # The same command again has nothing to do but what failed.
+  # The same command again runs only what failed.
   assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
 
@@ -157,7 +158,7 @@ def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
   assert [process.returncode for process in started] == [-signal.SIGTERM]
 
 
-def test_a_variant_takes_the_place_of_what_all_share(tmp_path):
+def test_a_variant_overrides_shared_values(tmp_path):
   (planned,) = plan(
     tmp_path,
     ["mechanisms.names=up,invert,noise"],
@@ -190,7 +191,7 @@ def result_of(planned):
   }
 
 
-def test_steps_until_all_is_the_last_mechanisms():
+def test_steps_until_all_are_those_of_the_last_mechanism():
   until = lambda *found: page_lib.steps_until_all(
     {"found_steps": dict(enumerate(found))}
   )

@@ -40,13 +40,13 @@ def smoke(steps=3, **overrides):
 
 
 def pretend_installed(monkeypatch):
-  """The packages of the face detector are there."""
+  """Pretends that the packages of the face detector are installed."""
   for module in (classical, detection):
     monkeypatch.setattr(module, "check_installed", lambda: None)
 
 
 def leaves_of(folder):
-  """All arrays of the newest checkpoint, as NumPy."""
+  """Returns all arrays of the newest checkpoint as NumPy arrays."""
   config = run_folder.read(folder).config
   run = build.build(config)
   saved = run_result.read_checkpoint(folder, config, run)
@@ -87,7 +87,7 @@ def test_resuming_is_exact(six, tmp_path):
   assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
-def test_several_steps_a_dispatch_change_nothing(six, tmp_path):
+def test_several_steps_per_dispatch_change_nothing(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "strides"
   every = {"every.log": 2, "train.updates_per_dispatch": 2}
@@ -96,7 +96,7 @@ def test_several_steps_a_dispatch_change_nothing(six, tmp_path):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   rows = [r for r in run_folder.read_metrics(folder) if "loss/expert" in r]
   assert [row["step"] for row in rows] == [2, 4, 6]
-  # A run that stopped between two dispatches could not go on with more.
+  # A run that stopped between two dispatches cannot resume with longer ones.
   with pytest.raises(types.InputError, match="updates_per_dispatch was 2"):
     image_run.train(smoke(6), folder, resume=True)
 
@@ -109,11 +109,11 @@ def test_dispatches_must_fit_into_the_run(name, tmp_path):
     image_run.train(config, tmp_path / "run")
 
 
-def test_a_run_that_was_cut_off_goes_on_without_double_rows(six, tmp_path):
+def test_an_interrupted_run_resumes_without_double_rows(six, tmp_path):
   whole, _ = six
   folder = tmp_path / "cut"
   image_run.train(smoke(5), folder)
-  # As after a kill: rows beyond the newest checkpoint, the last one torn.
+  # A kill leaves rows beyond the newest checkpoint, the last of which is cut.
   manager = checkpoint.Checkpoints(folder)
   assert manager.steps() == [5, 4]
   manager.close()
@@ -164,7 +164,7 @@ def test_an_interruption_saves_first(six, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_result_holds_what_it_promises(six):
+def test_the_result_has_all_its_values(six):
   folder, result = six
   assert json.loads((folder / run_folder.RESULT).read_text()) == result
   assert result["seed"] == 0
@@ -218,7 +218,7 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
     assert "clean_MHWC" not in examples
   attributes = result["attributes"]
   assert set(attributes["probe"]) == {"label=0", "label=1", "label=2"}
-  assert attributes["likeness"] is None  # Nobody is seen.
+  assert attributes["likeness"] is None  # The data set has no people.
   assert set(attributes["by_group"]) == {"label=1", "label=2"}
   again = run_result.evaluate_checkpoint(tmp_path / "run")
   assert again["wins"] == result["wins"]
@@ -234,11 +234,13 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   ("name", "crop", "frame"),
   [
     ("lfw", None, (0.5 - 0.5 * 14 / 13, 0.42 - 0.53 * 14 / 13, 14 / 13)),
-    ("lfw", 100, None),  # Nobody knows where faces lie in such a picture.
+    ("lfw", 100, None),  # The position of faces is unknown in such a crop.
     ("mnist", None, None),
   ],
 )
-def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
+def test_faces_of_another_data_set_are_aligned_with_the_runs(
+  drawn, monkeypatch, name, crop, frame
+):
   config = smoke(**{"data.name": "celeb_a", "data.crop": crop})
   config.transfer.update(name=name, examples=6, canonical="label=0|1")
   views = []
@@ -260,7 +262,7 @@ def test_other_faces_lie_where_those_did(drawn, monkeypatch, name, crop, frame):
   np.testing.assert_array_equal(other.test_ids, np.flatnonzero(label_N <= 1))
 
 
-def test_more_is_measured_if_asked_for(six, monkeypatch):
+def test_requested_evaluations_are_measured(six, monkeypatch):
   folder, result = six
   assert result["detection"] is None
   assert result["attributes"] is None
@@ -271,7 +273,7 @@ def test_more_is_measured_if_asked_for(six, monkeypatch):
   config.chains.update(examples=5, max_length=1)
   config.transfer.update(name="mnist", examples=6)
   config.detection.examples = 5
-  # Images of which the detector takes the whole for a face.
+  # The detector takes whole images for faces.
   whole = detection.Faces(np.array([[0.0, 0.0, 32.0, 32.0]]), np.ones(1))
   monkeypatch.setattr(
     detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
@@ -347,7 +349,7 @@ def test_rows_are_means_of_losses_and_sums_of_counts():
 
 def test_a_folder_belongs_to_one_run(six, tmp_path):
   folder, _ = six
-  with pytest.raises(types.InputError, match="holds another run.*--resume"):
+  with pytest.raises(types.InputError, match="holds a run already.*--resume"):
     image_run.train(smoke(), folder)
   with pytest.raises(types.InputError, match="experts.features was 4, is 5"):
     image_run.train(smoke(6, **{"experts.features": 5}), folder, resume=True)
@@ -363,12 +365,12 @@ def test_a_folder_belongs_to_one_run(six, tmp_path):
     run_result.evaluate_checkpoint(tmp_path / "letters")
 
 
-def test_two_processes_do_not_go_on_with_one_run(six):
+def test_two_processes_cannot_resume_one_run(six):
   folder, _ = six
   config, saw = run_folder.read(folder)
   with (
     run_folder.hold(folder, config, saw),
-    pytest.raises(types.InputError, match="Another process is at work"),
+    pytest.raises(types.InputError, match="Another process uses"),
   ):
     image_run.train(smoke(6), folder, resume=True)
   with run_folder.hold(folder, config, saw):
@@ -419,7 +421,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ({"data.augment.zoom": 1.2}, "augment.zoom must be at most 1; got 1.2"),
     (
       {"detection.examples": 1, "detection.single_network": "nowhere"},
-      "a finished run with one expert, as of one_network.py; nowhere is not",
+      "finished run with one expert, .* one_network.py; nowhere is not",
     ),
     (
       {"detection.examples": 1, "data.groups": "label=1,label=2"},
@@ -439,7 +441,7 @@ def test_two_processes_do_not_go_on_with_one_run(six):
     ),
   ],
 )
-def test_bad_input_is_told_before_anything_is_written(
+def test_bad_input_is_refused_before_anything_is_written(
   overrides, message, tmp_path, monkeypatch
 ):
   pretend_installed(monkeypatch)
@@ -469,7 +471,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_due():
+def test_events_are_due_on_multiples_and_on_the_last_step():
   assert [s for s in range(1, 8) if train_loop.due(s, 3, 7)] == [3, 6, 7]
   assert not any(train_loop.due(s, 0, 7) for s in range(1, 8))
 
@@ -504,7 +506,7 @@ def test_unknown_modes_are_refused():
     mnist.get_config("fast")
 
 
-def test_a_run_cut_off_before_its_first_step_goes_on(tmp_path):
+def test_a_run_interrupted_before_its_first_step_resumes(tmp_path):
   folder = tmp_path / "run"
   image_run.train(smoke(0), folder)
   image_run.train(smoke(2), folder, resume=True)

@@ -177,7 +177,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   ) in page
   assert "in 62.5% of all cases" in page
   assert "3  &lt;b&gt;down&lt;/b&gt;, not counted among others" in page
-  assert "2 of 3 experts are at work" in page
+  assert "2 of 3 experts are active" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
   assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4
   for kind, text in images:
@@ -189,13 +189,13 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert (finished / report.GRID).read_bytes() == base64.b64decode(images[0][1])
 
 
-def test_a_page_without_a_course_still_stands(finished):
+def test_a_page_without_metrics_is_drawn(finished):
   (finished / run_folder.METRICS).unlink()
   page = report.write(finished).read_text()
   assert page.count("data:image") == 1
 
 
-def test_a_run_without_a_result_is_told_what_to_do(tmp_path):
+def test_a_run_without_a_result_gets_instructions(tmp_path):
   with pytest.raises(types.InputError, match="no result.json; finish the run"):
     report.write(tmp_path)
 

@@ -6,8 +6,8 @@
 
 Experts are trained on single mechanisms only. `chains` in result.json and a
 table on the page have the accuracy before, after greedy and after beam search,
-by the number of mechanisms; 0 are clean images, which experts should leave
-alone.
+by the number of mechanisms. Images with 0 mechanisms are clean, and experts
+should leave them alone.
 
 Measured on all of MNIST, seed 0, 1,000 steps: 92.2 % of digits after two
 mechanisms are recognised after beam search (79.2 % after greedy, 44.2 %

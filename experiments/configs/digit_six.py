@@ -22,6 +22,6 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c = mnist.get_config(mode)
   c.mechanisms = mechanisms.PRESETS["three"]
   c.experts.count = 3
-  # Data of tests has few digits.
+  # The data of tests have few digits.
   c.data.canonical = "label=1" if mode == "smoke" else "label=6"
   return c

@@ -3,8 +3,8 @@
   python -m experiments.train \
       --config=experiments/configs/mnist_paper.py:full --workdir=runs/paper
 
-Batch normalisation in the experts, Adam with its default parameters, 2,000
-steps (Sec. 4).
+Experts have batch normalisation, Adam has its default parameters, and there are
+2,000 steps (Sec. 4).
 
 Measured on all of MNIST, seeds 0 and 1: nine and eight of ten mechanisms have
 an expert of their own, 96.2 and 95.9 % of restored images are recognised, clean

@@ -4,8 +4,9 @@
       --config=experiments/configs/too_many_experts.py:full --seeds=0-2 \
       --workdir=runs/too_many_experts
 
-The paper's algorithm. `active_experts` in result.json is the number of active
-experts. --override="remedies.relocation.every=25" relocates idle experts.
+The config is the paper's algorithm, without remedies. `active_experts` in
+result.json is the number of active experts.
+--override="remedies.relocation.every=25" relocates idle experts.
 
 Measured on all of MNIST, seed 0, 600 steps: 7 of the 16 experts are idle, and 8
 of ten mechanisms have an expert of their own (docs/paper_study.md). At the

@@ -1,4 +1,4 @@
-"""How experts compete. Everything a training loop of your own needs."""
+"""How experts compete: everything that a training loop needs."""
 
 from icm_jax.competition import remedies
 from icm_jax.competition.assign import assign_winners

@@ -1,4 +1,4 @@
-"""Who wins an image."""
+"""The assignment of images to experts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def assign_winners(merit_EB: jax.Array) -> types.Assignment:
   """Gives each image to the expert with the highest merit (Sec. 3).
 
   Args:
-    merit_EB: float, larger is better. Ties go to the lower index; what is not a
-      number loses against every number.
+    merit_EB: float, larger is better. Ties go to the expert with the lower
+      index; NaN loses against every number.
 
   Returns:
     The assignment; no gradient flows into the merits.

@@ -1,7 +1,7 @@
-"""Experts and discriminator applied, and the experts' gradient.
+"""Outputs of experts, their scores, and the experts' gradient.
 
-The backward pass runs over won images only where outputs do not depend on the
-batch, which is several times less than over all experts' outputs.
+Where an output depends on its own image only, the backward pass runs over won
+images alone, which costs several times less than over all experts' outputs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from icm_jax import types
 from icm_jax.competition import expert_axis
 
-# Images a group, by mode. Of unrolled groups, fewer images mean more, smaller
-# convolutions; more mean more empty slots, for each expert's last group is
-# seldom full. Mapped ones are one operation whatever their number.
+# Images per group, by mode. Unrolled groups of fewer images need more, smaller
+# convolutions; larger groups have more empty slots, because each expert's last
+# group is seldom full. Mapped groups are one operation whatever their number.
 GROUP_SIZE = {"unroll": 4, "vmap": 1}
 
 
@@ -27,7 +27,8 @@ class Groups(NamedTuple):
 
   Attributes:
     expert_G: int32 in [0, E), the winner of a group's images.
-    image_GS: int32 in [0, B], an image's index in the batch; B is no image.
+    image_GS: int32 in [0, B], index of an image in the batch; B marks an empty
+      slot.
   """
 
   expert_G: jax.Array
@@ -40,15 +41,15 @@ def group_by_winner(
   """Sorts a batch into groups of `size` images with the same winner.
 
   The number of groups is the most that any assignment can need, so that shapes
-  do not depend on who won.
+  do not depend on the assignment.
 
   Args:
-    winner_B: int32 in [0, E).
-    wins_E: int32, images won by each expert.
-    size: slots of a group.
+    winner_B: int32 in [0, E), the winner of each image.
+    wins_E: int32, number of images that each expert won.
+    size: number of slots of a group.
 
   Returns:
-    The groups; every image stands in exactly one slot.
+    The groups; every image is in exactly one slot.
   """
   num_images, num_experts = winner_B.shape[0], wins_E.shape[0]
   most_winners = min(num_images, num_experts)
@@ -73,20 +74,27 @@ def score(
   *,
   train: bool = True,
 ) -> jax.Array:
-  """Logits of a discriminator, [B] float32 whatever its own dtype."""
+  """Returns a discriminator's logits, [B] float32 whatever its own dtype.
+
+  Args:
+    setup: setup of the run.
+    discriminator: parameters of the discriminator.
+    x_BHWC: float in [0, 1], images.
+    train: whether the discriminator is applied in training.
+  """
   apply = setup.discriminator.apply
   score_B, _ = apply(discriminator, {}, x_BHWC, train=train)
   return score_B.astype(jnp.float32)
 
 
 class Outputs(NamedTuple):
-  """What all experts make of all images.
+  """All experts' outputs for all images.
 
   Attributes:
-    y_EBHWC: outputs.
-    stats_E: running statistics after them.
-    pullback: from gradients in all outputs to those of the experts; None where
-      experts learn only from the outputs with which they won.
+    y_EBHWC: float in [0, 1], the outputs.
+    stats_E: running statistics of the experts after these images.
+    pullback: function from the gradient with respect to all outputs to that of
+      the experts; None where experts learn only from outputs that won.
   """
 
   y_EBHWC: jax.Array
@@ -100,7 +108,12 @@ def apply_experts(
   """Applies every expert to every image, in training.
 
   Where experts have running statistics, an output depends on the whole batch,
-  and so does the gradient of an expert that won little.
+  and the result has a pullback over all of it.
+
+  Args:
+    state: state before the update.
+    x_BHWC: float32 in [0, 1], images.
+    setup: setup of the run.
   """
 
   def all_outputs(experts_E):
@@ -116,11 +129,11 @@ def apply_experts(
 
 
 class Learners(NamedTuple):
-  """Who learns from what.
+  """Which experts learn, and from which outputs.
 
   Attributes:
-    chosen: picks from [E, B, ...] the outputs that experts learn from: [B, ...]
-      of the winners', or all.
+    chosen: index into [E, B, ...] of the outputs that experts learn from: the
+      winners' outputs, [B, ...], or all.
     learning_E: bool, experts that move; the others stay bit-identical.
   """
 
@@ -129,7 +142,12 @@ class Learners(NamedTuple):
 
 
 def learners(won: types.Assignment, setup: types.Setup) -> Learners:
-  """Winners, and their images; or everybody, and everything."""
+  """Winners learn from the images that they won; with `losers_learn`, all do.
+
+  Args:
+    won: assignment of the batch.
+    setup: setup of the run.
+  """
   if setup.losers_learn:
     return Learners((slice(None),), jnp.ones_like(won.wins_E, bool))
   images_B = jnp.arange(won.winner_B.shape[0])
@@ -137,7 +155,7 @@ def learners(won: types.Assignment, setup: types.Setup) -> Learners:
 
 
 def scale_images(x: jax.Array, factor: jax.Array) -> jax.Array:
-  """Images times a float32 factor each, in their own dtype."""
+  """Multiplies every image by its float32 factor, in the images' dtype."""
   factor = factor[..., None, None, None]
   return (factor * x.astype(factor.dtype)).astype(x.dtype)
 
@@ -151,16 +169,16 @@ def experts_gradient(
   *,
   setup: types.Setup,
 ) -> types.PyTree:
-  """Gradient of the experts through the outputs that they learn from.
+  """Computes the experts' gradient through the outputs that they learn from.
 
   Args:
-    state: before the update.
-    x_BHWC: images.
-    outputs: of `apply_experts` on these images.
-    cotangent: gradient of the loss in the outputs that `learners` picks,
-      [B, H, W, C] or [E, B, H, W, C].
-    won: who won which image.
-    setup: of the run.
+    state: state before the update.
+    x_BHWC: float32 in [0, 1], images.
+    outputs: result of `apply_experts` on these images.
+    cotangent: gradient of the loss with respect to the outputs that `learners`
+      picks, [B, H, W, C] or [E, B, H, W, C].
+    won: assignment of the images.
+    setup: setup of the run.
 
   Returns:
     Gradients with the structure of `state.experts_E`; zero where an expert

@@ -1,4 +1,4 @@
-"""Checks of what users hand to the competition, made while it is traced."""
+"""Checks of the user's networks, images and parameters, at trace time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from icm_jax.competition import expert_axis
 
 
 def check_setup(setup: types.Setup, num_experts: int) -> None:
-  """Checks what can be known before any parameters are drawn.
+  """Checks a setup before any parameters are drawn.
+
+  Args:
+    setup: networks, optimizers and remedies.
+    num_experts: E.
 
   Raises:
-    InputError: no expert, an unknown map, or two remedies of one name.
+    InputError: there is no expert, the expert map is unknown, or two remedies
+      have the same name.
   """
   if num_experts < 1:
     raise types.InputError(
@@ -32,13 +37,16 @@ def check_setup(setup: types.Setup, num_experts: int) -> None:
 def check_discriminator_stats(stats: types.PyTree) -> None:
   """Checks that a discriminator has no running statistics.
 
+  Args:
+    stats: statistics that its `init` returned.
+
   Raises:
-    InputError: it has some.
+    InputError: the discriminator has running statistics.
   """
   if jax.tree.leaves(stats):
     raise types.InputError(
       "The discriminator has running statistics, so that the score of an "
-      "image would depend on the images beside it; use another "
+      "image would depend on the other images of its batch; use another "
       "normalisation, such as group, or none."
     )
 
@@ -48,10 +56,16 @@ def check_step(
 ) -> None:
   """Checks that images, networks and parameters fit together.
 
-  It costs nothing when the step runs: shapes and dtypes are all it looks at.
+  The check looks at shapes and dtypes only, so that it costs nothing when the
+  step runs.
+
+  Args:
+    state: state before the update.
+    batch: images of the update.
+    setup: setup of the run.
 
   Raises:
-    InputError: they do not; says what was expected, and what came.
+    InputError: they do not fit; says what was expected, and what came.
   """
   expert_axis.check(setup.expert_map)
   _check_images(batch)
@@ -91,19 +105,19 @@ def _check_parameters(name, params):
       raise types.InputError(
         f"Expected floating point parameters of the {name}, which gradients "
         f"can move; got {leaf.dtype} at {jax.tree_util.keystr(path)}. Keep "
-        "what is not learned among the statistics."
+        "arrays that are not learned among the statistics."
       )
 
 
 def _apply(name, network, params, stats, x_BHWC) -> Any:
-  """What a network returns, as shapes and dtypes."""
+  """Returns the shapes and dtypes of a network's results."""
   try:
     return jax.eval_shape(
       lambda *args: network.apply(*args, train=True), params, stats, x_BHWC
     )
   except types.InputError:
     raise
-  # A network of the user's own may raise anything.
+  # A user's network may raise any exception.
   except Exception as error:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     raise types.InputError(
@@ -119,8 +133,8 @@ def _is_pair(result) -> bool:
 def _check_expert(result, stats_before, x_BHWC):
   if not _is_pair(result):
     raise types.InputError(
-      "Expected an expert's apply to return (y, stats), with the stats that it "
-      f"was given where it has none; got {jax.tree.structure(result)}."
+      "Expected an expert's apply to return (y, stats), where stats are those "
+      f"that it was given if it has none; got {jax.tree.structure(result)}."
     )
   y, stats = result
   if not hasattr(y, "shape") or y.shape != x_BHWC.shape:
@@ -142,6 +156,6 @@ def _check_score(result, x_BHWC):
     got = result[0] if _is_pair(result) else result
     raise types.InputError(
       "Expected a discriminator's apply to return (score_B, stats), one score "
-      f"an image, of shape {wanted}; got "
+      f"per image, of shape {wanted}; got "
       f"{getattr(got, 'shape', jax.tree.structure(got))}."
     )

@@ -1,4 +1,4 @@
-"""The leading expert axis: how it is made, mapped over and selected from."""
+"""Mapping over the leading expert axis, and selecting along it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ MODES = ("auto", "unroll", "vmap")
 
 
 def check(mode: str) -> None:
-  """Refuses an unknown mode.
+  """Checks that a mode is known.
+
+  Args:
+    mode: "auto", "unroll" or "vmap".
 
   Raises:
-    InputError: names those that are known.
+    InputError: the mode is unknown; lists the known ones.
   """
   if mode not in MODES:
     raise types.InputError(
@@ -30,17 +33,20 @@ def resolve(
 ) -> str:
   """Turns "auto" into the mode that suits a function and the backend.
 
-  On CPU, XLA runs the gradient of a vmapped convolution (a grouped one) tens of
-  times slower than a Python loop, and that of one convolution over many images
-  about twice slower than that of several over few. So "auto" is "unroll" where
-  a function has such convolutions on CPU; elsewhere, and for the compiled ones
-  of `icm_jax.kernels`, it is "vmap".
+  On CPU, XLA's gradient of a vmapped (grouped) convolution is tens of times
+  slower than a Python loop, and its gradient of one convolution over many
+  images takes about twice the time of several convolutions over few images. So
+  "auto" is "unroll" for functions with XLA's convolutions on CPU. It is "vmap"
+  elsewhere, and for the compiled convolutions of `icm_jax.kernels`.
 
   Args:
-    mode: as the user chose it.
-    fn: what is to be mapped.
-    in_axes: as for `map_leading`.
+    mode: mode that the user chose.
+    fn: function to be mapped.
+    in_axes: axes of its arguments, see `map_leading`.
     *args: arguments of the mapped function.
+
+  Returns:
+    "unroll" or "vmap".
 
   Raises:
     InputError: the mode is unknown.
@@ -86,7 +92,7 @@ def map_leading(
     mode: "vmap"; "unroll", a Python loop; or "auto", see `resolve`.
 
   Returns:
-    A function of the same arguments; outputs have a new leading axis.
+    A function of the same arguments; its outputs have a new leading axis.
   """
 
   def mapped(*args):
@@ -116,7 +122,13 @@ def map_leading(
 def select(
   pred_E: jax.Array, on_true_E: types.PyTree, on_false_E: types.PyTree
 ) -> types.PyTree:
-  """Takes, expert by expert, one tree or the other; both [E, ...]."""
+  """Selects between two trees, expert by expert.
+
+  Args:
+    pred_E: bool.
+    on_true_E: tree whose entries are taken where `pred_E` is true.
+    on_false_E: tree of the same structure, whose entries are taken elsewhere.
+  """
 
   def pick(a, b):
     return jnp.where(pred_E.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -1,7 +1,7 @@
-"""Algorithm 1 of Parascandolo et al. (ICML 2018), as one writes it on a board.
+"""Algorithm 1 of Parascandolo et al. (ICML 2018), in its plainest form.
 
-Tests and benchmarks compare with it; `step.py` does the same faster.
-E experts compete for B images; what ends in `_E` has a leading expert axis.
+`step.py` computes the same faster; tests and benchmarks compare the two.
+E experts compete for B images; arrays ending in `_E` have an axis of experts.
 """
 
 import jax
@@ -19,7 +19,7 @@ def paper_step(state, batch, *, setup):
   def score(discriminator, y_BHWC):
     return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
 
-  # Every expert restores every image; the output that scores best wins it.
+  # Every expert restores every image; the output with the best score wins it.
   y_EBHWC, stats_E = jax.vmap(restore)(state.experts_E, state.expert_stats_E)
   score_EB = jax.vmap(lambda y: score(state.discriminator, y))(y_EBHWC)
   won_EB = jax.nn.one_hot(score_EB.argmax(axis=0), len(y_EBHWC), axis=0)

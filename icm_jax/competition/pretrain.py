@@ -1,4 +1,4 @@
-"""Training of experts, each alone, before they compete."""
+"""Training of experts before they compete, each on its own."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ def pretrain_step(
   *,
   setup: types.Setup,
 ) -> tuple[types.TrainState, jax.Array]:
-  """Trains experts, each alone, towards a target.
+  """Trains every expert on its own to turn images into targets.
 
-  With the images themselves as the target it is the identity start (Sec. 4 of
+  With the images themselves as targets, this is the identity start (Sec. 4 of
   the paper): experts learn to copy. With the originals of the images, which the
-  method itself never sees, it shows what a network can learn from pairs.
+  method never sees, it shows what a network can learn from pairs.
 
   Args:
-    state: of the run.
-    x_BHWC: transformed images, float32 in [0, 1].
-    target_BHWC: what experts should make of them, float32 in [0, 1].
-    learning_E: bool; the other experts stay bit-identical.
-    setup: bound before jitting.
+    state: state of the run.
+    x_BHWC: float32 in [0, 1], transformed images.
+    target_BHWC: float32 in [0, 1], outputs that experts should learn.
+    learning_E: bool, experts that learn; the others stay bit-identical.
+    setup: setup of the run, bound before jitting.
 
   Returns:
-    The state with new experts, its step not counted; and mse_E, float32, the
-    error of each expert before this update.
+    The state with new experts and an unchanged step; and mse_E, float32, the
+    mean squared error of each expert before this update, in squared units of
+    [0, 1].
   """
 
   def gradient(params, stats, x_BHWC, target_BHWC):

@@ -13,13 +13,13 @@ from icm_jax.competition import assign, backward, expert_axis
 
 
 class Restored(NamedTuple):
-  """A batch after the experts.
+  """A batch as all experts and as the winners restored it.
 
   Attributes:
     output_EBHWC: float in [0, 1], every expert's output.
-    score_EB: float32 merits by which winners were chosen: logits of the
-      discriminator, larger is more canonical; -inf for retired experts.
-    winner_B: int32 in [0, E).
+    score_EB: float32, merits by which winners were chosen: logits of the
+      discriminator, where larger is more canonical; -inf for retired experts.
+    winner_B: int32 in [0, E), the winner of each image.
     restored_BHWC: float in [0, 1], the winners' outputs.
   """
 
@@ -32,16 +32,16 @@ class Restored(NamedTuple):
 def restore(
   state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
 ) -> Restored:
-  """Applies every expert and takes the best output, image by image.
+  """Applies every expert, and takes the best output for each image.
 
-  Running statistics are used, and nothing is changed. With the remedy
-  `averages`, parameters are those averages. To put learned experts in front of
-  a model of your own, jit this and take `restored_BHWC`.
+  Running statistics are used and not changed. With the remedy `averages`, the
+  averages take the place of the parameters. To put learned experts in front of
+  another model, jit this function and take `restored_BHWC`.
 
   Args:
-    state: read, not donated.
-    x_BHWC: float32 in [0, 1].
-    setup: bound before jitting.
+    state: state of the run; it is not changed and must not be donated.
+    x_BHWC: float32 in [0, 1], images.
+    setup: setup of the run, bound before jitting.
   """
   state = setup.through("test_state", state)
   over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
@@ -62,12 +62,12 @@ def restore(
 def score(
   state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
 ) -> jax.Array:
-  """Logits of the discriminator for images as they are, [B] float32.
+  """Returns the discriminator's logits for images as they are, [B] float32.
 
   Args:
-    state: read, not donated.
-    x_BHWC: float32 in [0, 1].
-    setup: bound before jitting.
+    state: state of the run; it is not changed and must not be donated.
+    x_BHWC: float32 in [0, 1], images.
+    setup: setup of the run, bound before jitting.
   """
   discriminator = setup.through("test_state", state).discriminator
   return backward.score(setup, discriminator, x_BHWC, train=False)

@@ -1,4 +1,4 @@
-"""The state of a competition: before its first update, and as plain data."""
+"""The state of a competition before its first update, and its serialisation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from icm_jax.competition import check
 def init_state(
   key: jax.Array, setup: types.Setup, num_experts: int
 ) -> types.TrainState:
-  """Draws all parameters; every expert starts from a key of its own.
+  """Draws all parameters; every expert has a key of its own.
 
   Args:
-    key: of the run, typed; kept in the state.
+    key: typed key of the run; kept in the state.
     setup: networks, optimizers and remedies.
     num_experts: E, at least 1.
+
+  Returns:
+    The state before the first update.
 
   Raises:
     InputError: the parts of the setup do not fit together.
@@ -49,9 +52,13 @@ def init_state(
 def init_memory(
   state: types.TrainState, setup: types.Setup
 ) -> types.TrainState:
-  """Lets every remedy forget what it saw, and start from the state as it is.
+  """Resets the memory of every remedy to fit the state's parameters.
 
-  Call it after experts were trained before the competition (`pretrain`).
+  Call it when experts were trained before the competition (`pretrain_step`).
+
+  Args:
+    state: state whose parameters are kept.
+    setup: setup of the run.
 
   Raises:
     InputError: remedies do not fit together.
@@ -60,7 +67,7 @@ def init_memory(
 
 
 def _to_state_dict(state: types.TrainState) -> dict[str, Any]:
-  """Fields as nested dicts; the typed key as its numbers."""
+  """Returns the fields as nested dicts, with the typed key as its numbers."""
   fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
   fields["key"] = jax.random.key_data(state.key)
   return {k: serialization.to_state_dict(v) for k, v in fields.items()}
@@ -69,7 +76,7 @@ def _to_state_dict(state: types.TrainState) -> dict[str, Any]:
 def _from_state_dict(
   state: types.TrainState, fields: dict[str, Any]
 ) -> types.TrainState:
-  """A state of the same structure, from `_to_state_dict`."""
+  """Returns a state of the same structure, from `_to_state_dict`'s result."""
   read = {
     name: serialization.from_state_dict(getattr(state, name), value)
     for name, value in fields.items()

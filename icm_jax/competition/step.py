@@ -1,4 +1,4 @@
-"""The competition: one update, top to bottom."""
+"""One update of the competition, in its fast form, with remedies."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def competition_step(
 ) -> tuple[types.TrainState, types.Metrics]:
   """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
 
-  Without remedies it is `paper.paper_step`, faster. Scores, winners and both
-  gradients belong to the state before the update.
+  Without remedies it computes what `paper.paper_step` does, faster. Scores,
+  winners and both gradients belong to the state before the update.
 
   Args:
-    state: donated by whoever jits this.
+    state: state before the update; callers that jit this may donate it.
     batch: transformed and canonical images, [B, H, W, C] each.
-    setup: bound before jitting.
+    setup: setup of the run, bound before jitting.
 
   Returns:
-    The next state and metrics: `loss/expert`, `loss/discriminator` (scalars,
-    nats), `competition/wins_E` (int32), and what remedies report.
+    The next state; and metrics: `loss/expert`, `loss/discriminator` (scalars,
+    nats), `competition/wins_E` (int32), and those that remedies report.
 
   Raises:
     InputError: images, networks and parameters do not fit together.
@@ -61,9 +61,9 @@ def competition_step(
   merit_EB = setup.through("merit", score_EB, state, seen)
   won = assign.assign_winners(merit_EB)
 
-  # 3. What they learn: the discriminator, to tell all outputs, the losers' too,
-  # from canonical images; each winner, to look more canonical on the images it
-  # won. One pass back through the discriminator serves both.
+  # 3. Learn: the discriminator learns to tell all outputs, the losers' too,
+  # from canonical images; each winner learns to make its images look more
+  # canonical. One backward pass through the discriminator serves both.
   weight_EB = jnp.full_like(score_EB, 1.0 / score_EB.shape[0])
   weight_EB = setup.through("weight", weight_EB, won)
   discriminator_loss, slopes = jax.value_and_grad(
@@ -80,7 +80,7 @@ def competition_step(
   )
   grads_E = setup.through("gradient", grads_E, state, seen, won)
 
-  # 4. Who moves: winners and the discriminator; losers stay as they are.
+  # 4. Move: winners and the discriminator move; losers stay as they are.
   experts_E, expert_opt_E = update.descend(
     jax.vmap(setup.expert_tx.update),
     grads_E,
@@ -103,7 +103,7 @@ def competition_step(
     discriminator_opt=discriminator_opt,
   )
 
-  # 5. What is remembered, by remedies alone.
+  # 5. Remember: remedies update their memory.
   state = setup.through("after", state, seen, won)
   winners_score_B = score_EB[won.winner_B, jnp.arange(x_BHWC.shape[0])]
   metrics = {

@@ -1,4 +1,4 @@
-"""One step of an optimizer."""
+"""A step of an optimizer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ def descend(
   """Moves parameters against their gradient.
 
   Args:
-    update: of an optimizer; mapped, where parameters have an expert axis, so
-      that no expert's step depends on another's gradient.
-    grads: with the structure of `params`.
+    update: an optimizer's `update`. Where parameters have an expert axis, it is
+      mapped over that axis, so that no expert's step depends on another's
+      gradient.
+    grads: gradient, with the structure of `params`.
     opt_state: state of the optimizer.
-    params: what moves.
+    params: parameters to move.
 
   Returns:
-    The parameters, in their own dtypes, and the state of the optimizer.
+    The new parameters, in their own dtypes, and the optimizer's new state.
   """
   updates, opt_state = update(grads, opt_state, params)
   return optax.apply_updates(params, updates), opt_state

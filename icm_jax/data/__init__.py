@@ -1,8 +1,8 @@
-"""Where images come from, and how they become the batches of a step.
+"""Data sets, and the batches that are drawn from them.
 
-`sources` loads a data set or folder by name, `problem` divides it and draws
-batches. A module is imported when it is named: this package alone brings
-neither tensorflow-datasets nor Pillow.
+`sources` loads a data set or folder by name; `problem` divides it and draws
+batches. Modules are imported one by one: the package alone imports neither
+tensorflow-datasets nor Pillow.
 """
 
 __all__ = ("augment", "decoded", "pictures", "problem", "roles", "sources")

@@ -1,7 +1,7 @@
 """What experts have learned: measures that training never sees.
 
-A module is imported when it is named: this package alone brings neither SciPy
-nor what reads data, and OpenCV and onnxruntime only where they are used.
+Modules are imported one by one: the package alone imports neither SciPy nor the
+readers of data, and OpenCV and onnxruntime are imported where they are used.
 """
 
 __all__ = (

@@ -70,7 +70,7 @@ def search(
   Args:
     state: state of a run; not donated.
     x_BHWC: float32 in [0, 1].
-    setup: bound before jitting, like all arguments below.
+    setup: setup of the run, bound before jitting, like all arguments below.
     max_length: L, the largest length of a chain, at least 1.
     width: K, the number of chains that are kept.
     margin: logits by which every further expert must raise the score, see
@@ -140,17 +140,18 @@ def find_margin(
   changed: float,
   batch_size: int,
 ) -> float:
-  """The gain in score below which an image is left alone; logits, at least 0.
+  """Finds the gain in score below which images are left alone, in logits.
 
-  It is the smallest margin at which at most a given share of clean images is
-  changed. These must not be images that the discriminator learned as canonical:
-  it has memorised those, and prefers hardly any output to them.
+  The margin is the smallest one, and at least 0, at which at most a given share
+  of clean images is changed. These images must not be canonical ones of the
+  training: the discriminator has memorised those, and prefers hardly any output
+  to them.
 
   Args:
     state: state of a run.
     clean_NHWC: float32 in [0, 1], images without any distortion.
     setup: setup of the run.
-    changed: the share of clean images, in [0, 1].
+    changed: largest share of clean images that are changed, in [0, 1].
     batch_size: number of images in one call.
   """
 
@@ -173,10 +174,16 @@ def margin_of_run(
   *,
   setup: types.Setup,
 ) -> float:
-  """The margin of a run, as its config's section `gate` asks for it.
+  """Finds the margin of a run by its config's section `gate`.
 
-  Clean images are those of the transformed side, before anything distorts
-  them: the discriminator has not learned them as canonical ones.
+  Clean images are those of the transformed side before any distortion, because
+  the discriminator has not learned these as canonical images.
+
+  Args:
+    config: config of the run.
+    problem: problem of the run.
+    state: state of the run.
+    setup: setup of the run.
   """
   order = np.random.default_rng(config.seed).permutation(
     len(problem.transformed_ids)
@@ -194,10 +201,17 @@ def margin_of_run(
 def compositions(
   mechanisms: Sequence[mechanisms_lib.Mechanism], length: int
 ) -> list[tuple[int, ...]]:
-  """Rows of different mechanisms, by number, that keep an image in its frame.
+  """Returns rows of different mechanisms that keep an image in its frame.
 
   Along each axis, no part of a row moves an image further than a single
   mechanism does.
+
+  Args:
+    mechanisms: M functions.
+    length: number of mechanisms in a row.
+
+  Returns:
+    Rows of numbers of mechanisms, in [0, M).
   """
   moves_M2 = np.array([mechanisms_lib.displacement(m) for m in mechanisms])
   limit = np.abs(moves_M2).max(initial=0)
@@ -239,7 +253,7 @@ def evaluate(
     batch_size: number of images in one call.
     max_length: largest length of rows of mechanisms and of chains of experts.
     width: width of the beam search; the greedy search has width 1.
-    margin: as for `search`.
+    margin: margin of `search`, in logits.
 
   Returns:
     `by_length`, for each number of mechanisms from 0, as text: accuracy

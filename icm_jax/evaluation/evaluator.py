@@ -1,8 +1,8 @@
-"""What an evaluator is: one of the evaluations that a config can ask for.
+"""The record of an evaluator, an evaluation that a config can ask for.
 
-What every run is measured by (wins, coverage, accuracy, PSNR) is no evaluator:
-`restoration` and `specialisation` compute it, and evaluators build on it. An
-evaluator is a record in a file of its own, and `evaluators` lists them all.
+The measures of every run (wins, coverage, accuracy, PSNR) are no evaluators:
+`restoration` and `specialisation` compute them, and evaluators build on them.
+Each evaluator is a record in a file of its own, and `evaluators` lists them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-  """What evaluators are built from, before anything is trained.
+  """The parts of a run from which evaluators are built, before training.
 
   Attributes:
-    config: config of the run, as `experiments/configs/mnist.py` documents it.
+    config: config of the run.
     data: the run's data set, with all groups and labels that it knows.
     problem: the same data set, split into its parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
@@ -40,10 +40,11 @@ class Parts(NamedTuple):
     classifier: the evaluation classifier; None if the problem has no classes,
       or no clean counterparts of its test images.
     examples: transformed test images.
-    load_expert: reads the only expert of another run, as a function of
-      images, from the run's folder and the shape of one image, (H, W, C).
-    progress: called as a data set is prepared, with what is prepared, how much
-      is done, and the total.
+    load_expert: function that reads the only expert of another run, from the
+      run's folder and the shape of one image, (H, W, C); returns a function of
+      images.
+    progress: called while a data set is prepared, with the name of the work,
+      the number of finished items, and the total; None reports nothing.
   """
 
   config: ml_collections.ConfigDict
@@ -62,10 +63,12 @@ class Parts(NamedTuple):
 
 
 class Margin:
-  """How much experts must gain (`chains.find_margin`), found once if needed.
+  """The gain in score that experts must reach (`chains.find_margin`).
+
+  It is computed once, when the first evaluator needs it.
 
   Attributes:
-    value: in logits; None until an evaluator asked for it.
+    value: the margin in logits; None until an evaluator has asked for it.
   """
 
   def __init__(self, find: Callable[[], float]):
@@ -73,21 +76,21 @@ class Margin:
     self.value: float | None = None
 
   def __call__(self) -> float:
-    """The margin, which the first call finds."""
+    """Returns the margin; the first call computes it."""
     if self.value is None:
       self.value = self._find()
     return self.value
 
 
 class Trained(NamedTuple):
-  """What evaluators measure.
+  """A trained run, which evaluators measure.
 
   Attributes:
     state: state of the run.
     classifier: parameters of the evaluation classifier; empty without one.
-    wins_EM: counts on the run's own test images; they say which expert is a
-      mechanism's own.
-    margin: what an expert must gain, or an image is left alone.
+    wins_EM: counts on the run's own test images, which determine a mechanism's
+      own expert.
+    margin: gain in score below which an image is left alone.
   """
 
   state: types.TrainState
@@ -96,16 +99,17 @@ class Trained(NamedTuple):
   margin: Margin
 
 
-# Returns JSON data, a value of `result.json`.
+# Function from a trained run to JSON data, a value of `result.json`.
 Measure = Callable[[Trained], dict[str, Any]]
 
 
 class Need(NamedTuple):
-  """Something that an evaluator cannot do without.
+  """A requirement of an evaluator.
 
   Attributes:
-    is_met: whether it is there.
-    text: what it is; goes on with "--config.NAME needs".
+    is_met: whether the parts of a run meet the requirement.
+    text: the requirement, as the end of a sentence that begins with
+      "--config.NAME needs".
   """
 
   is_met: Callable[[Parts], bool]
@@ -132,14 +136,16 @@ class Evaluator(NamedTuple):
   """An evaluation that a config can ask for.
 
   Attributes:
-    name: of its value in `result.json`, and of its section of the page.
-    asked_by: path of the config's value that asks for it, by being neither
-      zero nor empty.
-    needs: what must be there.
-    build: loads and checks what can be had before training, and returns the
-      function that measures; raises InputError for what the user can get wrong.
-    check_installed: raises InputError if a package is missing; called before
-      any data are loaded.
+    name: name of the evaluator's value in `result.json`, and of its section of
+      the page.
+    asked_by: path of the config's value that asks for the evaluator if it is
+      neither zero nor empty.
+    needs: requirements of the evaluator.
+    build: function that loads and checks everything that is available before
+      training, and returns the function that measures; raises InputError if
+      the config is wrong.
+    check_installed: function that raises InputError if a package is missing; it
+      is called before any data are loaded.
   """
 
   name: str
@@ -149,15 +155,15 @@ class Evaluator(NamedTuple):
   check_installed: Callable[[], None] = lambda: None
 
   def is_asked(self, config: ml_collections.ConfigDict) -> bool:
-    """Whether a config asks for it."""
+    """Whether a config asks for the evaluator."""
     path = self.asked_by.split(".")
     return bool(functools.reduce(operator.getitem, path, config))
 
   def check_needs(self, parts: Parts) -> None:
-    """Makes sure that what it needs is there.
+    """Checks that the parts of a run meet all requirements.
 
     Raises:
-      InputError: names what is missing.
+      InputError: a requirement is not met; names it.
     """
     for need in self.needs:
       if not need.is_met(parts):

@@ -31,10 +31,10 @@ EVALUATORS: dict[str, evaluator.Evaluator] = {
 
 
 def check_installed(config: ml_collections.ConfigDict) -> None:
-  """Makes sure that the packages of what a config asks for are installed.
+  """Checks that the packages of requested evaluators are installed.
 
   Raises:
-    InputError: says how to install what is missing.
+    InputError: a package is missing; says how to install it.
   """
   for one in EVALUATORS.values():
     if one.is_asked(config):
@@ -42,10 +42,13 @@ def check_installed(config: ml_collections.ConfigDict) -> None:
 
 
 def build(parts: evaluator.Parts) -> dict[str, evaluator.Measure]:
-  """Builds what a config asks for, by name.
+  """Builds the evaluators that a config asks for.
+
+  Returns:
+    Functions that measure a trained run, by the evaluators' names.
 
   Raises:
-    InputError: the config asks for what cannot be had.
+    InputError: a requirement of an evaluator is not met.
   """
   built = {}
   for name, one in EVALUATORS.items():
@@ -65,15 +68,15 @@ def measure(
   """Runs the evaluators of a run.
 
   Args:
-    built: see `build`.
-    state: of the run.
+    built: result of `build`.
+    state: state of the run.
     classifier: parameters of the evaluation classifier; empty without one.
     wins_EM: counts on the run's test images.
-    margin: found when the first evaluator asks for it.
+    margin: margin, computed when the first evaluator asks for it.
 
   Returns:
-    For every evaluator of the table what it measured; None where it was not
-    asked for. And `margin`, None where no evaluator asked for it.
+    The measures of every evaluator of the table, None for those that were not
+    requested; and `margin`, None if no evaluator asked for it.
   """
   trained = evaluator.Trained(state, classifier, wins_EM, margin)
   measured = {

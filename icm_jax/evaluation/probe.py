@@ -22,8 +22,8 @@ from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import classifier, restoration
 
-# The probe's judgement of an attribute that should not change counts from this
-# balanced accuracy on clean test images on.
+# Least balanced accuracy on clean test images with which the probe's judgements
+# of an attribute count.
 LEAST_ACCURACY = 0.8
 
 
@@ -235,5 +235,5 @@ def likeness(
 
 
 def share(is_N: np.ndarray) -> float | None:
-  """The share that is true; None of nothing."""
+  """Returns the share of true values; None for an empty array."""
   return float(is_N.mean()) if is_N.size else None

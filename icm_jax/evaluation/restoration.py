@@ -1,4 +1,4 @@
-"""What the experts make of transformed test images."""
+"""The experts' outputs for transformed test images, and their measures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Examples(NamedTuple):
   """Test images, each transformed by one known mechanism.
 
   Attributes:
-    transformed_NHWC: float32 in [0, 1].
-    mechanism_N: int32 in [0, M); every mechanism equally often, to within one,
-      as far as there are images.
-    clean_NHWC: float32 in [0, 1], before the mechanism; None where images came
-      transformed.
-    label_N: int32 in [0, K); None where the data set has no classes.
+    transformed_NHWC: float32 in [0, 1], images after their mechanism.
+    mechanism_N: int32 in [0, M), the mechanism of each image. Numbers of images
+      by mechanism differ by one at most, unless a group has too few images.
+    clean_NHWC: float32 in [0, 1], images before their mechanism; None if images
+      carry their mechanism already.
+    label_N: int32 in [0, K), class of each image; None if the data set has no
+      classes.
   """
 
   transformed_NHWC: np.ndarray
@@ -41,20 +42,20 @@ def make_examples(
   seed: int,
   num_examples: int,
 ) -> Examples:
-  """Takes the first test images of a random order, and transforms them.
+  """Makes examples from the first test images of a random order.
 
-  Where more examples are asked for than there are images, images come again,
-  with the next mechanism. Where test images carry the mechanism of a group
-  already, there are at most as many examples as images.
+  If there are more examples than test images, images are repeated with the next
+  mechanism. If test images carry the mechanism of a group already, there are at
+  most as many examples as images.
 
   Args:
-    problem: gives the test part.
-    mechanisms: M of them; none where the problem has groups.
-    seed: of the order and of random mechanisms.
+    problem: problem with test images.
+    mechanisms: M functions; empty if the problem has groups.
+    seed: seed of the order of images and of random mechanisms.
     num_examples: N.
 
   Raises:
-    InputError: fewer examples than mechanisms.
+    InputError: there are fewer examples than mechanisms.
   """
   num_mechanisms = len(problem.group_names or mechanisms)
   if num_examples < num_mechanisms:
@@ -89,7 +90,7 @@ def make_examples(
 
 
 def _group_examples(problem, seed, num_examples) -> np.ndarray:
-  """Test images of every group, equally many as far as there are any."""
+  """Returns ids of test images, of every group the same number if possible."""
   generator = np.random.default_rng(seed)
   group_N = problem.group_N[problem.test_ids]
   share = -(-num_examples // len(problem.group_names))
@@ -108,10 +109,19 @@ def by_batches(
   *,
   batch_size: int,
 ) -> types.PyTree:
-  """`function(state, x_BHWC)` of all images, on the host.
+  """Applies a function to all images, batch by batch.
 
-  Batches are of one size, so that a jitted function compiles once; every leaf
-  of its result has a leading axis of images.
+  All batches have the same size, so that a jitted function compiles once.
+
+  Args:
+    function: `function(state, x_BHWC)`; every leaf of its result has a leading
+      axis of images.
+    state: first argument of the function.
+    x_NHWC: images.
+    batch_size: number of images in one call.
+
+  Returns:
+    The function's result for all images, as NumPy arrays.
   """
   parts = []
   for start in range(0, len(x_NHWC), batch_size):
@@ -124,16 +134,16 @@ def by_batches(
 
 
 class Judgement(NamedTuple):
-  """What evaluation keeps of every example, on the host.
+  """Measures of every example, as NumPy arrays.
 
   Attributes:
-    score_EN: float32 logits.
-    winner_N: int32 in [0, E).
+    score_EN: float32, logits of the discriminator.
+    winner_N: int32 in [0, E), the winner of each example.
     error_N: float32, mean squared error of the winner's output against the
-      clean image; None where there is none.
-    correct_N: whether the classifier names clean, transformed and restored
-      images rightly, by these three names; bool; empty where there are no
-      clean images or no classes.
+      clean image; None without clean images.
+    correct_N: bool by `clean`, `transformed` and `restored`, whether the
+      classifier recognises that version of each example; empty without clean
+      images or classes.
   """
 
   score_EN: np.ndarray
@@ -143,12 +153,16 @@ class Judgement(NamedTuple):
 
 
 def psnr_db(error: np.ndarray) -> np.ndarray:
-  """Peak signal to noise ratio, from mean squared errors; 100 dB at most."""
+  """Returns the peak signal to noise ratio in dB, at most 100.
+
+  Args:
+    error: mean squared errors of images in [0, 1].
+  """
   return -10.0 * np.log10(np.maximum(error, 1e-10))
 
 
 class TestSet:
-  """Test images, and how states are measured on them; compiles once.
+  """Test images on which states are measured, by one compiled function.
 
   Attributes:
     examples: the test images.
@@ -167,7 +181,7 @@ class TestSet:
     self._num_mechanisms = num_mechanisms
     self._batch_size = min(batch_size, len(examples.mechanism_N))
 
-    # What an example does not have is None, an empty tree to jax.
+    # Missing arrays of an example are None, an empty tree to jax.
     @jax.jit
     def judge(state, classifier_params, clean_BHWC, x_BHWC, label_B):
       restored = competition.restore(state, x_BHWC, setup=setup)
@@ -198,7 +212,12 @@ class TestSet:
   def judge(
     self, state: types.TrainState, classifier_params: types.PyTree
   ) -> Judgement:
-    """Runs all examples through the experts, batch by batch."""
+    """Applies the experts to all examples, batch by batch.
+
+    Args:
+      state: state of a run.
+      classifier_params: parameters of the evaluation classifier.
+    """
     examples = self.examples
     num_examples = len(examples.mechanism_N)
     parts = []
@@ -223,11 +242,15 @@ class TestSet:
   ) -> dict[str, Any]:
     """Measures a state.
 
+    Args:
+      state: state of a run.
+      classifier_params: parameters of the evaluation classifier.
+
     Returns:
-      `wins_EM` (counts), `score_EM` (mean of D's probability, in [0, 1]),
-      `coverage`, `matched`; where examples have a clean image, `psnr_db_M`; and
-      where they have a class too, for clean, transformed and restored images
-      `accuracy/NAME_M`, in [0, 1].
+      `wins_EM` (counts), `score_EM` (mean of the discriminator's probability,
+      in [0, 1]), `coverage` and `matched`; with clean images, `psnr_db_M`; and
+      with clean images and classes, the accuracies `accuracy/clean_M`,
+      `accuracy/transformed_M` and `accuracy/restored_M`, in [0, 1].
     """
     judged = self.judge(state, classifier_params)
     mechanism_N = self.examples.mechanism_N

@@ -1,6 +1,6 @@
-"""Experts on images of another data set than the one they were trained on.
+"""Experts applied to a data set on which they were not trained.
 
-All of the other data set is a test: nothing is trained on it.
+All images of the other data set are test images.
 """
 
 from __future__ import annotations
@@ -99,16 +99,19 @@ def evaluate(
 
 
 def load(parts: evaluator.Parts) -> problem_lib.Problem:
-  """Loads the other data set, all of it as its test part.
+  """Loads the other data set, with all of its images as test images.
 
-  Faces are cut so that they lie as in the run's own images, where it is known
-  how they lie in both.
+  If the position of faces is known in both data sets, faces are aligned with
+  those of the run's own images.
+
+  Args:
+    parts: parts of the run.
   """
   config = parts.config
   c = config.transfer
   view: dict[str, Any] = {"channels": parts.problem.shape_HWC[-1]}
   geometries = mechanisms_lib.GEOMETRIES
-  # What was learned of faces in one place is of no use for faces in another.
+  # Experts and discriminator have learned faces at one position only.
   if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:
     view["frame"] = pictures.Frame(
       *mechanisms_lib.alignment(

@@ -1,13 +1,14 @@
-"""Convolutions and normalisation: XLA's, and compiled ones for CPUs.
+"""Convolutions and normalisation, by XLA and by compiled functions for CPUs.
 
 `convolution` and `normalisation` have the plain forms, in terms of `jax.lax`
-and `jax.numpy`; `primitive` makes functions of them that call a compiled
-library (`cpu/`) in programs that are lowered for a CPU. Nothing in `cpu/`
-matters to who runs them on a GPU or a TPU.
+and `jax.numpy`. `primitive` turns these into functions that call a compiled
+library (`cpu/`) in programs that are lowered for a CPU. Programs for GPUs and
+TPUs use the plain forms only.
 
-There is one switch, for whoever doubts a compiled result or wants programs that
-consist of XLA's operations only: the environment variable
-`ICM_JAX_KERNELS=xla`, or, around what traces a program, `kernels.use("xla")`.
+One switch turns compiled functions off, to check their results or to get
+programs that consist of XLA's operations only: the environment variable
+`ICM_JAX_KERNELS=xla`, or the context `kernels.use("xla")` around the tracing of
+a program.
 """
 
 from icm_jax.kernels.choice import use

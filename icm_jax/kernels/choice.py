@@ -1,4 +1,4 @@
-"""Whether programs may call compiled functions."""
+"""The switch that turns compiled functions off."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from icm_jax import types
 VARIABLE = "ICM_JAX_KERNELS"
 FORMS = ("auto", "xla")
 
-# Part of the key of `jax.jit`'s cache: a function that was traced with one
-# choice is traced again with another.
+# The choice is part of the key of `jax.jit`'s cache, so that a function that
+# was traced with one choice is traced again with another.
 _CHOSEN = jax.make_user_context(None)
 
 
@@ -24,9 +24,10 @@ def use(form: str) -> contextlib.AbstractContextManager[None]:
       state, metrics = jax.jit(step)(state, batch)
 
   Args:
-    form: "auto", compiled functions where a program is lowered for a CPU and
-      the library is there; or "xla", XLA's operations everywhere. It outweighs
-      the environment variable `ICM_JAX_KERNELS`, which has the same values.
+    form: "auto" uses compiled functions in programs that are lowered for a CPU,
+      if the library is available; "xla" uses XLA's operations everywhere. It
+      overrides the environment variable `ICM_JAX_KERNELS`, which has the same
+      values.
 
   Raises:
     InputError: the form is unknown.

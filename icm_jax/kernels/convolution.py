@@ -1,9 +1,10 @@
-"""Stacks of 3x3 convolutions, which are nearly all of a run's work.
+"""Stacks of 3x3 convolutions, which take nearly all of a run's time.
 
-The plain form, by XLA's convolutions, comes first, and is all that a GPU or a
-TPU runs. On a CPU those, and above all their gradients, are several times
-slower than need be, and slower still when `jax.vmap` has given every expert a
-kernel; there, programs call `cpu/convolution.cc` (see `primitive.Kernel`).
+The plain form, by XLA's convolutions, comes first; GPUs and TPUs run nothing
+else. XLA's convolutions for CPUs, and above all their gradients, are several
+times slower than necessary, and slower still when `jax.vmap` gives every expert
+a kernel. Programs for CPUs therefore call `cpu/convolution.cc` (see
+`primitive.Kernel`).
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ Parameters = Mapping[str, Mapping[str, jax.Array]]
 
 
 class Layer(NamedTuple):
-  """A 3x3 convolution with bias, zero padding and stride 1, and what follows.
+  """A 3x3 convolution with bias, zero padding and stride 1, and its followers.
 
   Attributes:
-    features: channels of its output.
-    elu: whether ELU follows.
-    halve: whether means of 2x2 pixels follow; an odd side loses its last row.
+    features: number of channels of the output.
+    elu: whether ELU follows the convolution.
+    halve: whether a 2x2 mean pool is last; an odd side loses its last row.
   """
 
   features: int
@@ -43,7 +44,11 @@ class Layer(NamedTuple):
 
 
 def layer_names(count: int) -> list[str]:
-  """Keys of a stack's parameters; sorted, they are in the order of layers."""
+  """Returns the keys of a stack's parameters; sorted, they are in layer order.
+
+  Args:
+    count: number of layers.
+  """
   digits = len(str(count - 1))
   return [f"layer_{index:0{digits}}" for index in range(count)]
 
@@ -51,15 +56,19 @@ def layer_names(count: int) -> list[str]:
 def init_parameters(
   key: jax.Array, channels: int, layers: Sequence[Layer], gain: float = 1.0
 ) -> Parameters:
-  """Kernels of variance 1 / (9 C), normal and cut at two deviations; no bias.
+  """Draws kernels of variance 1 / (9 C), normal and cut at two deviations.
 
-  All are one draw, for every draw would add a quarter of a second of compiling.
+  Biases are zero. All kernels are one draw, because every draw would add a
+  quarter of a second of compile time.
 
   Args:
-    key: consumed.
+    key: typed key; consumed.
     channels: C of the images.
-    layers: of the stack.
+    layers: layers of the stack.
     gain: factor of the kernels.
+
+  Returns:
+    float32 parameters, by the keys of `layer_names`.
   """
   shapes = []
   for layer in layers:
@@ -79,24 +88,27 @@ def init_parameters(
   return parameters
 
 
-# The random part of a kernel that copies, relative to one that does not: little
-# enough that a copy stays one, and enough that no two stacks start alike.
+# Scale of the random part of a copying kernel, relative to other kernels: small
+# enough for a copy, and large enough that no two stacks start alike.
 COPY_NOISE = 0.05
 
 
 def init_copying(
   key: jax.Array, channels: int, layers: Sequence[Layer]
 ) -> Parameters:
-  """Kernels that carry images through all layers, nearly unchanged.
+  """Draws kernels that carry images through all layers, nearly unchanged.
 
-  The first features of every layer are the image's channels, plus a little that
-  is random; ELU leaves images in [0, 1] alone. All other features are random as
-  in `init_parameters`, so that there is something to learn from.
+  The first features of every layer are the image's channels plus a small random
+  part; ELU does not change images in [0, 1]. All other features are random, as
+  in `init_parameters`, so that the stack can learn.
 
   Args:
-    key: consumed.
+    key: typed key; consumed.
     channels: C of the image.
-    layers: none halves, and each has at least C features.
+    layers: layers of the stack: none halves, and each has at least C features.
+
+  Returns:
+    float32 parameters, by the keys of `layer_names`.
 
   Raises:
     InputError: a layer cannot carry the image.
@@ -116,19 +128,19 @@ def init_copying(
 
 
 # ------------------------------------------------------------------------------
-# The plain form. Kernels take their parameters one by one: `flat` is a kernel
-# and a bias of every layer.
+# The plain form. Primitives take arrays one by one: `flat` is a kernel and a
+# bias of every layer.
 
 
 def plain_stack(
   x_BHWC: jax.Array, parameters: Parameters, layers: Sequence[Layer]
 ) -> jax.Array:
-  """`stack` by XLA's convolutions, whatever the platform."""
+  """Computes `stack` by XLA's convolutions on every platform."""
   return _plain_values(x_BHWC, *_flat(parameters), layers=layers)[-1]
 
 
 def _plain_values(x_BHWC, *flat, layers):
-  """The value of every layer before it is halved; last, the stack's result."""
+  """Returns every layer's value before halving; the last is the result."""
   values = []
   for kernel, bias, layer in zip(flat[::2], flat[1::2], layers, strict=True):
     x_BHWC = _convolve(x_BHWC, kernel) + bias.reshape(1, 1, 1, -1)
@@ -151,7 +163,7 @@ def _convolve(x_BHWC, kernel):
 
 
 def halve(x_BHWC: jax.Array) -> jax.Array:
-  """Means of 2x2 pixels; an odd side loses its last row."""
+  """Returns means of 2x2 pixels; an odd side loses its last row."""
   batch, height, width, channels = x_BHWC.shape
   height, width = height // 2, width // 2
   even_BHWC = x_BHWC[:, : 2 * height, : 2 * width]
@@ -160,16 +172,16 @@ def halve(x_BHWC: jax.Array) -> jax.Array:
 
 
 def _plain_gradient(gradient_BHWC, x_BHWC, *arrays, layers):
-  """The gradients in a stack's arguments, from that in its result.
+  """Computes gradients with respect to a stack's arguments.
 
-  What XLA would do by itself, with the values that `_plain_values` returned in
-  place of others that it would keep.
+  It is the gradient that JAX would derive, except that it uses the values that
+  `_plain_values` returned.
 
   Args:
-    gradient_BHWC: in the result.
-    x_BHWC: the images.
-    *arrays: a kernel and a bias of every layer; then its values.
-    layers: of the stack.
+    gradient_BHWC: gradient with respect to the result.
+    x_BHWC: images.
+    *arrays: a kernel and a bias of every layer, then the stack's values.
+    layers: layers of the stack.
   """
   count = len(layers)
   kernels, values = arrays[: 2 * count : 2], arrays[2 * count : 3 * count]
@@ -183,7 +195,7 @@ def _plain_gradient(gradient_BHWC, x_BHWC, *arrays, layers):
     if layer.halve:
       _, pull = jax.vjp(halve, value_BHWC)
       (gradient_BHWC,) = pull(gradient_BHWC)
-    if layer.elu:  # Its slope is 1 above zero, and its value plus 1 below.
+    if layer.elu:  # ELU's slope is 1 above zero, and its value plus 1 below.
       gradient_BHWC *= jnp.where(value_BHWC > 0.0, 1.0, value_BHWC + 1.0)
     bias_gradient = gradient_BHWC.sum(axis=(0, 1, 2))
     _, pull = jax.vjp(_convolve, input_BHWC, kernel)
@@ -228,9 +240,9 @@ def stack(
   """Applies layers one after the other, [B, H, W, C] -> [B, H', W', features].
 
   Args:
-    x_BHWC: images; float32 for compiled convolutions, see `primitive.Kernel`.
-    parameters: of every layer, by the keys of `layer_names`.
-    layers: at least one.
+    x_BHWC: images; compiled convolutions need float32, see `primitive.Kernel`.
+    parameters: parameters of every layer, by the keys of `layer_names`.
+    layers: layers of the stack, at least one.
 
   Raises:
     InputError: shapes or keys do not fit together.

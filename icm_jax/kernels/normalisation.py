@@ -1,8 +1,8 @@
-"""Batch normalisation, then ELU.
+"""Batch normalisation, followed by ELU.
 
-The plain form comes first, and is all that a GPU or a TPU runs. XLA's programs
-for CPUs read and write images several times more often than is needed; there,
-programs call `cpu/normalisation.cc` (see `primitive.Kernel`).
+The plain form comes first; GPUs and TPUs run nothing else. XLA's programs for
+CPUs read and write images several times more often than necessary, so that
+programs for CPUs call `cpu/normalisation.cc` (see `primitive.Kernel`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ def normalise_elu(
   mean_C: jax.Array,
   variance_C: jax.Array,
 ) -> jax.Array:
-  """ELU(scale * (x - mean) / sqrt(variance + epsilon) + bias)."""
+  """Computes ELU(scale * (x - mean) / sqrt(variance + epsilon) + bias).
+
+  Args:
+    x_BHWC: images or features; the result has their dtype.
+    scale_C: scale of each channel.
+    bias_C: bias of each channel.
+    mean_C: float32, mean of each channel.
+    variance_C: float32, variance of each channel.
+  """
   dtype = x_BHWC.dtype
   factor_C = jax.lax.rsqrt(variance_C + EPSILON) * scale_C.astype(jnp.float32)
   mean_C, factor_C, bias_C = (
@@ -37,7 +45,7 @@ def normalise_elu(
 def plain_batch_norm_elu(
   x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """`batch_norm_elu` by XLA, whatever the platform."""
+  """Computes `batch_norm_elu` by XLA's operations on every platform."""
   exact_BHWC = x_BHWC.astype(jnp.float32)
   mean_C = exact_BHWC.mean(axis=(0, 1, 2))
   variance_C = exact_BHWC.var(axis=(0, 1, 2))
@@ -46,11 +54,12 @@ def plain_batch_norm_elu(
 
 
 def _plain_gradient(*arrays):
-  """The gradients in the arguments, from those in the results.
+  """Computes gradients with respect to the three arguments.
 
   Args:
-    *arrays: gradients in the three results; the three arguments; the results,
-      which XLA recognises as what this computes on its way.
+    *arrays: gradients with respect to the three results; the three arguments;
+      and the three results, which are not used. The function computes them
+      again, and XLA merges the two computations.
   """
   gradients, arguments = arrays[:3], arrays[3:6]
   return jax.vjp(plain_batch_norm_elu, *arguments)[1](gradients)
@@ -81,16 +90,16 @@ _batch_norm = primitive.Kernel(
 def batch_norm_elu(
   x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Normalises by the batch's own statistics, then ELU.
+  """Normalises by the batch's own statistics, and applies ELU.
 
   Args:
-    x_BHWC: images, or features of them.
-    scale_C: factor of what has a variance of one.
-    bias_C: added to it.
+    x_BHWC: images or features.
+    scale_C: factor of the normalised values of each channel.
+    bias_C: bias of each channel.
 
   Returns:
-    Features, and the mean and variance of every channel, float32, through
-    which no gradient flows.
+    Features of the shape and dtype of `x_BHWC`; and the mean and variance of
+    every channel, [C] float32, through which no gradient flows.
   """
   y_BHWC, mean_C, variance_C = _batch_norm(x_BHWC, scale_C, bias_C)
   return y_BHWC, mean_C, variance_C

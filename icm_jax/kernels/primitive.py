@@ -1,11 +1,11 @@
-"""JAX primitives that have a compiled form for CPUs beside the one by XLA.
+"""JAX primitives with a compiled form for CPUs.
 
 A `Kernel` is a function of arrays. Its plain form, in terms of `jax.numpy` and
-`jax.lax`, says what it computes; every platform can run it. A program that is
-lowered for a CPU calls a compiled function instead, if there is one. This is
-decided when the program is lowered, for the platform that it is lowered for, so
-that programs for a GPU or a TPU, and programs that are exported, contain
-nothing but XLA's operations, on whatever machine they are made.
+`jax.lax`, defines the function and runs on every platform. A program that is
+lowered for a CPU calls a compiled function instead, if there is one. The choice
+is made for the platform that a program is lowered for, when it is lowered.
+Programs for a GPU or a TPU, and exported programs, therefore contain only XLA's
+operations, even if they are made on a machine with a CPU alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from jax.interpreters import ad, batching, mlir
 from icm_jax.kernels import choice
 from icm_jax.kernels.cpu import library
 
-# XLA's convolutions of several kernels at once, and above all their gradients,
-# are tens of times slower on a CPU than as many convolutions one by one; but
-# each of these adds to the time that compiling takes.
+# Largest number of groups that the plain form unrolls on a CPU. There, XLA's
+# grouped convolutions, and above all their gradients, are tens of times slower
+# than one convolution for each group; but each of these adds to compile time.
 _MOST_UNROLLED = 64
 
 Arrays = tuple[jax.Array, ...]
@@ -36,9 +36,9 @@ class Call(NamedTuple):
   """A function of the compiled library (`icm_jax.kernels.cpu`).
 
   Attributes:
-    target: its name there.
-    attributes: from the static arguments of a kernel to what the compiled
-      function is told beside the arrays: numbers and arrays of numbers.
+    target: name of the function in the library.
+    attributes: function from the static arguments of a kernel to the attributes
+      of the compiled function: numbers and NumPy arrays by name.
   """
 
   target: str
@@ -46,12 +46,12 @@ class Call(NamedTuple):
 
 
 class Derivative(NamedTuple):
-  """Reverse mode by compiled functions.
+  """The reverse mode of a kernel, by two other kernels.
 
   Attributes:
-    forward: a kernel of the same arguments; the last of its results are those
-      of the kernel that is differentiated, the others are kept for `backward`.
-    backward: a kernel of the cotangents of the results, the arguments, and all
+    forward: kernel of the same arguments. Its last results are those of the
+      kernel that is differentiated; the others are kept for `backward`.
+    backward: kernel of the cotangents of the results, the arguments, and all
       results of `forward`; returns the cotangents of the arguments.
   """
 
@@ -62,13 +62,13 @@ class Derivative(NamedTuple):
 class Kernel:
   """A function of float32 arrays with a plain and perhaps a compiled form.
 
-  Transformations of it work as those of the plain form do. `jax.vmap` gives
-  every array a leading axis, a "group" axis, of size 1 where an array is
-  shared, and the compiled function takes such arrays whole. Reverse mode is
-  compiled where `derivative` says how; forward mode and derivatives of
-  derivatives are those of the plain form. Under `jax.shard_map`, devices call
-  it on their own part. Where XLA itself partitions a program over devices, it
-  cannot see into a compiled function: all of them then compute all of it.
+  Transformations give the results that they give for the plain form. `jax.vmap`
+  adds a leading "group" axis to every array, of size 1 where an array is
+  shared, and the compiled function takes such arrays as they are. Reverse mode
+  is compiled if there is a `derivative`; forward mode and higher derivatives
+  are those of the plain form. Under `jax.shard_map`, every device computes its
+  own part. XLA cannot partition a compiled function: where it partitions a
+  program over devices by itself, every device computes the whole function.
   """
 
   def __init__(
@@ -82,12 +82,11 @@ class Kernel:
     """Makes the primitive.
 
     Args:
-      name: as it is shown in jaxprs.
-      plain: the plain form, of arrays, with hashable keyword arguments; returns
-        a tuple of arrays.
-      call: the compiled form.
-      derivative: how to differentiate it in reverse; the plain form is
-        differentiated where there is none.
+      name: name of the primitive in jaxprs.
+      plain: plain form, a function of arrays with hashable keyword arguments;
+        returns a tuple of arrays.
+      call: compiled form; None if there is none.
+      derivative: reverse mode; None differentiates the plain form.
     """
     self._plain = plain
     self._call = call
@@ -106,17 +105,17 @@ class Kernel:
     _KERNELS.add(self.primitive)
 
   def __call__(self, *arrays: jax.Array, **static: Any) -> Arrays:
-    """The function; its plain form where the compiled one has no part.
+    """Computes the function.
 
-    That is where `icm_jax.kernels.use` or the environment says so, or an array
-    is not float32.
+    The plain form is used, without the primitive, if `icm_jax.kernels.use` or
+    the environment asks for XLA's operations, or if an array is not float32.
     """
     if choice.is_xla() or any(a.dtype != jnp.float32 for a in arrays):
       return self._plain(*arrays, **static)
     return tuple(self.bind(*arrays, groups=0, **static))
 
   def bind(self, *arrays: jax.Array, groups: int, **static: Any):
-    """The primitive itself, of arrays that all have `groups` leading axes."""
+    """Applies the primitive to arrays that all have `groups` leading axes."""
     return self.primitive.bind(*_vary_alike(arrays), groups=groups, **static)
 
   def _run(self, *arrays, **params):
@@ -141,13 +140,13 @@ class Kernel:
   def _lower(self, ctx, *operands, groups, **static):
     platforms = tuple(ctx.platforms or ctx.module_context.platforms)
     on_cpu = platforms == ("cpu",)
-    # Whoever loads an exported program may not have the library.
+    # The machine that loads an exported program may not have the library.
     exported = ctx.module_context.lowering_parameters.for_export
     if self._call and on_cpu and not exported and library.is_available():
       lower = jax.ffi.ffi_lowering(self._call.target)
       return lower(ctx, *operands, **self._call.attributes(**static))
     count = math.prod(ctx.avals_out[0].shape[:groups])
-    # An exported program may have a group axis without a known size.
+    # The size of a group axis may be unknown in an exported program.
     few = isinstance(count, int) and count <= _MOST_UNROLLED
     plain = functools.partial(
       self._grouped, groups=groups, unroll=on_cpu and few, **static
@@ -160,9 +159,9 @@ class Kernel:
     return jax.jvp(fn, tuple(primals), tuple(tangents))
 
   def _jvp(self, primals, tangents, **params):
-    # What reverse mode needs is computed with the result, by `forward`, and
-    # handed to a kernel that is linear in the tangents: its transpose is
-    # `backward`. In forward mode that kernel is computed itself.
+    # `forward` computes the result together with the values that reverse mode
+    # needs. They go to a kernel that is linear in the tangents, whose transpose
+    # is `backward`. Forward mode computes that kernel.
     tangents = [ad.instantiate_zeros(t) for t in tangents]
     kept = self._derivative.forward.bind(*primals, **params)
     tangents_out = self._tangent.bind(
@@ -180,7 +179,7 @@ class Kernel:
     gradients = self._derivative.backward.bind(
       *cotangents, *arrays[count:], **params
     )
-    # Where groups share an argument, its gradient is the sum of theirs.
+    # The gradient of a shared argument is the sum over groups.
     return [
       _sum_to(gradient, array.aval.shape)
       if ad.is_undefined_primal(array)
@@ -203,10 +202,10 @@ def _jitted(primitive, params):
 
 
 def _vary_alike(arrays):
-  """Lets all arrays vary over the mesh axes that any of them varies over.
+  """Marks all arrays as varying over the mesh axes that any one varies over.
 
-  Under `jax.shard_map`, this is what tells JAX to sum a shared argument's
-  gradients over devices. Elsewhere nothing varies.
+  Under `jax.shard_map`, this makes JAX sum the gradients of a shared argument
+  over devices. Elsewhere no array varies.
   """
   own = [_axes_of_variation(jax.typeof(array)) for array in arrays]
   wanted = frozenset().union(*own)
@@ -217,7 +216,8 @@ def _vary_alike(arrays):
 
 
 def _axes_of_variation(aval):
-  return aval.mat.varying if hasattr(aval, "mat") else aval.vma  # In old jax.
+  # Older versions of jax have `vma`.
+  return aval.mat.varying if hasattr(aval, "mat") else aval.vma
 
 
 def _vary(array, axes):
@@ -225,11 +225,11 @@ def _vary(array, axes):
     return array
   if hasattr(jax.lax, "pcast"):
     return jax.lax.pcast(array, axes, to="varying")
-  return jax.lax.pvary(array, axes)  # In old jax.
+  return jax.lax.pvary(array, axes)  # Older versions of jax.
 
 
 def _over_groups(fn, arrays, groups, unroll):
-  """A function of arrays without group axes, over `groups` leading axes."""
+  """Maps a function of arrays without group axes over `groups` leading axes."""
   if groups == 0:
     return fn(*arrays)
   inner = lambda *arrays: _over_groups(fn, arrays, groups - 1, unroll)
@@ -251,7 +251,7 @@ def _over_groups(fn, arrays, groups, unroll):
 
 
 def _sum_to(array, shape):
-  """Sums over the axes in which `shape` has 1 and the array has more."""
+  """Sums over the axes whose size is 1 in `shape` and larger in the array."""
   axes = tuple(
     axis
     for axis, (own, wanted) in enumerate(zip(array.shape, shape, strict=True))

@@ -1,4 +1,4 @@
-"""Networks behind the seam `Network(init, apply)`; only here is flax used."""
+"""Networks in Flax, as records `Network(init, apply)`."""
 
 from icm_jax.models.by_name import (
   DISCRIMINATORS,

@@ -31,16 +31,16 @@ def make_expert(
   compute_dtype: str = "float32",
   **fields: Any,
 ) -> types.Network:
-  """An expert by name.
+  """Makes an expert by its name.
 
   Args:
     name: a key of `EXPERTS`.
-    shape_HWC: of an image.
-    compute_dtype: see `from_linen`.
-    **fields: of the module.
+    shape_HWC: shape of one image.
+    compute_dtype: dtype of the computation, see `from_linen`.
+    **fields: attributes of the module.
 
   Raises:
-    InputError: the name is unknown; lists those that are known.
+    InputError: the name is unknown; lists the known ones.
   """
   return network.from_linen(
     _look_up(EXPERTS, "expert", name)(**fields),
@@ -56,10 +56,16 @@ def make_discriminator(
   compute_dtype: str = "float32",
   **fields: Any,
 ) -> types.Network:
-  """A discriminator by name; arguments as of `make_expert`.
+  """Makes a discriminator by its name.
+
+  Args:
+    name: a key of `DISCRIMINATORS`.
+    shape_HWC: shape of one image.
+    compute_dtype: dtype of the computation, see `from_linen`.
+    **fields: attributes of the module.
 
   Raises:
-    InputError: the name is unknown; lists those that are known.
+    InputError: the name is unknown; lists the known ones.
   """
   module = _look_up(DISCRIMINATORS, "discriminator", name)(**fields)
   return network.from_linen(module, shape_HWC, compute_dtype=compute_dtype)

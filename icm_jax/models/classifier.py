@@ -1,4 +1,4 @@
-"""The classifier that judges restored images; it takes no part in learning."""
+"""The evaluation classifier, which judges images and trains no expert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from icm_jax.models import convolution
 
 
 class ConvClassifier(nn.Module):
-  """Three 3x3 convolutions with pools, two dense layers; [B, K] logits."""
+  """Three 3x3 convolutions with pools, then two dense layers; [B, K] logits.
+
+  Attributes:
+    num_classes: K.
+    features: channels at full resolution; doubled after each pool.
+    hidden: units of the first dense layer.
+  """
 
   num_classes: int
   features: int = 16

@@ -1,4 +1,4 @@
-"""Flax modules of 3x3 convolutions, which `icm_jax.kernels` computes."""
+"""Flax modules of 3x3 convolutions, which use `icm_jax.kernels`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Stack(nn.Module):
   Its parameters are `{"layers": {"layer_0": {"kernel", "bias"}, ...}}`.
 
   Attributes:
-    layers: at least one.
-    copies: whether it starts as a copy of its input, see
+    layers: layers of the stack, at least one.
+    copies: whether the output starts as a copy of the input, see
       `convolution.init_copying`.
-    gain: factor of the kernels that it starts from; not where it copies.
+    gain: factor of the initial kernels; not used if `copies` is True.
   """
 
   layers: tuple[convolution.Layer, ...]
@@ -44,12 +44,16 @@ class Stack(nn.Module):
 
 
 class ConvStack(nn.Module):
-  """A stack of convolutions, each perhaps with a normalisation before its ELU.
+  """A stack of convolutions with normalisation before every ELU.
 
   Attributes:
-    layers: of the stack.
-    norm: see `NormElu`; a layer without ELU has none.
-    copies: whether it starts as a copy of its input; only without norm.
+    layers: layers of the stack.
+    norm: name of the normalisation, see `NormElu`; "none" is none.
+    copies: whether the output starts as a copy of the input; needs the norm
+      "none".
+
+  Raises:
+    InputError: `copies` is True with a normalisation.
   """
 
   layers: tuple[convolution.Layer, ...]

@@ -1,4 +1,4 @@
-"""Discriminators: how canonical an image looks."""
+"""Discriminators, which score how canonical an image looks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from icm_jax.models.convolution import ConvStack
 
 
 def centre(x_BHWC: jax.Array) -> jax.Array:
-  """Images from [0, 1] to [-2, 2].
+  """Maps images from [0, 1] to [-2, 2].
 
-  To a network that sees them as they are, images look nearly alike, photographs
-  above all, which are grey on the mean and vary by about a fourth of the range.
-  It learns faster from these: on all of MNIST, seed 0, every mechanism had its
-  expert after 250 steps in place of 300 (`experiments/README.md`).
+  Images in [0, 1] look nearly alike to a network, above all photographs, whose
+  pixels are grey on average with a deviation of about a fourth of the range. A
+  network learns faster from centred images: on all of MNIST, seed 0, every
+  mechanism had its expert after 250 steps instead of 300
+  (`experiments/README.md`).
   """
   return 4.0 * x_BHWC - 2.0
 
@@ -24,16 +25,19 @@ def centre(x_BHWC: jax.Array) -> jax.Array:
 class ConvDiscriminator(nn.Module):
   """Seven 3x3 convolutions with three average pools, then two dense layers.
 
-  Sec. 4 of the paper. At 32x32x1 with 16 features and 1,024 hidden units it
-  has 1,124,737 parameters. Images need at least 8x8 pixels; a side that 8 does
-  not divide loses its remainder in the pools.
+  It is the discriminator of the paper (Sec. 4). At 32x32x1 with 16 features and
+  1,024 hidden units it has 1,124,737 parameters. If a side of the images is not
+  a multiple of 8, the pools drop the remainder.
 
   Attributes:
     features: channels at full resolution; doubled after each pool.
     hidden: units of the dense layer.
-    norm: "none" (the paper) or "group". "batch" is refused: the score of an
-      image would depend on the images beside it.
-    centred: whether pixels are taken as differences from grey, see `centre`.
+    norm: "none" (the paper) or "group". `init_state` refuses "batch", with
+      which the score of an image would depend on other images.
+    centred: whether images are centred first, see `centre`.
+
+  Raises:
+    InputError: images are smaller than 8x8 pixels.
   """
 
   features: int = 16
@@ -58,17 +62,20 @@ class ConvDiscriminator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-  """Every patch has a score, and an image the mean of its patches'.
+  """A discriminator whose score is the mean of the scores of patches.
 
-  After Isola et al. 2017, with means of pixels in place of strides. A patch has
-  42x42 pixels, of which, in smaller images, the frame is zeros. It knows of
-  each patch that it looks right, and not whether they fit together; and it has
-  far fewer parameters than `ConvDiscriminator`.
+  It follows Isola et al. 2017, with mean pools instead of strides. A patch has
+  42x42 pixels, which reach into the zero padding of smaller images. The
+  discriminator judges whether patches look right, but not whether they fit
+  together, and has far fewer parameters than `ConvDiscriminator`.
 
   Attributes:
     features: channels at full resolution; doubled after each pool.
     hidden: channels of the layer before the last.
-    norm: as of `ConvDiscriminator`.
+    norm: "none" or "group", see `ConvDiscriminator`.
+
+  Raises:
+    InputError: images are smaller than 8x8 pixels.
   """
 
   features: int = 16
@@ -92,6 +99,6 @@ def _check_sides(x_BHWC):
   height, width = x_BHWC.shape[1:3]
   if min(height, width) < 8:
     raise types.InputError(
-      "A discriminator halves its images three times, so that they need at "
-      f"least 8x8 pixels; got {height}x{width}. Choose a larger image size."
+      "A discriminator halves images three times and needs at least 8x8 "
+      f"pixels; got {height}x{width}. Choose a larger image size."
     )

@@ -1,4 +1,4 @@
-"""The seam between flax.linen and the rest of the library."""
+"""Conversion of flax.linen modules to records of pure functions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def from_linen(
   """Turns a Linen module into two pure functions.
 
   Args:
-    module: its `__call__` takes `(x_BHWC, *, train)`.
-    shape_HWC: shape of one image; parameters are made for it.
-    compute_dtype: "float32"; or "bfloat16", which accelerators are faster in.
-      Parameters, statistics, gradients and outputs are float32 all the same.
+    module: module whose `__call__` takes `(x_BHWC, *, train)`.
+    shape_HWC: shape of one image, for which parameters are made.
+    compute_dtype: "float32"; or "bfloat16", which is faster on accelerators.
+      Parameters, statistics, gradients and outputs are float32 in both cases.
 
   Returns:
-    A `Network` whose params and stats are pytrees of arrays.
+    A `Network`; its statistics are all collections of the module except
+    `params`.
 
   Raises:
     InputError: the dtype is unknown.

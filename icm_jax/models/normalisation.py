@@ -10,12 +10,15 @@ from icm_jax.kernels import normalisation
 
 NORMS = ("batch", "group", "none")
 
-# Share of the running statistics so far in those after an update.
+# Weight of the old running statistics in the new ones.
 _MOMENTUM = 0.9
 
 
 class NormElu(nn.Module):
-  """Normalisation by name, then ELU: "batch", "group" (of 8 channels), "none".
+  """Normalisation by its name, followed by ELU.
+
+  Attributes:
+    kind: "batch", "group" (groups of 8 channels) or "none".
 
   Raises:
     InputError: the name is unknown.
@@ -38,9 +41,10 @@ class NormElu(nn.Module):
 
 
 class BatchNormElu(nn.Module):
-  """Batch normalisation with running statistics, then ELU.
+  """Batch normalisation with running statistics, followed by ELU.
 
-  Parameters and statistics have the names and meanings of `nn.BatchNorm`.
+  Parameters and statistics have the names and meanings of those of
+  `nn.BatchNorm`.
   """
 
   @nn.compact

@@ -1,8 +1,8 @@
-"""Experts that change their input: what they compute is added to it.
+"""Experts that add a computed change to their input.
 
-Where nothing is to be mended, as in most of a photograph, such an expert has
-nothing to learn, and without any training it is next to the identity. Both see
-as much of an image as an occlusion covers.
+Such an expert has nothing to learn where an image needs no change, as in most
+of a photograph, and without any training it is close to the identity. The
+receptive fields of both experts are as large as an occlusion.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ from icm_jax import types
 from icm_jax.kernels.convolution import Layer, halve
 from icm_jax.models import convolution, normalisation
 
-# Kernels of the last layer start this much smaller than others where experts
-# are to copy: far below what an eye sees, but not zero, for of experts that
-# agree in every pixel the first would win every image.
+# Factor of the last layer's initial kernels in experts that copy: the change is
+# far below what an eye sees, but not zero, because the first of several equal
+# experts would win every image.
 COPY_GAIN = 0.02
 
 
 class UNetExpert(nn.Module):
-  """Down to a few pixels by means, up again by repetition, with bridges.
+  """A U-Net that halves by means, doubles by repetition, and has bridges.
 
-  It sees the image whole where 2 ** levels pixels are no less than a fourth of
-  its side. All of its convolutions are `convolution.Stack`s, the fast ones.
+  Its receptive field is the whole image if 2 ** levels pixels are at least a
+  fourth of a side. All of its convolutions are `convolution.Stack`s, which have
+  compiled forms.
 
   Attributes:
-    features: channels at full resolution; twice as many below.
+    features: channels at full resolution; lower resolutions have twice as many.
     norm: "batch", "group" or "none".
-    copies: whether it starts next to the identity.
-    levels: how often the side is halved; sides must be multiples of
+    copies: whether the expert starts close to the identity.
+    levels: number of times that a side is halved; sides must be multiples of
       2 ** levels.
+
+  Raises:
+    InputError: a side is not a multiple of 2 ** levels.
   """
 
   features: int = 16
@@ -49,7 +53,7 @@ class UNetExpert(nn.Module):
       return convolution.ConvStack(layers, self.norm)(h_BHWF, train=train)
 
     wide = 2 * self.features
-    # Around zero, as stacks expect it.
+    # Kernels are initialised for inputs around zero.
     h_BHWF = stack(2.0 * x_BHWC - 1.0, self.features, self.features)
     bridges = []
     for _ in range(self.levels):
@@ -62,16 +66,17 @@ class UNetExpert(nn.Module):
 
 
 class DilatedExpert(nn.Module):
-  """A row of residual 3x3 convolutions whose pixels are further and further.
+  """A row of residual 3x3 convolutions with growing dilations.
 
-  With dilations of 1, 2, 4 and 8 it sees 33x33 pixels. XLA's convolutions,
-  which are slow on a CPU: there, `UNetExpert` is to be preferred.
+  With dilations of 1, 2, 4 and 8 its receptive field has 35x35 pixels. Dilated
+  convolutions have no compiled form and are slow on a CPU; use `UNetExpert`
+  there.
 
   Attributes:
     features: channels of the hidden layers.
     norm: "batch", "group" or "none".
-    copies: whether it starts next to the identity.
-    dilations: of the layers.
+    copies: whether the expert starts close to the identity.
+    dilations: dilation of each residual layer.
   """
 
   features: int = 32
@@ -90,14 +95,14 @@ class DilatedExpert(nn.Module):
 
 
 def _add(x_BHWC, h_BHWF, copies):
-  """The input, changed by what the last layer makes of the features."""
+  """Adds the last layer's change to the input."""
   last = (Layer(x_BHWC.shape[-1], elu=False),)
   gain = COPY_GAIN if copies else 1.0
   return bounded(x_BHWC + convolution.Stack(last, gain=gain)(h_BHWF))
 
 
 def double(x_BHWC: jax.Array) -> jax.Array:
-  """Every pixel becomes 2x2 pixels."""
+  """Doubles both sides; every pixel becomes 2x2 pixels."""
   batch, height, width, channels = x_BHWC.shape
   parts_B11 = x_BHWC.reshape(batch, height, 1, width, 1, channels)
   wide = jnp.broadcast_to(parts_B11, (batch, height, 2, width, 2, channels))
@@ -106,17 +111,17 @@ def double(x_BHWC: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def bounded(x: jax.Array) -> jax.Array:
-  """Cuts to [0, 1]; what is outside still feels what would bring it back.
+  """Clips to [0, 1], with gradients that bring values back from outside.
 
-  The gradient of `jnp.clip` is zero outside, so that an output that is once
-  too bright would stay so; that of a sigmoid is small near black and white,
-  and it copies neither.
+  The gradient of `jnp.clip` is zero outside, so that values which have left
+  [0, 1] would never return. The gradient of a sigmoid is small near black and
+  white, and a sigmoid copies neither.
   """
   return jnp.clip(x, 0.0, 1.0)
 
 
 def _bounded_backward(x, gradient):
-  # A step against the gradient goes up where that is negative.
+  # A step goes against the gradient: a positive gradient lowers the value.
   leaves = ((x < 0.0) & (gradient > 0.0)) | ((x > 1.0) & (gradient < 0.0))
   return (jnp.where(leaves, 0.0, gradient),)
 

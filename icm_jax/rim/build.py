@@ -63,9 +63,9 @@ def build_run(
   """Builds the parts of a run, and checks the config.
 
   Args:
-    config: as `experiments/configs/rim_copying.py` documents it.
-    progress: called with what is prepared, how much of it is done, and the
-      total.
+    config: config with the keys of `experiments/configs/rim_copying.py`.
+    progress: called while data are prepared, with the name of the work, the
+      number of finished items, and the total.
 
   Raises:
     InputError: the config is wrong; says what was expected and what came.

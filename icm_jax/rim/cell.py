@@ -354,7 +354,7 @@ def _init_recurrent(key, shape):
 
 
 def _init_both(key, shape):
-  """Draws rows for what is read, and rows for the state."""
+  """Draws the rows for the values that a RIM reads, and those for its state."""
   rims, fan_in, gates = shape
   size = gates // 4
   read_RDD = _kernel_init(rng.stream(key, "read"), (rims, fan_in - size, gates))

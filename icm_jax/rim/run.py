@@ -86,7 +86,7 @@ def train(
   """Trains and measures all networks, and writes everything but the report.
 
   Args:
-    config: as `experiments/configs/rim_copying.py` documents it.
+    config: config with the keys of `experiments/configs/rim_copying.py`.
     workdir: folder of the run; made if it does not exist.
     resume: whether to continue from the newest checkpoint in `workdir`.
     reporter: receives messages and progress.

@@ -10,12 +10,12 @@ from typing import Any
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file so that a reader sees the old one or all of the new one."""
+  """Writes a file so that readers see the old or the whole new content."""
   handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
   try:
     with os.fdopen(handle, "wb") as file:
       file.write(data)
-    os.chmod(staged, 0o644)  # mkstemp makes it private.
+    os.chmod(staged, 0o644)  # mkstemp makes private files.
     os.replace(staged, path)
   except BaseException:
     pathlib.Path(staged).unlink(missing_ok=True)

@@ -30,15 +30,15 @@ class Run(NamedTuple):
   Attributes:
     problem: images and their parts.
     mechanism_names: M names, of image mechanisms or of the problem's groups.
-    mechanisms: M functions; none where the problem has groups.
+    mechanisms: M functions; empty if the problem has groups.
     augmentation: random changes of training images, before a mechanism acts.
-    setup: networks, optimizers and rules of the competition.
+    setup: setup of the competition.
     classifier: the evaluation classifier; None if the problem has no classes,
       or no clean counterparts of its test images.
     curve: few test images, on which states are measured during training.
     final: many test images, on which the result is measured.
-    evaluators: functions that measure what the config asks for beyond that, by
-      the evaluator's name; see `evaluation.evaluators`.
+    evaluators: functions of the evaluators that the config asks for, by name;
+      see `evaluation.evaluators`.
   """
 
   problem: problem_lib.Problem
@@ -57,15 +57,16 @@ def build(
   *,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> Run:
-  """Builds all parts, and checks everything that the user can get wrong.
+  """Builds all parts of a run, and checks its config.
 
   Args:
-    config: as `experiments/configs/mnist.py` documents it.
-    progress: called as data are prepared, with what is prepared, how much is
-      done, and the total.
+    config: config with the keys of `experiments/configs/sections/paper.py`.
+    progress: called while data are prepared, with the name of the work, the
+      number of finished items, and the total.
 
   Raises:
-    InputError: what was expected, what came, and how to fix it.
+    InputError: the config is wrong; says what was expected, what came, and how
+      to fix it.
   """
   ranges.check(config)
   num_experts(config)
@@ -77,8 +78,8 @@ def build(
     mechanism_names, mechanisms = problem.group_names, ()
     if config.pairs.steps:
       raise types.InputError(
-        "--config.pairs.steps needs mechanisms that are functions: images of "
-        "groups come without their originals."
+        "--config.pairs.steps needs mechanisms that are functions, because "
+        "images of groups come without their originals."
       )
   setup = make_setup(config, problem.shape_HWC)
   # Networks that do not fit together fail here, before any training.
@@ -133,7 +134,9 @@ def build(
 
 
 def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
-  """What a run took from its data, for `config.json`: see `open_run`.
+  """Returns the facts that a run took from its data, for `config.json`.
+
+  With them, `open_run` makes the networks of the run without its data.
 
   Returns:
     JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
@@ -152,9 +155,9 @@ class Opened(NamedTuple):
   """A run that was opened from its folder, without its data.
 
   Attributes:
-    config: of the run.
-    saw: see the function of this name.
-    setup: of the competition.
+    config: config of the run.
+    saw: facts that the run took from its data, see the function `saw`.
+    setup: setup of the competition.
     classifier: the evaluation classifier; None without one.
     saved: the newest checkpoint that can be read.
   """
@@ -167,7 +170,10 @@ class Opened(NamedTuple):
 
 
 def open_run(workdir: pathlib.Path) -> Opened:
-  """Reads a run's networks and its newest checkpoint.
+  """Makes a run's networks and reads its newest checkpoint, without its data.
+
+  Args:
+    workdir: folder of the run.
 
   Raises:
     InputError: the folder holds no run of images of this format, or no
@@ -189,20 +195,25 @@ def open_run(workdir: pathlib.Path) -> Opened:
 def load_single_network(
   workdir: pathlib.Path, shape_HWC: tuple[int, int, int]
 ) -> Callable[[jax.Array], jax.Array]:
-  """Reads the only expert of another run, as a function of images.
+  """Reads the only expert of another run.
 
   Args:
-    workdir: of a run with one expert.
-    shape_HWC: of the images that it will be applied to.
+    workdir: folder of a run with one expert.
+    shape_HWC: shape of the images to which the expert will be applied.
+
+  Returns:
+    A function from images, float32 in [0, 1], to restored images.
 
   Raises:
-    InputError: the folder holds no such run, or one of other images.
+    InputError: the folder holds no run with one expert, or its images have
+      another shape.
   """
   is_run = run_folder.holds_run(workdir)
   if not is_run or run_folder.read(workdir).config.experts.count != 1:
     raise types.InputError(
       "--config.detection.single_network must be the folder of a finished "
-      f"run with one expert, as of one_network.py; {workdir} is not."
+      "run with one expert, such as a run of one_network.py; "
+      f"{workdir} is not."
     )
   opened = open_run(workdir)
   if tuple(opened.saw["image_shape"]) != tuple(shape_HWC):
@@ -220,16 +231,16 @@ def load_single_network(
 def init_state(
   key: jax.Array, config: ml_collections.ConfigDict, setup: types.Setup
 ) -> types.TrainState:
-  """The state before any training."""
+  """Returns the state before any training."""
   return competition.init_state(key, setup, num_experts(config))
 
 
 def num_experts(config: ml_collections.ConfigDict) -> int:
-  """E; where it is to be found out, the number at the start.
+  """Returns the number of experts at the start, E.
 
   Raises:
-    InputError: it is neither a positive number nor auto; or it is auto, and
-      nobody could retire.
+    InputError: the config's number is neither positive nor auto; or it is auto,
+      and its settings let no expert retire.
   """
   c = config.experts
   if c.count == "auto":
@@ -237,9 +248,9 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
     if not (every and c.auto.alike):
       raise types.InputError(
         "--config.experts.count=auto needs --config.remedies.relocation.every, "
-        "steps after which experts retire, and --config.experts.auto.alike, "
-        "the distance below which one of two experts does; got "
-        f"{every} and {c.auto.alike}."
+        "the steps after which experts may retire, and "
+        "--config.experts.auto.alike, the distance below which one of two "
+        f"experts is redundant, both above 0; got {every} and {c.auto.alike}."
       )
     return c.auto.most
   if not isinstance(c.count, int) or c.count < 1:
@@ -254,7 +265,7 @@ def abstract_state(
   setup: types.Setup,
   classifier: types.Network | None,
 ) -> tuple[types.TrainState, types.PyTree]:
-  """Shapes and dtypes of the state and of the classifier's parameters."""
+  """Returns shapes and dtypes of the state and the classifier's parameters."""
   key = jax.random.key(config.seed)
   state = jax.eval_shape(lambda key: init_state(key, config, setup), key)
   if classifier is None:
@@ -265,9 +276,12 @@ def abstract_state(
 def make_mechanisms(
   config: ml_collections.ConfigDict,
 ) -> tuple[tuple[str, ...], tuple[mechanisms_lib.Mechanism, ...]]:
-  """Names and functions of the config's mechanisms.
+  """Returns names and functions of the config's mechanisms.
 
   On the command line, names may also come as one text: `right,down,noise`.
+
+  Raises:
+    InputError: a name or a parameter is unknown.
   """
   parameters = config.mechanisms.to_dict()
   names = tuple(
@@ -298,7 +312,11 @@ def load_data(
 def make_problem(
   config: ml_collections.ConfigDict, data: sources.DataSet
 ) -> problem_lib.Problem:
-  """Splits a data set into its parts; checks that batches fit into them."""
+  """Splits a data set into its parts.
+
+  Raises:
+    InputError: a part has no images, or fewer than a batch needs.
+  """
   c = config.data
   groups = _listed(c.groups)
   roles = roles_lib.choose(data.roles, groups or data.default_groups)
@@ -339,14 +357,14 @@ def _listed(names: str) -> tuple[str, ...]:
 def make_classifier(
   num_classes: int, shape_HWC: tuple[int, int, int]
 ) -> types.Network:
-  """The evaluation classifier."""
+  """Makes the evaluation classifier."""
   return models.from_linen(
     models.ConvClassifier(num_classes=num_classes), shape_HWC
   )
 
 
 def _num_classes(problem: problem_lib.Problem) -> int | None:
-  """K; None where the accuracy of a classifier cannot be measured."""
+  """Returns K; None if the accuracy of a classifier cannot be measured."""
   label_N = problem.images.label_N
   if label_N is None or problem.group_names:
     return None
@@ -356,7 +374,15 @@ def _num_classes(problem: problem_lib.Problem) -> int | None:
 def make_setup(
   config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
 ) -> types.Setup:
-  """Networks, optimizers and remedies."""
+  """Makes networks, optimizers and remedies.
+
+  Args:
+    config: config of the run.
+    shape_HWC: shape of one image.
+
+  Raises:
+    InputError: a name is unknown, or a number is out of its range.
+  """
   for name in ("experts", "discriminator"):
     if config[name].norm not in models.NORMS:
       raise types.InputError(
@@ -365,7 +391,7 @@ def make_setup(
       )
   expert_axis.check(config.experts.map)
   dtype = config.train.compute_dtype
-  # Fields of one kind of expert only are in a section of its name.
+  # Fields that only one kind of expert has are in the section of its name.
   own = config.experts.get(config.experts.network, {})
   chosen = config.remedies.to_dict()
   if config.experts.count == "auto":
@@ -373,7 +399,7 @@ def make_setup(
       alike=config.experts.auto.alike,
       max_share=config.experts.auto.max_share,
     )
-    # A handicap would keep surplus experts busy, with a part of a mechanism.
+    # A handicap would keep surplus experts busy with a part of a mechanism.
     del chosen["balance"]
   return types.Setup(
     expert=models.make_expert(
@@ -404,10 +430,13 @@ def make_setup(
 def make_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Adam of one network, whose learning rate may halve again and again.
+  """Makes Adam for one network, with a learning rate that may decay.
 
-  Steps are those in which the network learned. The schedule does not depend on
-  the length of the run, so that a longer run starts as a shorter one does.
+  The schedule counts the steps in which the network learned. It does not depend
+  on the length of the run, so that a longer run begins like a shorter one.
+
+  Args:
+    config: section `experts` or `discriminator`.
   """
   learning_rate = config.learning_rate
   if config.half_life:

@@ -12,12 +12,12 @@ from icm_jax import types
 
 
 class Saved(NamedTuple):
-  """What a checkpoint holds.
+  """The content of a checkpoint.
 
   Attributes:
-    state: of the competition, or of sequence models.
+    state: state of the competition, or of sequence models.
     classifier: parameters of the evaluation classifier; empty without one.
-    progress: JSON data: the config, and seconds spent so far.
+    progress: JSON data: `config`, and `seconds` spent so far by stage.
   """
 
   state: types.PyTree
@@ -34,7 +34,12 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
-    """Opens `workdir/checkpoints`, and makes it if need be."""
+    """Opens `workdir/checkpoints`, which is made if it does not exist.
+
+    Args:
+      workdir: folder of the run.
+      keep: number of newest checkpoints that are kept.
+    """
     self._manager = ocp.CheckpointManager(
       workdir.absolute() / "checkpoints",
       options=ocp.CheckpointManagerOptions(
@@ -48,11 +53,14 @@ class Checkpoints:
     self._damaged: set[int] = set()
 
   def steps(self) -> list[int]:
-    """Complete steps, the newest first."""
+    """Returns the steps of complete checkpoints, the newest first."""
     return sorted(self._manager.all_steps(), reverse=True)
 
   def save(self, saved: Saved) -> None:
-    """Writes a checkpoint, whole or not at all; an existing one is kept."""
+    """Writes a checkpoint, whole or not at all.
+
+    An existing checkpoint of the same step is kept, unless it is damaged.
+    """
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
     if step in self._damaged:
@@ -68,17 +76,17 @@ class Checkpoints:
   def read_newest(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
     """Reads the newest checkpoint that is not damaged.
 
-    Arrays go to the devices of the shardings that `state` and `classifier`
-    carry, and to the default device where they carry none. Which devices they
-    were saved from makes no difference.
+    Arrays go to the devices of the shardings of `state` and `classifier`, or to
+    the default device if these have none. The devices from which arrays were
+    saved make no difference.
 
     Args:
-      state: abstract, as `jax.eval_shape` gives it.
-      classifier: abstract parameters.
+      state: abstract state, as `jax.eval_shape` returns it.
+      classifier: abstract parameters of the classifier.
 
     Raises:
-      InputError: there is no checkpoint, or none that can be read; says of
-        each whether it is damaged, or is one of other networks.
+      InputError: there is no checkpoint that can be read; says of each whether
+        it is damaged or of other networks.
     """
     like = jax.tree.map(_placed, {"state": state, "classifier": classifier})
     failures, fits = {}, True
@@ -96,26 +104,26 @@ class Checkpoints:
             progress=ocp.args.JsonRestore(),
           ),
         )
-      # These say nothing about the checkpoint.
+      # These errors say nothing about the checkpoint.
       except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise
-      # Orbax and the libraries under it raise many kinds for damaged files.
+      # Orbax and its libraries raise many kinds of errors for damaged files.
       except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         failures[step] = f"is damaged, {reason or type(error).__name__}"
         continue
       if not fits:
-        break  # To go on from an older step would overwrite a newer one.
+        break  # Continuing from an older step would overwrite a newer one.
       self._damaged = set(failures)
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
     raise types.InputError(self._explain(failures, fits))
 
   def _misfit(self, step: int, like: types.PyTree) -> str:
-    """Names the first array that is another one than expected; "" if none is.
+    """Describes the first unexpected array; "" if there is none.
 
     Args:
-      step: of the checkpoint, whose metadata are read.
-      like: tree of abstract arrays that are expected.
+      step: step of the checkpoint, whose metadata are read.
+      like: tree of the expected abstract arrays.
     """
     saved = self._manager.item_metadata(step).arrays
     if saved is None:
@@ -132,19 +140,19 @@ class Checkpoints:
     return ""
 
   def _explain(self, failures: dict[int, str], fits: bool) -> str:
-    """The message for a folder of which no checkpoint can be read."""
+    """Returns the message for a folder without a readable checkpoint."""
     folder = self._manager.directory
     if not failures:
       return (
-        f"{folder} holds no checkpoint; train with --resume to begin the run "
+        f"{folder} holds no checkpoint; train with --resume to start the run "
         "again in this folder."
       )
     reasons = "; ".join(f"step {s} {why}" for s, why in failures.items())
     if not fits:
       return (
         f"No checkpoint in {folder} can be used: {reasons}. Checkpoints that "
-        "do not fit are whole; use them with the config and the version of "
-        "icm-jax that they were made with."
+        "do not fit are intact; use them with the config and the version of "
+        "icm-jax with which they were made."
       )
     return (
       f"All checkpoints in {folder} are damaged: {reasons}. Copy the folder "
@@ -157,9 +165,9 @@ class Checkpoints:
 
 
 def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-  """An abstract array with a sharding: its own, or the default device's.
+  """Returns an abstract array with a sharding, by default the default device's.
 
-  Without one, Orbax looks for the very devices that were saved from.
+  Without a sharding, Orbax looks for the devices from which it was saved.
   """
   sharding = getattr(array, "sharding", None)
   is_abstract = isinstance(
@@ -171,7 +179,7 @@ def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def _by_name(tree: types.PyTree) -> list[tuple[str, Any]]:
-  """Arrays with their names, as Orbax joins them of keys and fields."""
+  """Returns arrays with their names, which Orbax joins from keys and fields."""
   return [
     (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -179,7 +187,7 @@ def _by_name(tree: types.PyTree) -> list[tuple[str, Any]]:
 
 
 def _saved_shape(array: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """The shape of an array as it is saved: a key is saved as its numbers."""
+  """Returns the saved shape of an array; a key is saved as its numbers."""
   if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
     return jax.eval_shape(jax.random.key_data, array).shape
   return array.shape

@@ -40,19 +40,19 @@ def train(
   """Trains, evaluates and writes everything but the report.
 
   Args:
-    config: as `experiments/configs/mnist.py` documents it.
-    workdir: made if it does not exist; belongs to one run.
-    resume: go on from the newest checkpoint in `workdir`.
-    reporter: told how the run goes.
+    config: config with the keys of `experiments/configs/sections/paper.py`.
+    workdir: folder of the run; made if it does not exist.
+    resume: whether to continue from the newest checkpoint in `workdir`.
+    reporter: receives messages and progress.
     started: `time.perf_counter()` at the start of the process; None is now.
 
   Returns:
-    What `result.json` holds.
+    The content of `result.json`.
 
   Raises:
-    InputError: the user's input is at fault; nothing was trained yet.
+    InputError: the user's input is wrong; nothing was trained.
     FloatingPointError: a loss is not finite; names the step.
-    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+    Interrupted: SIGINT or SIGTERM was received, and a checkpoint is saved.
   """
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
@@ -85,7 +85,7 @@ def train(
 
 
 class _Session(NamedTuple):
-  """The state of a run, and what belongs to it while the process lasts."""
+  """The state of a run, and the parts that exist while it is trained."""
 
   state: types.TrainState
   classifier: types.PyTree
@@ -144,7 +144,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
 def raw_step(
   state: types.TrainState, raw: problem_lib.Raw, *, run: build.Run
 ) -> tuple[types.TrainState, types.Metrics]:
-  """Distorts a batch and lets the experts compete for it; to be jitted."""
+  """Distorts a batch and updates experts and discriminator; to be jitted."""
   batch = problem_lib.make_batch(
     state.key, state.step, raw, run.mechanisms, run.augmentation
   )
@@ -157,10 +157,15 @@ def raw_steps(
   *,
   run: build.Run,
 ) -> tuple[types.TrainState, types.Metrics]:
-  """Updates for consecutive batches, to be jitted: one dispatch for all.
+  """Makes one update for each of several batches, in one function to jit.
+
+  Args:
+    state: state before the first update.
+    raws: batches of consecutive steps.
+    run: parts of the run.
 
   Returns:
-    The state after the last, and metrics with a leading axis of updates.
+    The state after the last update, and metrics with a leading axis of updates.
   """
   if len(raws) == 1:  # Without a loop, because XLA is slow in loops on CPU.
     state, step_metrics = raw_step(state, raws[0], run=run)
@@ -175,7 +180,13 @@ def pretrain(
   state: types.TrainState,
   reporter: train_loop.Reporter,
 ) -> types.TrainState:
-  """Trains every expert alone: the identity start, and pairs if asked for.
+  """Trains every expert on its own: the identity start, then pairs.
+
+  Args:
+    config: config of the run, whose sections `identity` and `pairs` are used.
+    run: parts of the run.
+    state: state at step 0.
+    reporter: receives messages.
 
   Returns:
     The state with fresh optimizer states and memory, still at step 0.
@@ -199,8 +210,8 @@ def _train_alone(
 ) -> types.TrainState:
   """Trains experts to copy their inputs, or to restore them from pairs.
 
-  An expert whose error on a batch is below the bound learns no further; the
-  phase ends when all are there, or after its steps.
+  An expert whose error on a batch is below the bound stops learning. The phase
+  ends when all experts have stopped, or after its steps.
   """
   setup = run.setup._replace(expert_tx=optax.adam(phase.learning_rate))
   state = state.replace(
@@ -235,8 +246,8 @@ def _train_alone(
     )
     if not learning_E.any():
       reporter.say(
-        f"all experts are within bounds after {step + 1} steps, "
-        f"error {float(mse_E.max()):.4f}"
+        f"all experts copy after {step + 1} steps, "
+        f"error at most {float(mse_E.max()):.4f}"
       )
       break
   return state

@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines, and the same as TensorBoard events."""
+"""Metrics of a run, as JSON lines and as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class MetricWriter:
   """Appends rows to `metrics.jsonl` and scalars to TensorBoard events."""
 
   def __init__(self, workdir: pathlib.Path, *, last_step: int):
-    """Opens the files; drops rows after `last_step`, which will come again.
+    """Opens the files, and drops rows after `last_step`.
 
     Args:
-      workdir: exists.
-      last_step: the step from which the run goes on; -1 for a new run.
+      workdir: folder of the run, which exists.
+      last_step: step from which the run continues; -1 for a new run.
     """
     rows = [
       r for r in run_folder.read_metrics(workdir) if r["step"] <= last_step
@@ -39,8 +39,8 @@ class MetricWriter:
     """Writes one row.
 
     Args:
-      step: completed updates.
-      wall_s: seconds of training so far, interrupted runs added up.
+      step: number of completed updates.
+      wall_s: seconds of training so far, summed over interrupted runs.
       values: scalars and arrays by `area/name`.
     """
     plain = {name: np.asarray(v).tolist() for name, v in values.items()}
@@ -64,14 +64,14 @@ class MetricWriter:
 def summarise(
   first_step: int, steps: Sequence[types.Metrics]
 ) -> dict[str, np.ndarray]:
-  """One row of several steps: means of losses, sums of counts.
+  """Summarises several steps in one row: means of losses, sums of counts.
 
   Args:
-    first_step: number of the first of the steps.
-    steps: metrics of consecutive steps, on the host.
+    first_step: number of the first step.
+    steps: metrics of consecutive steps, as NumPy arrays.
 
   Raises:
-    FloatingPointError: a value is not finite; the first such step is named.
+    FloatingPointError: a value is not finite; names the first such step.
   """
   for step, metrics in enumerate(steps, start=first_step):
     for name, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Ranges of a config's numbers, checked before anything else is done."""
+"""Ranges of a config's numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icm_jax import types
 if TYPE_CHECKING:
   import ml_collections
 
-# The least value of every count; learning rates and sizes must be positive.
+# The least value of each number of the config.
 _AT_LEAST = {
   "seed": 0,
   "data.augment.flip": 0,
@@ -51,7 +51,7 @@ _AT_LEAST = {
   "every.checkpoint": 0,
 }
 
-# Shares and probabilities, and how much smaller a picture can become.
+# The largest value of shares, probabilities and the relative change of a side.
 _AT_MOST = {
   "data.augment.flip": 1,
   "data.augment.zoom": 1,
@@ -60,10 +60,10 @@ _AT_MOST = {
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Checks that numbers lie in their ranges.
+  """Checks that the config's numbers lie in their ranges.
 
   Raises:
-    InputError: the first one that does not.
+    InputError: a number is out of its range; names the first one.
   """
   check_least(config, _AT_LEAST)
   for path, bound in _AT_MOST.items():
@@ -87,10 +87,14 @@ def check(config: ml_collections.ConfigDict) -> None:
 def check_least(
   config: ml_collections.ConfigDict, least: Mapping[str, float]
 ) -> None:
-  """Checks values against the least that each may be, by its path.
+  """Checks values of a config against their least values.
+
+  Args:
+    config: config of a run.
+    least: least values by path, such as "train.steps".
 
   Raises:
-    InputError: the first one that is below.
+    InputError: a value is below its least value; names the first one.
   """
   for path, bound in least.items():
     value = _value(config, path)

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and that it belongs to one run alone."""
+"""The folder of a run: its files, its lock, and `config.json`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TENSORBOARD = "tensorboard"
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
 FORMAT = 2
-# Values that may change when a run is resumed: no update depends on them.
+# Values that may change when a run is resumed, because no update uses them.
 _MAY_CHANGE = (
   "train.steps",
   "every.",
@@ -43,18 +43,23 @@ _MAY_CHANGE = (
 
 
 def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as JSON data."""
+  """Returns the config as JSON data."""
   return json.loads(config.to_json())
 
 
 def claim(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool
 ) -> None:
-  """Makes sure that `workdir` is free, or holds the run to resume.
+  """Checks that a folder is free, or holds the run to resume.
+
+  Args:
+    workdir: the folder, which need not exist.
+    config: config of the run.
+    resume: whether the run is to be resumed.
 
   Raises:
-    InputError: it holds a run and `resume` is False, it holds no run and
-      `resume` is True, or the run was started with another config.
+    InputError: the folder holds a run and `resume` is False; it holds no run
+      and `resume` is True; or its run was started with another config.
   """
   if workdir.exists() and not workdir.is_dir():
     raise types.InputError(f"--workdir={workdir} is a file, not a folder.")
@@ -72,8 +77,8 @@ def claim(
     return
   if not resume:
     raise types.InputError(
-      f"--workdir={workdir} holds another run; go on with it by --resume, "
-      "or choose a new folder."
+      f"--workdir={workdir} holds a run already; continue it with --resume, or "
+      "choose a new folder."
     )
   changed = _changes(
     plain_config(read(workdir).config),
@@ -93,20 +98,19 @@ def hold(
   config: ml_collections.ConfigDict,
   saw: dict[str, Any],
 ) -> Iterator[None]:
-  """Locks `workdir` while the block lasts, and writes `config.json`.
+  """Writes `config.json`, and locks the folder during the block.
 
-  Two processes that resume the same run would overwrite each other's files. On
-  file systems without locks, nothing prevents that.
+  The lock prevents that two processes resume the same run and overwrite each
+  other's files. It has no effect on file systems without locks.
 
   Args:
-    workdir: made if it does not exist.
-    config: of the run.
-    saw: JSON data, what the run took from its data: what must be known beside
-      the config to make its networks again.
+    workdir: folder of the run; made if it does not exist.
+    config: config of the run.
+    saw: JSON data, facts that the run took from its data and that are needed,
+      besides the config, to make its networks.
 
   Raises:
-    InputError: another process works in it, or the run that it holds saw other
-      data.
+    InputError: another process uses the folder, or its run saw other data.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   folder = os.open(workdir, os.O_RDONLY)
@@ -115,7 +119,7 @@ def hold(
       fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise types.InputError(
-        f"Another process is at work in --workdir={workdir}; wait for it, or "
+        f"Another process uses --workdir={workdir}; wait until it ends, or "
         "choose a new folder."
       ) from error
     except OSError:
@@ -125,7 +129,7 @@ def hold(
       if changed:
         raise types.InputError(
           f"--workdir={workdir} holds a run that saw other data: {changed}. "
-          "Resume it with the data that it began with, or choose a new folder."
+          "Resume it with the same data, or choose a new folder."
         )
     write(workdir, config, saw)
     yield
@@ -134,11 +138,11 @@ def hold(
 
 
 class Description(NamedTuple):
-  """What `config.json` says.
+  """The content of `config.json`.
 
   Attributes:
-    config: of the run.
-    saw: see `hold`.
+    config: config of the run.
+    saw: facts that the run took from its data, see `hold`.
   """
 
   config: ml_collections.ConfigDict
@@ -159,10 +163,13 @@ def write(
 
 
 def read(workdir: pathlib.Path) -> Description:
-  """Reads `config.json`; everything that needs it does so here.
+  """Reads `config.json`.
+
+  Args:
+    workdir: folder of a run.
 
   Raises:
-    InputError: there is none, or one of another format.
+    InputError: the file is missing, damaged or of another format.
   """
   path = workdir / CONFIG
   if not path.exists():
@@ -178,15 +185,15 @@ def read(workdir: pathlib.Path) -> Description:
     raise types.InputError(
       f"{path} must have format {FORMAT}; it has "
       f"{'none' if found is None else found}: another version of icm-jax wrote "
-      "it. Use that version to go on with the run, to evaluate it or to draw "
-      "its page; the versions in result.json say which, if the run has ended."
+      "it. Use that version to resume the run, to evaluate it or to draw its "
+      "page. If the run has ended, result.json names the version."
     )
   config = ml_collections.ConfigDict(content["config"]).lock()
   return Description(config, content["saw"])
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Rows of `metrics.jsonl`, without one that a crash cut short."""
+  """Reads the rows of `metrics.jsonl` up to one that a crash cut short."""
   path = workdir / METRICS
   rows = []
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -198,7 +205,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _changes(old: Any, new: Any, may_change: tuple[str, ...] = ()) -> str:
-  """Describes the values that differ and must not; "" if there are none."""
+  """Describes values that changed and must not; "" if there are none."""
   old, new = dict(_leaves(old)), dict(_leaves(new))
   return "; ".join(
     f"{name} was {old.get(name)!r}, is {new.get(name)!r}"

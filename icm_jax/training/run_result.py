@@ -39,13 +39,20 @@ def measure(
 ) -> dict[str, Any]:
   """Measures a state on the test part, and writes the report's images.
 
+  Args:
+    workdir: folder of the run.
+    config: config of the run.
+    run: parts of the run.
+    state: state of the run.
+    classifier: parameters of the evaluation classifier; empty without one.
+
   Returns:
-    `result.json` without its times; `psnr_db` is None where images came
-    transformed, and `classifier` also where they have no classes.
-    `margin` is that of `chains.find_margin`, None where no evaluator needs it;
-    evaluators that the config does not ask for are None.
-    `found_steps` are as exact as evaluations during training were frequent;
-    None for a mechanism without an expert of its own.
+    The content of `result.json` without its times. `psnr_db` is None if images
+    have no originals, `classifier` also if they have no classes. `margin` is
+    that of `chains.find_margin`, None if no evaluator needs it; evaluators that
+    the config does not ask for are None. `found_steps` are as exact as
+    evaluations during training were frequent, and None for mechanisms without
+    an expert of their own.
   """
   values = run.final.evaluate(state, classifier)
   _write_examples(workdir, run, state)
@@ -84,7 +91,7 @@ def measure(
 
 
 def _found_steps(workdir, names, last_step) -> dict[str, int | None]:
-  """Steps of `metrics.jsonl`; None everywhere if it holds no evaluations."""
+  """Returns steps by mechanism; all None without evaluations in the metrics."""
   rows = [
     row
     for row in run_folder.read_metrics(workdir)
@@ -100,7 +107,7 @@ def _found_steps(workdir, names, last_step) -> dict[str, int | None]:
 
 
 def _recognised(names, values) -> dict[str, Any] | None:
-  """Accuracies of the classifier; None where the data set has no classes."""
+  """Returns accuracies of the classifier; None if there is no classifier."""
   if "accuracy/clean_M" not in values:
     return None
   accuracy = {
@@ -119,7 +126,16 @@ def _recognised(names, values) -> dict[str, Any] | None:
 def write(
   workdir: pathlib.Path, result: dict[str, Any], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-  """Writes `result.json` with the times of the run; returns what it holds."""
+  """Writes `result.json` with times and versions.
+
+  Args:
+    workdir: folder of the run.
+    result: result of `measure`.
+    seconds: seconds by stage, see `train_loop.Clock`.
+
+  Returns:
+    The content of `result.json`.
+  """
   stages = ("start", "compile", "classifier", "identity", "train", "evaluate")
   result = {
     **result,
@@ -142,7 +158,7 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   """Measures the newest checkpoint of a run again.
 
   Returns:
-    What `result.json` now holds.
+    The new content of `result.json`.
 
   Raises:
     InputError: `workdir` holds no run, or no checkpoint that can be read.
@@ -157,10 +173,15 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
 def seconds_of(
   workdir: pathlib.Path, result: Mapping[str, Any], saved: checkpoint.Saved
 ) -> dict[str, float]:
-  """Seconds by stage of a run that is evaluated again.
+  """Returns seconds by stage of a run that is evaluated again.
 
-  These are the seconds of the whole run if it has ended, and else the seconds
+  These are the seconds of the whole run if it has ended, otherwise the seconds
   until the checkpoint.
+
+  Args:
+    workdir: folder of the run.
+    result: new result of `measure`.
+    saved: checkpoint that was measured.
   """
   path = workdir / run_folder.RESULT
   if path.exists():
@@ -176,7 +197,7 @@ def read_checkpoint(
   """Reads the newest checkpoint of a run.
 
   Raises:
-    InputError: there is none that can be read.
+    InputError: no checkpoint can be read.
   """
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
     return checkpoints.read_newest(
@@ -223,7 +244,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-  """The commit of the checkout of this file; "-dirty" marks changed files."""
+  """Returns the commit of the checkout; "-dirty" marks changed files."""
   root = pathlib.Path(__file__).parents[2]
   if not (root / ".git").exists():
     return "no checkout"
@@ -236,4 +257,4 @@ def _commit() -> str:
       text=True,
     ).stdout.strip()
   except (OSError, subprocess.CalledProcessError):
-    return "unknown: git does not answer"
+    return "unknown, because git failed"

@@ -1,4 +1,4 @@
-"""The training loop of any run: updates, logs, evaluations, checkpoints."""
+"""The training loop of all kinds of runs: updates, logs, evaluations, saves."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-  """Tells a person how a run goes; the library itself prints nothing."""
+  """Reports a run to a person; the library itself prints nothing."""
 
   def say(self, text: str) -> None:
-    """A line of text."""
+    """Reports a line of text."""
 
   def progress(
     self, step: int, total: int, values: Mapping[str, np.ndarray]
   ) -> None:
-    """A row of metrics, of the steps since the last row."""
+    """Reports the metrics of the steps since the last report."""
 
   def prepare(self, what: str, done: int, total: int) -> None:
-    """How much of the data is prepared; total is 0 if it is not known."""
+    """Reports how much of the data is prepared; a total of 0 is unknown."""
 
 
 class Silent:
-  """The reporter that reports nothing."""
+  """A reporter that reports nothing."""
 
   def say(self, text: str) -> None:
     del text
@@ -51,24 +51,29 @@ class Silent:
 
 
 class Interrupted(Exception):
-  """The user stopped the run, and a checkpoint is saved."""
+  """The user has stopped the run, and a checkpoint is saved."""
 
 
 class Clock:
-  """Seconds by stage, added up over interrupted runs.
+  """Seconds by stage, summed over interrupted runs.
 
   Attributes:
-    seconds: by stage: `start`, `compile`, `classifier`, `identity`, `train`,
-      `evaluate`; and `total`, which holds what belongs to no stage too.
+    seconds: seconds of the stages `start`, `compile`, `classifier`, `identity`,
+      `train` and `evaluate`; and `total`, which includes time outside stages.
   """
 
   def __init__(self, started: float, seconds: Mapping[str, float]):
-    """Goes on from `seconds`; `started` is a `time.perf_counter` value."""
+    """Continues a clock.
+
+    Args:
+      started: `time.perf_counter()` at the start of the first stage.
+      seconds: seconds of earlier, interrupted runs.
+    """
     self._last = started
     self.seconds = dict(seconds)
 
   def lap(self, stage: str | None = None) -> None:
-    """Adds the time since the last lap to a stage and to the total."""
+    """Adds the time since the last lap to a stage, if any, and to the total."""
     now = time.perf_counter()
     for name in ("total", stage) if stage else ("total",):
       self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
@@ -76,7 +81,7 @@ class Clock:
 
 
 def due(step: int, every: int, total: int) -> bool:
-  """True on multiples of `every` and on the last step; 0 means never."""
+  """Returns True on multiples of `every` and on the last step; 0 is never."""
   return every > 0 and (step % every == 0 or step == total)
 
 
@@ -84,12 +89,12 @@ class TrainLoop(NamedTuple):
   """The updates of a run, with its logs, evaluations and checkpoints.
 
   Attributes:
-    update: a state, which is donated, to the next one and metrics with a
-      leading axis of updates.
-    evaluate: a state to values by `area/name`.
-    save: writes a checkpoint of a state.
-    every: updates from one `log`, `evaluate` or `checkpoint` to the next; 0 is
-      never.
+    update: function from a state, which is donated, to the next state and
+      metrics with a leading axis of updates.
+    evaluate: function from a state to values by `area/name`.
+    save: function that writes a checkpoint of a state.
+    every: number of updates from one `log`, `evaluate` or `checkpoint` to the
+      next; 0 is never.
     clock: counts the seconds of `train` and `evaluate`.
     writer: writes rows of metrics and of evaluations.
     reporter: reports progress to the user.
@@ -106,7 +111,7 @@ class TrainLoop(NamedTuple):
   stop_requested: threading.Event
 
   def write_evaluation(self, state: Any, step: int) -> None:
-    """Evaluates a state and writes the values in the row of a step."""
+    """Evaluates a state, and writes the values as a row of metrics."""
     values = self.evaluate(state)
     self.clock.lap("evaluate")
     self.writer.write(
@@ -128,12 +133,12 @@ class TrainLoop(NamedTuple):
     """Runs updates.
 
     Args:
-      state: after `first` updates; donated.
-      first: updates that are done.
-      last: updates that are done in the end; `stride` divides the difference.
-      stride: updates of one call of `update`.
+      state: state after `first` updates; donated.
+      first: number of updates that are done.
+      last: number of updates at the end; `stride` divides the difference.
+      stride: number of updates of one call of `update`.
       begin: update from which the intervals of `every` are counted.
-      total: of the whole run; None is `last`.
+      total: number of updates of the whole run; None is `last`.
 
     Returns:
       The state after `last` updates.
@@ -168,7 +173,7 @@ class TrainLoop(NamedTuple):
         self.save(state)
         self.clock.lap()
       if stop and step < total:
-        raise Interrupted(f"Stopped after step {step}; go on with --resume.")
+        raise Interrupted(f"Stopped after step {step}; continue with --resume.")
     return state
 
 
@@ -208,9 +213,12 @@ def occupy(
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-  """Turns the first SIGINT or SIGTERM into a request; the second one kills.
+  """Turns the first SIGINT or SIGTERM into an event; the second one kills.
 
   An exception in the middle of a step would leave its donated state unusable.
+
+  Yields:
+    The event, which is set when a stop is requested.
   """
   requested = threading.Event()
   if threading.current_thread() is not threading.main_thread():

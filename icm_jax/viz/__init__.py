@@ -1,7 +1,6 @@
 """Figures and pages of runs, sweeps and data sets.
 
-A module is imported when it is named: this package alone does not bring
-Matplotlib.
+Modules are imported one by one: the package alone does not import Matplotlib.
 """
 
 __all__ = ("charts", "contact_sheet", "report", "sweep")

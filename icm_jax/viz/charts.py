@@ -25,7 +25,7 @@ _WIN = "#d62728"
 
 
 def expert_order(wins_EM: np.ndarray) -> np.ndarray:
-  """Experts in the order of their mechanisms, [E]; unmatched ones are last."""
+  """Returns experts in the order of their mechanisms, [E], unmatched last."""
   expert_ids, mechanism_ids = scipy.optimize.linear_sum_assignment(
     wins_EM, maximize=True
   )
@@ -47,7 +47,7 @@ def svg(figure: Figure) -> bytes:
 def win_matrices(
   before_EM: np.ndarray, after_EM: np.ndarray, mechanisms: Sequence[str]
 ) -> Figure:
-  """Share of each mechanism's test images that each expert won, in percent.
+  """Draws the share of each mechanism's images that each expert won, percent.
 
   Args:
     before_EM: counts after the identity start, before the competition.
@@ -96,11 +96,11 @@ def scores_over_steps(
   wins_EM: np.ndarray,
   mechanisms: Sequence[str],
 ) -> Figure:
-  """The paper's figure: every expert's score per mechanism over steps.
+  """Draws the paper's figure: every expert's score per mechanism over steps.
 
   Args:
     steps: T numbers of completed updates.
-    score_TEM: D's mean probability, in [0, 1].
+    score_TEM: mean probability of the discriminator, in [0, 1].
     wins_EM: counts at the end; a mechanism's main expert is drawn in colour.
     mechanisms: M names.
   """
@@ -129,7 +129,12 @@ def scores_over_steps(
 
 
 def wins_over_steps(steps: Sequence[int], wins_TE: np.ndarray) -> Figure:
-  """Share of training images that each expert won, averaged over 5 rows."""
+  """Draws the share of training images that each expert won, over steps.
+
+  Args:
+    steps: T numbers of completed updates.
+    wins_TE: counts since the last row; shares are averaged over 5 rows.
+  """
   share_TE = wins_TE / np.maximum(wins_TE.sum(axis=1, keepdims=True), 1)
   width = min(5, len(share_TE))
   kernel = np.ones(width) / width
@@ -158,7 +163,14 @@ def accuracy_over_steps(
   clean: float,
   transformed: float,
 ) -> Figure:
-  """Accuracy of the classifier on winners' outputs, and two reference lines."""
+  """Draws the classifier's accuracy on winners' outputs over steps.
+
+  Args:
+    steps: T numbers of completed updates.
+    restored_T: accuracy on restored images, in [0, 1].
+    clean: accuracy on clean images, a reference line.
+    transformed: accuracy on transformed images, a reference line.
+  """
   figure = Figure(figsize=(5.2, 3.2), layout="constrained")
   axes = figure.subplots()
   for level, name in ((clean, "clean"), (transformed, "transformed")):
@@ -184,11 +196,12 @@ def accuracy_by_variant(
   names: Sequence[str],
   curves: Sequence[Sequence[tuple[Sequence[int], Sequence[float]]]],
 ) -> Figure:
-  """Accuracy on restored images over steps; variants are panels, seeds lines.
+  """Draws accuracy on restored images over steps, a panel for each variant.
 
   Args:
     names: names of the variants.
-    curves: for each variant, steps and accuracies of every seed.
+    curves: for each variant, steps and accuracies of every seed, whose lines
+      share a panel.
   """
   figure, panels = _panels(len(names), width=3.2, height=2.4)
   for axes, name, seeds in zip(panels, names, curves, strict=True):
@@ -215,11 +228,12 @@ def found_by_variant(
   found: Sequence[Sequence[Mapping[str, int | None]]],
   last_step: int,
 ) -> Figure:
-  """Steps until each mechanism is found; variants are panels, seeds dots.
+  """Draws steps until each mechanism is found, a panel for each variant.
 
   Args:
     names: names of the variants.
-    found: for each variant, every seed's step by mechanism; None is never.
+    found: for each variant, every seed's step by mechanism, a dot; None is
+      never, a cross.
     last_step: last step of all runs; "never" is drawn beyond it.
   """
   figure, panels = _panels(len(names), width=3.2, height=2.8)
@@ -253,7 +267,7 @@ def _folded(name: str) -> str:
 
 
 def _panels(count: int, *, width: float, height: float):
-  """A figure with `count` axes, three per row."""
+  """Makes a figure with `count` axes, three per row."""
   columns = min(3, count)
   rows = -(-count // columns)
   figure = Figure(
@@ -273,7 +287,7 @@ def example_grid(
   wins_EM: np.ndarray,
   mechanisms: Sequence[str],
 ) -> Figure:
-  """Input, every expert's output with the winner framed, and the clean image.
+  """Draws inputs, every expert's outputs with framed winners, and clean images.
 
   Args:
     clean_MHWC: float in [0, 1], one example per mechanism; None if images carry

@@ -116,7 +116,7 @@ def page(
   tables: Sequence[Table],
   details: Mapping[str, str],
 ) -> str:
-  """A self-contained HTML page.
+  """Makes a self-contained HTML page.
 
   Args:
     title: heading of the page.
@@ -146,7 +146,7 @@ def page(
 
 
 def _cell(side: int) -> int:
-  """Side of a drawn picture, in pixels."""
+  """Returns the side of a drawn picture, in pixels."""
   if side < _LEAST:
     return side * -(-_LEAST // side)
   return min(side, _MOST)

@@ -27,7 +27,7 @@ details { margin: 1.5rem 0; } pre { font-size: .8rem; overflow-x: auto; }
 
 
 def page(title: str, sections: Iterable[str], *, style: str = STYLE) -> str:
-  """An HTML document; sections are markup."""
+  """Returns an HTML document; sections are markup."""
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     f"<title>icm-jax: {text(title)}</title>"
@@ -36,7 +36,7 @@ def page(title: str, sections: Iterable[str], *, style: str = STYLE) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-  """A table of plain text; without a head, each line is a name and a fact."""
+  """Returns a table of plain text; without a head, lines are name and fact."""
 
   def row(cells, tag):
     return (
@@ -50,7 +50,7 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def details(summary: str, content: str) -> str:
-  """A block of plain text that opens on a click."""
+  """Returns a block of plain text that opens on a click."""
   return (
     f"<details><summary>{text(summary)}</summary><pre>{text(content)}</pre>"
     "</details>"
@@ -58,7 +58,7 @@ def details(summary: str, content: str) -> str:
 
 
 def flags(config: Mapping[str, Any], prefix: str = "") -> str:
-  """A config as command-line flags, one per line; plain text."""
+  """Returns a config as command-line flags, one per line; plain text."""
   lines = []
   for name, value in config.items():
     path = f"{prefix}{name}"
@@ -70,7 +70,7 @@ def flags(config: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def image(data: bytes, kind: str, alternative: str) -> str:
-  """An embedded image file; `kind` is png or svg+xml."""
+  """Returns an embedded image file; `kind` is png or svg+xml."""
   encoded = base64.b64encode(data).decode()
   return (
     f'<img alt="{text(alternative)}" src="data:image/{kind};base64,{encoded}">'

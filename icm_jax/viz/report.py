@@ -1,4 +1,4 @@
-"""The self-contained HTML page of a run on images, from its files."""
+"""The self-contained HTML page of a run on images, drawn from its files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _METHOD = (
   "mechanisms. {num_experts} experts, small networks that turn an image into "
   "an image, all try to repair it, and a discriminator scores how much each "
   "output looks like an undistorted image. The best output wins, and only "
-  "its expert learns from that image. Nobody says which mechanism acted, and "
-  "no distorted image comes with its original; still, each expert should end "
-  "as the inverse of exactly one mechanism."
+  "its expert learns from that image. The method is not told which mechanism "
+  "acted, and no distorted image comes with its original. In the end, each "
+  "expert should be the inverse of exactly one mechanism."
 )
 
 _RECOGNISED = (
-  " Recognised: accuracy of a classifier that was trained on clean images, on "
-  "clean, transformed and restored test images."
+  " Recognised: the accuracy of a classifier that was trained on clean images, "
+  "on transformed, restored and clean test images."
 )
-_PSNR = " PSNR: of the winner's output against the clean image."
+_PSNR = " PSNR: the winner's output compared with the clean image."
 
 
 def headline(result: Mapping[str, Any]) -> str:
-  """The result in a sentence."""
+  """Returns the result as a sentence without a full stop."""
   wins_EM = np.array(result["wins"])
   owned_M = specialisation.owned(wins_EM)
   accuracy = result["classifier"]
@@ -96,7 +96,7 @@ def _page(
     "every expert makes of it. The winner, by the discriminator's score, is "
     "framed."
     + (
-      " The clean image was never shown to anyone.</p>"
+      " No expert has ever seen the clean image.</p>"
       if result["psnr_db"]
       else "</p>"
     ),
@@ -104,10 +104,10 @@ def _page(
     *_course(result, rows),
     "<h2>Mechanism by mechanism</h2>",
     _mechanism_table(result),
-    "<p>Main expert: the one that won most of the mechanism's test images. "
-    "Found: when it was first seen to win nine tenths of them, and kept them; "
-    "empty where the mechanism has no expert of its own. "
-    f"{result['active_experts']} of {result['experts']} experts are at work."
+    "<p>Main expert: the expert that won most of the mechanism's test images. "
+    "Found: the first step from which it won at least nine tenths of them; "
+    "empty if the mechanism has no expert of its own. "
+    f"{result['active_experts']} of {result['experts']} experts are active."
     + (_RECOGNISED if result["classifier"] else "")
     + (_PSNR if result["psnr_db"] else "")
     + "</p>",
@@ -134,15 +134,15 @@ def _page(
 def _course(
   result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
-  """Sections about the training, as far as `metrics.jsonl` recorded it."""
+  """Yields sections about the training from the rows of `metrics.jsonl`."""
   mechanisms = result["mechanisms"]
   wins_EM = np.array(result["wins"])
   evaluations = [row for row in rows if "evaluation/wins_EM" in row]
   if evaluations:
     steps = [row["step"] for row in evaluations]
     yield (
-      "<h2>Who wins what</h2><p>Share of each mechanism's test images that "
-      "each expert won, in percent. A perfect result has one 100 in every "
+      "<h2>Wins by mechanism</h2><p>Share of each mechanism's test images "
+      "that each expert won, in percent. A perfect result has one 100 in every "
       "row and column.</p>"
     )
     yield _figure(
@@ -152,9 +152,9 @@ def _course(
       "win matrices",
     )
     yield (
-      "<h2>How they came to differ</h2><p>Score of every expert on each "
-      "mechanism's test images; in colour, the expert that took it in the "
-      "end.</p>"
+      "<h2>How experts specialised</h2><p>Score of every expert on each "
+      "mechanism's test images. The coloured line is the mechanism's main "
+      "expert at the end.</p>"
     )
     yield _figure(
       charts.scores_over_steps(
@@ -196,7 +196,7 @@ def _course(
 
 
 def _moves(training: Sequence[Mapping[str, Any]]) -> str:
-  """A sentence about when idle experts were moved."""
+  """Returns a sentence about when idle experts were moved."""
   moves = [
     f"expert {e} by step {row['step']}"
     for row in training
@@ -204,11 +204,10 @@ def _moves(training: Sequence[Mapping[str, Any]]) -> str:
     if moved
   ]
   if not moves:
-    return "Dotted: an equal share. No idle expert was moved."
+    return "Dotted line: an equal share. No idle expert was moved."
   return (
-    "Dotted: an equal share. Idle experts restarted as copies of busy ones: "
-    + ", ".join(moves)
-    + "."
+    "Dotted line: an equal share. Idle experts restarted as copies of busy "
+    "ones: " + ", ".join(moves) + "."
   )
 
 

@@ -1,4 +1,4 @@
-"""The files of a finished run, as the page of any kind of run reads them."""
+"""The files of a finished run, which the pages of all kinds of runs read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = "report.html"
 
 
 class RunFiles(NamedTuple):
-  """What a finished run left in its folder.
+  """The content of a finished run's files.
 
   Attributes:
     result: the content of `result.json`.
@@ -40,7 +40,7 @@ def read(workdir: pathlib.Path) -> RunFiles:
         f"--workdir={workdir} has no {name}; finish the run with --resume, "
         "or evaluate its checkpoint with experiments.evaluate."
       )
-  run_folder.read(workdir)  # Makes sure of the format.
+  run_folder.read(workdir)  # Checks the format.
   with np.load(workdir / run_folder.EXAMPLES) as archive:
     arrays = dict(archive)
   return RunFiles(

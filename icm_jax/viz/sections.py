@@ -1,4 +1,4 @@
-"""Sections of a run's page, one for each evaluator that was asked for."""
+"""Sections of a run's page, one for each requested evaluator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from icm_jax.viz import html
 
 
 def _chains(chains: Mapping[str, Any]) -> Iterable[str]:
-  """Mechanisms in a row."""
+  """Yields the section on mechanisms in a row."""
   views = ("before", "greedy", "beam", "clean")
   yield (
-    "<h2>Mechanisms in a row</h2><p>Test images after several different "
-    "mechanisms, or none, and after chains of experts that the discriminator "
-    "chose and ended; images recognised.</p>"
+    "<h2>Mechanisms in a row</h2><p>Share of recognised test images: after "
+    "none, one or several different mechanisms, before and after chains of "
+    "experts. The discriminator chose every expert, and when to stop.</p>"
   )
   yield html.table(
     ("mechanisms", "before", "greedy", "beam search", "clean", "experts used"),
@@ -33,7 +33,7 @@ def _chains(chains: Mapping[str, Any]) -> Iterable[str]:
   if chains["pairs"]:
     pairs = sorted(chains["pairs"].items(), key=lambda pair: pair[1])
     yield html.details(
-      "Pair by pair, after beam search, the worst first",
+      "Pairs of mechanisms after beam search, the worst first",
       "\n".join(f"{right:6.1%}  {names}" for names, right in pairs),
     )
 
@@ -42,18 +42,18 @@ def _detection(
   detection: Mapping[str, Mapping[str, Any]],
   heading: str = "Faces, detected",
 ) -> Iterable[str]:
-  """What a face detector finds."""
+  """Yields the section on faces that a detector finds."""
   faces = next(iter(detection.values()))["faces"]
   yield (
-    f"<h2>{html.text(heading)}</h2><p>Share of the faces that CenterFace "
-    f"finds in clean test images, {faces} of them, which it also finds in "
-    "other versions of the same images, at an overlap of one half or more. "
-    "Restored: by the winner. Oracle: by the mechanism's main expert. "
-    "Gated: by the winner where the discriminator prefers its output by so "
-    "much as it seldom does for clean images, and else left alone; clean, "
-    "gated: the same of clean images. "
-    "Classical: by a tool of image processing that is told the mechanism. "
-    "In brackets: other faces found, per image.</p>"
+    f"<h2>{html.text(heading)}</h2><p>CenterFace finds {faces} faces in clean "
+    "test images. The table has the share of them that it also finds in other "
+    "versions of the same images, at an overlap of one half or more. "
+    "Restored: the winner's output. Oracle: the output of the mechanism's main "
+    "expert. Gated: the winner's output if it raises the discriminator's score "
+    "by more than a margin that few clean images exceed, otherwise the "
+    "unchanged image. Clean gated: clean images after the same gate. "
+    "Classical: the output of a tool of image processing that is told the "
+    "mechanism. In brackets: other detections per image.</p>"
   )
   views = (*detection_table.VERSIONS, "clean_gated")
 
@@ -78,18 +78,19 @@ def _detection(
 
 
 def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
-  """What a probe sees."""
+  """Yields the section on attributes that a probe sees."""
   yield (
     "<h2>Attributes, before and after</h2><p>A probe, a classifier that was "
-    "trained on labels for this table alone, looks at test images. Seen: the "
-    "share of a group's images in which it sees the attribute. Gone: of these, "
-    "the share in which it sees it no longer. Others: judgements of all other "
-    "attributes that stay as they were; in brackets, images in which every one "
-    "does. Same person: how like the faces before and after are, 0 for photos "
-    "of two people and 1 for two photos of one. Restored: by the winner. "
-    "Oracle: by the group's main expert. The probe's own accuracy on clean "
-    "test images is the mean of its accuracies on those with the attribute and "
-    "on those without.</p>"
+    "trained on labels for this table alone, judges test images. Seen: the "
+    "share of a group's images in which the probe sees the attribute. Gone: "
+    "the share of these images in which the probe no longer sees it. Others: "
+    "the share of judgements of other attributes that do not change; in "
+    "brackets, the share of images in which none of them changes. Same person: "
+    "similarity of the faces before and after, where 0 is that of photos of "
+    "two people and 1 that of two photos of one person. Restored: the winner's "
+    "output. Oracle: the output of the group's main expert. The probe's "
+    "accuracy is the mean of its accuracies on clean test images with the "
+    "attribute and without it.</p>"
   )
   head = ["attribute", "images", "probe's accuracy", "seen"]
   for version in attributes.VERSIONS:
@@ -120,13 +121,13 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
   alike = measured["likeness"]
   if alike:
     yield (
-      "<p>Two photos of one person are more alike to the probe than photos of "
-      f"two people in {alike['told_apart']:.1%} of all cases; chance is one "
+      "<p>To the probe, two photos of one person are more similar than photos "
+      f"of two people in {alike['told_apart']:.1%} of all cases; chance is one "
       "half.</p>"
     )
   yield html.details(
-    "The probe itself, on clean test images: accuracy, on those with the "
-    "attribute, on those without, how many have it",
+    "The probe on clean test images: accuracy, accuracy on images with the "
+    "attribute, accuracy on images without it, number of images with it",
     "\n".join(
       f"{_percent(row['accuracy']):>6} {_percent(row['with']):>6} "
       f"{_percent(row['without']):>6} {row['images_with']:5}  {name}"
@@ -141,11 +142,11 @@ def _percent(share: float | None) -> str:
 
 
 def _transfer(transfer: Mapping[str, Any]) -> Iterable[str]:
-  """The experts on another data set."""
+  """Yields the section on the experts on another data set."""
   yield (
-    f"<h2>On {html.text(transfer['data'])}</h2><p>Images of a data set that "
-    "nothing was trained on. Each mechanism's expert is the main one on "
-    "the run's own test images; PSNR of outputs against the clean images.</p>"
+    f"<h2>On {html.text(transfer['data'])}</h2><p>Images of a data set on "
+    "which nothing was trained. A mechanism's expert is its main expert on the "
+    "run's own test images. PSNR compares outputs with clean images.</p>"
   )
   lines = []
   for name, values in transfer["by_mechanism"].items():
@@ -181,19 +182,19 @@ def _detection_headline(detection: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 class Section(NamedTuple):
-  """What the page says of an evaluator's value of `result.json`.
+  """A section of the page, drawn from an evaluator's value in `result.json`.
 
   Attributes:
-    draw: from the value to pieces of HTML.
-    headline: from the value to a part of the page's first sentence, plain
-      text; "" if there is nothing to say.
+    draw: function from the value to pieces of HTML.
+    headline: function from the value to a part of the page's first sentence,
+      plain text; "" if there is nothing to say.
   """
 
   draw: Callable[[Mapping[str, Any]], Iterable[str]]
   headline: Callable[[Mapping[str, Any]], str] = lambda measured: ""
 
 
-# By the evaluators' names, in the order of the page.
+# Sections by the evaluators' names, in the order of the page.
 SECTIONS: dict[str, Section] = {
   "chains": Section(_chains),
   "detection": Section(_detection, _detection_headline),
@@ -203,7 +204,11 @@ SECTIONS: dict[str, Section] = {
 
 
 def headlines(result: Mapping[str, Any]) -> list[str]:
-  """Parts of the page's first sentence; `result` is that of `result.json`."""
+  """Returns parts of the page's first sentence.
+
+  Args:
+    result: content of `result.json`.
+  """
   texts = [
     section.headline(result[name])
     for name, section in SECTIONS.items()
@@ -213,12 +218,12 @@ def headlines(result: Mapping[str, Any]) -> list[str]:
 
 
 def draw(result: Mapping[str, Any]) -> Iterable[str]:
-  """Sections of what was asked for beyond what every run measures.
+  """Draws the sections of all requested evaluators.
 
   Args:
-    result: of `result.json`.
+    result: content of `result.json`.
 
-  Returns:
+  Yields:
     Pieces of HTML.
   """
   for name, section in SECTIONS.items():

@@ -1,6 +1,6 @@
 """The table of a sweep's runs, and one page to compare them.
 
-`write` serves runs of any kind, by a `Layout`; `IMAGES` is the one of runs on
+`write` draws runs of any kind by a `Layout`; `IMAGES` is the layout of runs on
 images.
 """
 
@@ -139,7 +139,7 @@ def _owned(result: dict[str, Any]) -> int:
 
 
 def _missing(unfinished: Sequence[SweepRun]) -> Iterable[str]:
-  """Which runs have no result, if any."""
+  """Yields a list of the runs without a result, if there are any."""
   if unfinished:
     yield (
       '<p class="bad">Without a result: '
@@ -151,7 +151,7 @@ def _missing(unfinished: Sequence[SweepRun]) -> Iterable[str]:
 
 
 def _sections(finished: Sequence[Finished]) -> list[str]:
-  """What the page says of runs of images."""
+  """Returns the sections of a page of runs on images."""
   variants: dict[str, list[Finished]] = {}
   for one in finished:
     variants.setdefault(one.run.variant, []).append(one)
@@ -159,8 +159,8 @@ def _sections(finished: Sequence[Finished]) -> list[str]:
   sections = [
     "<p>Found: the first step from which a mechanism's main expert wins at "
     f"least {specialisation.LEARNED_SHARE:.0%} of its images, as exact as "
-    "evaluations were frequent. Medians over seeds; a mechanism that has no "
-    "expert of its own in the end counts as never found.</p>",
+    "evaluations were frequent. Values are medians over seeds; a mechanism "
+    "without an expert of its own at the end was never found.</p>",
     html.table(
       (
         "variant", "seeds", "one to one", "mechanisms owned",
@@ -177,8 +177,8 @@ def _sections(finished: Sequence[Finished]) -> list[str]:
     ]
   if finished:
     sections += [
-      "<h2>Steps until each mechanism has its expert</h2><p>A dot a seed; "
-      "crosses at the right are those that never found theirs.</p>",
+      "<h2>Steps until each mechanism has its expert</h2><p>Every dot is a "
+      "seed; crosses at the right are mechanisms that were never found.</p>",
       _figure(
         charts.found_by_variant(
           names,
@@ -237,7 +237,7 @@ def _restored(result: dict[str, Any]) -> str:
 
 
 def _curve(one: Finished) -> tuple[list[int], list[float]]:
-  """Steps, and accuracy on restored images after them; may be empty."""
+  """Returns steps and the accuracies on restored images; may be empty."""
   name = "evaluation/accuracy/restored_M"
   rows = [row for row in one.rows if name in row]
   return (

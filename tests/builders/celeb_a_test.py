@@ -38,7 +38,7 @@ def write_table(path: pathlib.Path, lines: list[str], end: str = "\n") -> None:
 
 
 def attribute_lines() -> list[str]:
-  """As the original has them, numbers right-aligned."""
+  """Returns a table in the original layout, with right-aligned numbers."""
   return [
     str(len(NUMBERS)),
     " ".join(celeb_a.ATTRIBUTES) + " ",
@@ -232,7 +232,7 @@ def test_member_that_cannot_be_unpacked_is_skipped(tmp_path, manual):
   assert skipped == {f"{FOLDER}/000002.jpg": "cannot be unpacked"}
 
 
-def test_zip_of_which_a_split_cannot_be_unpacked(tmp_path, manual):
+def test_zip_with_a_split_that_cannot_be_unpacked(tmp_path, manual):
   spoil(write_zip(manual), 4)
   refused(tmp_path, "None of 1 images of a split can be unpacked")
 
@@ -395,7 +395,7 @@ def test_malformed_landmarks(tmp_path, manual):
   refused(tmp_path, "line 2: expected nose_x, found 'nose_z'")
 
 
-def test_table_that_is_no_text(tmp_path, manual):
+def test_table_that_is_not_text(tmp_path, manual):
   write_folder(manual)
   (manual / "identity_CelebA.txt").write_bytes(b"\xff\xfe\x00\x80")
   refused(tmp_path, "identity_CelebA.txt is not a text file")

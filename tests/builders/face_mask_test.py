@@ -217,7 +217,7 @@ def test_external_entities_are_never_read(tree, tmp_path):
   assert skipped == [("annotations/b.xml", ENTITY)]
 
 
-def test_the_file_name_inside_an_annotation_counts_nothing(tree, tmp_path):
+def test_the_file_name_inside_an_annotation_is_ignored(tree, tmp_path):
   PIL.Image.new("RGB", (40, 30)).save(tmp_path / "outside.png")
   image_HWC = noise(22, 22)
   tree.add("a", image_HWC=image_HWC)

@@ -165,7 +165,7 @@ def test_malformed_table(tmp_path, manual, table, match):
   refused(tmp_path, match)
 
 
-def test_table_that_is_no_text(tmp_path, manual):
+def test_table_that_is_not_text(tmp_path, manual):
   (manual / "ffhq-dataset-v2.json").write_bytes(b"{\xff\xfe\x80}")
   refused(tmp_path, "is not JSON")
 

@@ -176,7 +176,7 @@ def test_empty_pairs(tmp_path, manual):
   refused(tmp_path, "pairs.txt, line 1: expected .*, found ''. Replace it")
 
 
-def test_pairs_that_are_no_text(tmp_path, manual):
+def test_pairs_that_are_not_text(tmp_path, manual):
   (manual / "pairs.txt").write_bytes(b"\xff\xfe\x00\x80")
   refused(tmp_path, "pairs.txt is not a text file")
 

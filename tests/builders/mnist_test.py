@@ -61,7 +61,7 @@ def part(images, split):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_it_is_prepared_once_and_read_exactly(
+def test_data_are_prepared_once_and_read_exactly(
   name, made_up_mnist, tmp_path, capfd, monkeypatch
 ):
   folder, originals = made_up_mnist
@@ -147,7 +147,7 @@ def test_damaged_idx_files_are_refused(data, message, tmp_path):
     mnist.read_idx(path)
 
 
-def test_builders_stand_beside_those_of_tfds():
+def test_builders_coexist_with_those_of_tfds():
   stock = importlib.import_module(
     "tensorflow_datasets.image_classification.mnist"
   )

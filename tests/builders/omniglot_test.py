@@ -17,7 +17,7 @@ SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "omniglot"
 
 @pytest.fixture(autouse=True)
 def made_up_zips(monkeypatch):
-  """Zips of our own have other checksums than the published ones."""
+  """Accepts made-up zips, whose checksums differ from the published ones."""
   monkeypatch.setattr(files, "check", lambda path, sha256: None)
 
 
@@ -156,7 +156,7 @@ def test_member_that_cannot_be_unpacked_is_skipped(tmp_path, manual):
   ]
 
 
-def test_zip_of_which_nothing_can_be_unpacked(tmp_path, manual):
+def test_zip_with_nothing_that_can_be_unpacked(tmp_path, manual):
   members = characters("images_evaluation", "Latin", 1)
   path = write_zip(manual, "images_evaluation", members)
   for data in members.values():
@@ -188,7 +188,7 @@ def test_member_that_leaves_the_folder_is_refused(tmp_path, manual, name):
 
 
 @pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04"])
-def test_file_that_is_no_zip(tmp_path, manual, data):
+def test_file_that_is_not_a_zip(tmp_path, manual, data):
   manual.mkdir()
   (manual / "images_background.zip").write_bytes(data)
   refused(tmp_path, manual, "cannot be opened")

@@ -71,7 +71,7 @@ def test_paths_become_columns(
   assert example["image"] == path.read_bytes()
 
 
-def test_what_cannot_be_used_is_named(manual, prepare):
+def test_unusable_files_are_named(manual, prepare):
   add(manual / "TD_RGB_E_Set1" / "1" / "TD_RGB_E_1.jpg")
   add(manual / "TD_RGB_E_Set1" / "TD_RGB_E_1.jpg")
   add(manual / "TD_XRAY_Set1" / "1" / "a.jpg")

@@ -56,7 +56,8 @@ def refused(tmp_path: pathlib.Path, match: str) -> None:
     (f"30_0_3_{END}", 30, "male", "Indian", True),
     (f"0_0_4_{END}", 0, "male", "Others", True),
     (f"120_0_4_{END}", 120, "male", "Others", True),
-    # As in the original: without a race, without a gender, of no known gender.
+    # The original has names without a race, without a gender, and with an
+    # unknown gender.
     (f"39_1_{END}", 39, "female", "", False),
     (f"53__0_{END}", 53, "", "White", False),
     (f"61_3_{END}", 61, "", "", False),

@@ -1,4 +1,4 @@
-"""The experts' gradient: over won images only, and over all."""
+"""The experts' gradient, over won images only and over all images."""
 
 import chex
 import hypothesis
@@ -21,7 +21,7 @@ jit_groups = jax.jit(backward.group_by_winner, static_argnames="size")
   [[0, 1, 2, 0, 1, 2, 0], [1] * 7, [2, 2, 2, 2, 2, 0, 0]],
   ids=["even", "one wins all", "one wins none"],
 )
-def test_winners_gradient_is_autodiff_of_the_masked_form(
+def test_winners_gradients_equal_those_of_the_masked_form(
   norm, mode, winner_B, make_setup, make_state, make_batch
 ):
   setup = make_setup(norm=norm, expert_map=mode)
@@ -53,7 +53,7 @@ def test_winners_gradient_is_autodiff_of_the_masked_form(
 )
 @hypothesis.settings(deadline=None, max_examples=30, database=None)
 @hypothesis.given(data=st.data())
-def test_groups_hold_every_image_once_and_one_expert_each(
+def test_groups_contain_every_image_once_and_one_expert_each(
   num_images, num_experts, size, data
 ):
   winner_B = np.array(

@@ -1,4 +1,4 @@
-"""What does not fit together is told when the step is traced."""
+"""Inputs that do not fit together are refused when the step is traced."""
 
 import functools
 
@@ -53,7 +53,7 @@ def images(*shape, dtype=jnp.float32):
   return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def test_what_fits_is_traced():
+def test_valid_inputs_are_traced():
   trace()
 
 
@@ -95,7 +95,7 @@ def test_what_fits_is_traced():
     ({"expert_map": "vmapped"}, "auto, unroll, vmap; got 'vmapped'"),
   ],
 )
-def test_what_does_not_fit_is_told(wrong, message):
+def test_invalid_inputs_are_refused(wrong, message):
   with pytest.raises(types.InputError, match=message):
     trace(**wrong)
 

@@ -11,14 +11,14 @@ from icm_jax.kernels import convolution
 
 
 @pytest.mark.parametrize("mode", ["unroll", "vmap"])
-def test_map_leading_is_vmap(mode):
+def test_map_leading_equals_vmap(mode):
   fn = lambda a, b, c: {"sum": a + b * c["x"]}
   args = (jnp.arange(3.0), jnp.float32(2.0), {"x": jnp.arange(3.0) + 1})
   out = expert_axis.map_leading(fn, (0, None, 0), mode=mode)(*args)
   np.testing.assert_allclose(out["sum"], [2.0, 5.0, 8.0])
 
 
-def test_what_xla_convolves_on_cpu_is_unrolled():
+def test_xlas_convolutions_are_unrolled_on_cpu():
   layers = (convolution.Layer(2),)
   x_EBHWC = jnp.zeros((3, 1, 4, 4, 1))
   layer = {"kernel": jnp.zeros((3, 3, 1, 2)), "bias": jnp.zeros(2)}
@@ -35,6 +35,6 @@ def test_what_xla_convolves_on_cpu_is_unrolled():
   assert resolve("auto", convolution.stack) == way
 
 
-def test_unknown_maps_are_told():
+def test_unknown_maps_are_refused():
   with pytest.raises(types.InputError, match="auto, unroll, vmap.*'scan'"):
     expert_axis.check("scan")

@@ -11,11 +11,11 @@ from icm_jax.competition import assign, losses
 def test_assignment_by_hand():
   score_EB = jnp.array([[1.0, 2.0, 0.0], [3.0, 2.0, -1.0]])
   won = assign.assign_winners(score_EB)
-  np.testing.assert_array_equal(won.winner_B, [1, 0, 0])  # A tie: the lower.
+  np.testing.assert_array_equal(won.winner_B, [1, 0, 0])  # The last is a tie.
   np.testing.assert_array_equal(won.wins_E, [2, 1])
 
 
-def test_what_is_not_a_number_loses():
+def test_nan_merits_lose():
   nan = jnp.nan
   score_EB = jnp.array([[nan, 1.0, nan], [-9.0, nan, nan]])
   won = assign.assign_winners(score_EB)

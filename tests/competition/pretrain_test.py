@@ -11,7 +11,7 @@ from icm_jax import competition
 
 
 @pytest.mark.parametrize("mode", ["unroll", "vmap"])
-def test_identity_start_copies_and_leaves_the_finished_alone(
+def test_identity_start_learns_copying_and_keeps_finished_experts(
   mode, make_setup, make_state, make_batch
 ):
   setup = make_setup(expert_map=mode)

@@ -1,4 +1,4 @@
-"""The fast step, against the paper's algorithm and by its properties."""
+"""The fast step: equal to the paper's algorithm, and its properties."""
 
 import functools
 
@@ -17,7 +17,7 @@ MODES = ("unroll", "vmap")
 
 
 def largest_leaf(tree):
-  """As an array; a kernel, in all networks here."""
+  """Returns the largest leaf as an array: a kernel, in all networks here."""
   return np.asarray(max(jax.tree.leaves(tree), key=lambda leaf: leaf.size))
 
 
@@ -36,12 +36,12 @@ def jit_step(setup):
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("kernel", ["auto", "xla"])
 @pytest.mark.parametrize("mode", ["auto", *MODES])
-def test_twenty_steps_are_those_of_the_paper(
+def test_twenty_steps_equal_those_of_the_paper(
   mode, kernel, norm, make_setup, make_state
 ):
   setup = make_setup(norm=norm, expert_map=mode)
-  # Gradients of biases before a normalisation are zero but for rounding, which
-  # Adam would blow up to whole steps.
+  # Gradients of biases before a normalisation are zero except for rounding,
+  # which Adam would scale up to whole steps.
   tx = optax.sgd(0.05, momentum=0.9) if norm == "batch" else optax.adam(1e-3)
   setup = setup._replace(expert_tx=tx, discriminator_tx=tx)
   state = expected = make_state(setup, seed=11)
@@ -73,7 +73,7 @@ def test_losers_stay_bit_identical_and_winners_move(
 ):
   setup = make_setup(norm=norm)
   state = make_state(setup, num_experts=4)
-  # A first step, so that optimizer states hold something that could change.
+  # After a first step, optimizer states have values that could change.
   step = jit_step(setup)
   state, _ = step(state, make_batch())
   new, metrics = step(state, make_batch())
@@ -157,7 +157,7 @@ def test_the_step_is_traced_once_and_reuses_no_key(
   assert int(state.step) == 3
 
 
-def test_experts_start_apart(make_setup, make_state):
+def test_experts_start_with_different_parameters(make_setup, make_state):
   kernel_E = largest_leaf(make_state(make_setup()).experts_E)
   assert not np.array_equal(kernel_E[0], kernel_E[1])
 
@@ -165,7 +165,7 @@ def test_experts_start_apart(make_setup, make_state):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("option", ["enable_x64", "numpy_dtype_promotion"])
 def test_states_keep_their_dtypes(option, dtype, make_batch):
-  """With all remedies; parameters of half precision too."""
+  """All remedies are used, and parameters may have half precision."""
 
   def init(key):
     return {"gain": 1 + 0.1 * jax.random.normal(key, (1, 1, 1, 1), dtype)}, {}
@@ -201,7 +201,7 @@ def test_states_keep_their_dtypes(option, dtype, make_batch):
 
 
 def every_remedy():
-  """All remedies, relocation at every step."""
+  """Returns all remedies, with a relocation at every step."""
   return (
     remedies.signature(2.0),
     remedies.balance(3.0),
@@ -213,7 +213,7 @@ def every_remedy():
   )
 
 
-def test_one_pixel_that_is_no_number_is_forgotten(
+def test_a_nan_pixel_does_not_stay_in_memory(
   make_setup, make_state, make_batch
 ):
   tx = optax.apply_if_finite(optax.adam(1e-3), max_consecutive_errors=9)

@@ -8,7 +8,7 @@ from icm_jax import kernels, models, types
 
 
 def primitives():
-  """What an expert is made of when it is traced now."""
+  """Traces an expert now, and returns its jaxpr as text."""
   network = models.make_expert("conv", (8, 8, 1), features=2, norm="none")
   params, stats = network.init(jax.random.key(0))
 
@@ -19,7 +19,7 @@ def primitives():
   return str(jax.make_jaxpr(apply)(params, jnp.zeros((1, 8, 8, 1))))
 
 
-def test_kernels_are_used_unless_somebody_says_otherwise(monkeypatch):
+def test_kernels_are_used_unless_they_are_turned_off(monkeypatch):
   monkeypatch.delenv("ICM_JAX_KERNELS", raising=False)
   assert "icm_stack" in primitives()
   with kernels.use("xla"):
@@ -28,7 +28,7 @@ def test_kernels_are_used_unless_somebody_says_otherwise(monkeypatch):
   assert "icm_stack" in primitives()
 
 
-def test_the_argument_outweighs_the_environment(monkeypatch):
+def test_the_argument_overrides_the_environment(monkeypatch):
   monkeypatch.setenv("ICM_JAX_KERNELS", "xla")
   assert "icm_stack" not in primitives()
   with kernels.use("auto"):
@@ -45,7 +45,7 @@ def test_a_function_is_traced_again_with_another_choice():
   assert len(traces) == 2
 
 
-def test_unknown_forms_are_told(monkeypatch):
+def test_unknown_forms_are_refused(monkeypatch):
   with pytest.raises(types.InputError, match="auto, xla; got 'cpu'"):
     kernels.use("cpu")
   monkeypatch.setenv("ICM_JAX_KERNELS", "none")

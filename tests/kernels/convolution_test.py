@@ -15,7 +15,7 @@ needs_compiled = pytest.mark.skipif(
   reason="nothing was compiled when the package was installed",
 )
 
-# Few and many channels on either side, odd sizes, all that may follow.
+# Layers with few and many channels on either side, odd sizes, all followers.
 STACKS = {
   "few to many": ((2, 8, 8, 1), (Layer(16), Layer(1, elu=False))),
   "odd sides": ((3, 7, 9, 8), (Layer(24),)),
@@ -53,7 +53,7 @@ def one_layer(kernel, bias):
 
 
 def value_and_gradients(fn, x, parameters):
-  """With a cotangent that differs from one output to the next."""
+  """Returns the gradient for a cotangent that differs between outputs."""
 
   def objective(x, parameters):
     y = fn(x, parameters)
@@ -65,7 +65,7 @@ def value_and_gradients(fn, x, parameters):
 
 
 def assert_near(actual, expected):
-  """To 1e-5 of the largest value: what sums of many terms are rounded by."""
+  """Compares to 1e-5 of the largest value, the rounding of long sums."""
   largest = np.abs(expected).max()
   np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * largest)
 
@@ -73,13 +73,13 @@ def assert_near(actual, expected):
 def assert_same(fn, plain, x, parameters):
   expected = value_and_gradients(plain, x, parameters)
   jax.tree.map(assert_near, value_and_gradients(fn, x, parameters), expected)
-  # Without gradients nothing is kept; the result must be the same.
+  # Without gradients no values are kept; the result must be the same.
   assert_near(jax.jit(fn)(x, parameters), expected[0])
 
 
 @needs_compiled
 @pytest.mark.parametrize("name", STACKS)
-def test_compiled_stacks_are_those_of_xla(name):
+def test_compiled_stacks_equal_those_of_xla(name):
   shape, layers = STACKS[name]
   rng = np.random.default_rng(0)
   assert_same(
@@ -96,7 +96,7 @@ def test_compiled_stacks_are_those_of_xla(name):
   [((0, 0),), ((None, 0),), ((0, None),), ((0, None), (None, 0))],
   ids=["both", "shared images", "shared kernels", "either"],
 )
-def test_mapped_stacks_are_those_of_xla(axes):
+def test_mapped_stacks_equal_those_of_xla(axes):
   layers = (Layer(8, halve=True), Layer(2, elu=False))
   rng = np.random.default_rng(0)
   images_mapped = [images for images, _ in axes].count(0)
@@ -127,7 +127,7 @@ def test_results_are_bit_identical_again_and_again():
 
 
 @pytest.mark.parametrize("features", [1, 8])
-def test_what_is_not_a_number_stays_none(features):
+def test_nan_stays_nan(features):
   layers = (Layer(features), Layer(1, elu=False))
   parameters = draw_parameters(np.random.default_rng(0), 1, layers)
   x_BHWC = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
@@ -165,7 +165,7 @@ def test_other_dtypes_are_convolved_by_xla():
     ((1, 4, 4, 1), (5, 5, 1, 2), r"kernel \(3, 3, 1, 2\).*got \(5, 5, 1, 2\)"),
   ],
 )
-def test_shapes_that_do_not_fit_are_told(shape, kernel, message):
+def test_shapes_that_do_not_fit_are_refused(shape, kernel, message):
   parameters = one_layer(jnp.zeros(kernel), jnp.zeros(2))
   with pytest.raises(types.InputError, match=message):
     convolution.stack(jnp.zeros(shape), parameters, (Layer(2),))
@@ -189,7 +189,7 @@ def test_names_of_layers_sort_in_their_order():
   assert convolution.layer_names(2) == ["layer_0", "layer_1"]
 
 
-def test_parameters_of_other_layers_are_told():
+def test_parameters_of_other_layers_are_refused():
   parameters = {"layer_1": {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}}
   with pytest.raises(types.InputError, match="of layer_0; got layer_1"):
     convolution.stack(jnp.zeros((1, 4, 4, 1)), parameters, (Layer(2),))

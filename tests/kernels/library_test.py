@@ -1,4 +1,4 @@
-"""A library that is missing or broken costs a warning, and nothing else."""
+"""A missing or broken library causes one warning, and programs run by XLA."""
 
 import warnings
 
@@ -51,13 +51,13 @@ def of_another_version(monkeypatch, tmp_path):
     (of_another_version, "API version 0.9 is incompatible"),
   ],
 )
-def test_one_warning_says_why_and_xla_does_the_same(
+def test_one_warning_says_why_and_xla_takes_over(
   spoil, reason, fresh, monkeypatch, tmp_path
 ):
   spoil(monkeypatch, tmp_path)
   x_BHWC = jax.random.normal(jax.random.key(0), (1, 3, 3, 1))
   parameters = convolution.init_parameters(jax.random.key(1), 1, LAYERS)
-  # Not functions that another test has compiled.
+  # New functions, because another test may have compiled the old ones.
   run = jax.jit(lambda x, p: convolution.stack(x, p, LAYERS))
   with pytest.warns(RuntimeWarning, match=reason) as record:
     y_BHWC = run(x_BHWC, parameters)
@@ -72,7 +72,7 @@ def test_one_warning_says_why_and_xla_does_the_same(
   )
 
 
-def test_who_chose_xla_is_not_warned(fresh, monkeypatch, tmp_path):
+def test_choosing_xla_causes_no_warning(fresh, monkeypatch, tmp_path):
   missing(monkeypatch, tmp_path)
   parameters = convolution.init_parameters(jax.random.key(1), 1, LAYERS)
   with kernels.use("xla"), warnings.catch_warnings():
@@ -80,7 +80,7 @@ def test_who_chose_xla_is_not_warned(fresh, monkeypatch, tmp_path):
     convolution.stack(jnp.zeros((1, 3, 3, 1)), parameters, LAYERS)
 
 
-def test_who_lowers_for_other_platforms_is_not_warned(
+def test_lowering_for_other_platforms_causes_no_warning(
   fresh, monkeypatch, tmp_path
 ):
   missing(monkeypatch, tmp_path)

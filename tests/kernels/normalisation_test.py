@@ -25,7 +25,7 @@ def draw(rng, *shape, mean=0.0):
 
 
 def by_flax(x_BHWC, scale_C, bias_C):
-  """What linen's layer makes of it; its statistics start from 0 and 1."""
+  """Returns the result of linen's layer, whose statistics start as 0 and 1."""
   channels = scale_C.shape[0]
   variables = {
     "params": {"scale": scale_C, "bias": bias_C},
@@ -39,7 +39,7 @@ def by_flax(x_BHWC, scale_C, bias_C):
 
 
 def value_and_gradients(fn, *arrays):
-  """With a cotangent that differs from one output to the next."""
+  """Returns the gradient for a cotangent that differs between outputs."""
 
   def objective(*arrays):
     y, *statistics = fn(*arrays)
@@ -60,7 +60,7 @@ def assert_near(actual, expected):
 @pytest.mark.parametrize(
   "shape", [(3, 5, 7, 8), (2, 4, 4, 20), (1, 2, 3, 1), (40, 2, 2, 3)]
 )
-def test_it_is_linens_layer_and_an_elu(form, shape):
+def test_batch_norm_elu_equals_linens_layer_and_an_elu(form, shape):
   rng = np.random.default_rng(0)
   arrays = (
     draw(rng, *shape),
@@ -91,7 +91,7 @@ def test_every_group_has_statistics_of_its_own(form, axes):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_mean_far_from_zero_costs_the_variance_no_digits(form):
+def test_the_variance_is_exact_if_the_mean_is_far_from_zero(form):
   x_BHWC = draw(np.random.default_rng(0), 8, 6, 6, 8, mean=1e3)
   _, mean_C, variance_C = jax.jit(form)(x_BHWC, jnp.ones(8), jnp.zeros(8))
   exact_BHWC = np.asarray(x_BHWC, np.float64)

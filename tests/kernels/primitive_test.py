@@ -1,4 +1,4 @@
-"""Kernels behave as their plain forms, whatever is done to them."""
+"""Kernels behave as their plain forms under all transformations."""
 
 import functools
 import os
@@ -31,7 +31,7 @@ def batch_norm(form, x, parameters):
   return form(x, parameters["scale"], parameters["bias"])[0]
 
 
-# The kernel, its plain form, and what draws its parameters.
+# Each case has a kernel, its plain form, and a function that draws parameters.
 CASES = {
   "stack": (
     stack,
@@ -96,7 +96,7 @@ def assert_same(kernel, plain, *args):
   "derivative",
   [forward_mode, hessian, gradient_of_gradient, forward_over_reverse],
 )
-def test_derivatives_are_those_of_the_plain_form(derivative, name):
+def test_derivatives_equal_those_of_the_plain_form(derivative, name):
   kernel, plain, init = CASES[name]
   x_BHWC = jax.random.normal(jax.random.key(0), (2, 5, 4, 2))
   parameters = init(jax.random.key(1))
@@ -104,7 +104,7 @@ def test_derivatives_are_those_of_the_plain_form(derivative, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_gradient_of_mapped_experts_is_that_of_the_plain_form(name):
+def test_gradients_of_mapped_experts_equal_those_of_the_plain_form(name):
   kernel, plain, init = CASES[name]
   x_BHWC = jax.random.normal(jax.random.key(0), (2, 5, 4, 2))
   parameters_E = jax.vmap(init)(jax.random.split(jax.random.key(1), 3))
@@ -113,7 +113,7 @@ def test_a_gradient_of_mapped_experts_is_that_of_the_plain_form(name):
     over_experts = jax.vmap(fn, (None, 0))
     return jax.grad(objective(over_experts), argnums=(0, 1))
 
-  # Experts mapped, then seeds.
+  # Experts are mapped first, then seeds.
   assert_same(gradient(kernel), gradient(plain), x_BHWC, parameters_E)
   x_SBHWC = jnp.stack([x_BHWC, -x_BHWC])
   over_seeds = lambda fn: jax.vmap(gradient(fn), (0, None))
@@ -209,13 +209,13 @@ def test_devices_of_a_mesh_compute_their_own_part(tmp_path):
       return fn
 
     expected = jax.jit(gradient(convolution.plain_stack))(x, p)
-    # Images are apart, parameters shared: their gradient is summed.
+    # Devices have their own images and share parameters: gradients are summed.
     apart = jax.shard_map(
       gradient(convolution.stack), mesh=mesh, in_specs=(P("d"), P()),
       out_specs=(P("d"), P()),
     )
     close(jax.jit(apart)(x, p), expected)
-    # Seeds are apart.
+    # Devices have their own seeds.
     seeds = lambda stack: jax.vmap(gradient(stack))
     apart = jax.shard_map(
       seeds(convolution.stack), mesh=mesh, in_specs=P("d"), out_specs=P("d")
@@ -223,7 +223,7 @@ def test_devices_of_a_mesh_compute_their_own_part(tmp_path):
     x2 = jnp.stack([x, -x])
     expected_2 = jax.jit(seeds(convolution.plain_stack))(x2, p2)
     close(jax.jit(apart)(x2, p2), expected_2)
-    # XLA partitions by itself: right, if not faster.
+    # If XLA partitions by itself, the result is right, but not faster.
     split = jax.device_put(x, jax.sharding.NamedSharding(mesh, P("d")))
     close(jax.jit(gradient(convolution.stack))(split, p), expected)
   """

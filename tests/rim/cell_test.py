@@ -124,7 +124,7 @@ def plain_step(p, states, x_F, fields):
 
 
 @pytest.mark.parametrize("kind", cell_lib.KINDS)
-def test_it_is_the_papers_equations(ran, kind):
+def test_the_cell_equals_the_papers_equations(ran, kind):
   params, start, x_TBF, scan = ran(kind=kind)
   carries, out_TBD, left = scan(params, start, x_TBF)
   p = jax.tree.map(np.asarray, params)
@@ -148,7 +148,7 @@ def states_of(carries):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(carries)]
 
 
-def test_k_are_active_and_states_of_others_stay_bit_by_bit(ran):
+def test_k_rims_are_active_and_other_states_stay_bit_identical(ran):
   params, start, x_TBF, scan = ran()
   carries, _, left = scan(params, start, x_TBF)
   active_TBR = np.asarray(left["active_BR"])
@@ -173,7 +173,7 @@ def test_permuted_rims_have_permuted_states(ran):
     np.testing.assert_allclose(state, expected[:, :, order], atol=1e-6)
 
 
-def test_a_row_of_a_batch_does_not_reach_another(ran):
+def test_rows_of_a_batch_are_independent(ran):
   params, start, x_TBF, scan = ran()
   _, out_TBD, _ = scan(params, start, x_TBF)
   other_TBF = x_TBF.copy()
@@ -184,10 +184,10 @@ def test_a_row_of_a_batch_does_not_reach_another(ran):
   assert (out_TBD[:, 4] != changed_TBD[:, 4]).any()
 
 
-def test_nothing_is_read_where_there_is_no_information(ran):
+def test_rims_read_nothing_from_inputs_without_information(ran):
   params, start, x_TBF, scan = ran(embed=0, communication_heads=0)
   carries, _, left = scan(params, start, 0 * x_TBF)
-  # Both rows are zeros: neither wins, and what is read is the null row.
+  # Both rows are zeros: attention is equal, and RIMs read zeros.
   np.testing.assert_array_equal(left["null_BR"], 0.5)
   silent = dict(params, input_value=jax.tree.map(jnp.zeros_like, {
     "kernel": params["input_value"]["kernel"]
@@ -195,7 +195,7 @@ def test_nothing_is_read_where_there_is_no_information(ran):
   unread, _, _ = scan(silent, start, 0 * x_TBF)
   for a, b in zip(states_of(carries), states_of(unread), strict=True):
     np.testing.assert_array_equal(a, b)
-  # Of a RIM that has no use for the input, all attention is on the null row.
+  # A RIM that prefers the null row has all its attention there.
   query_RD = np.asarray(params["input_query"]).copy()
   query_RD[1] = 0
   query_RD[1, 0] = -1e4
@@ -219,7 +219,8 @@ def test_gradients_reach_inactive_states(ran, reach):
 
   grad = jax.jit(jax.grad(value))
   idle = np.asarray(grad(start, 1.0 * ~active_BR)[1])
-  np.testing.assert_array_equal(idle[~active_BR], 1)  # They are kept as is.
+  # States of inactive RIMs are kept, and so is their gradient.
+  np.testing.assert_array_equal(idle[~active_BR], 1)
   busy = np.asarray(grad(start, 1.0 * active_BR)[1])
   heard = np.abs(busy[~active_BR]).max()
   assert heard > 0 if reach == "all" else heard == 0
@@ -237,7 +238,7 @@ def test_gradients_reach_through_time(ran):
   np.testing.assert_array_equal(grad_BRD[asleep_BR], 1)
 
 
-def test_it_can_be_differentiated_forwards_and_twice(ran):
+def test_the_cell_can_be_differentiated_forwards_and_twice(ran):
   params, start, x_TBF, scan = ran()
   x_TBF = x_TBF[:2, :3]
   start = jax.tree.map(lambda state: state[:3], start)
@@ -270,12 +271,12 @@ def test_it_can_be_differentiated_forwards_and_twice(ran):
   )
 
 
-def test_it_takes_any_batch_and_vmap(ran):
+def test_the_cell_takes_any_batch_and_vmap(ran):
   params, start, x_TBF, _ = ran()
   cell = make()
   apply = lambda carry, x: cell.apply({"params": params}, carry, x)
   (_, h_BRD), out_BD = jax.jit(apply)(start, x_TBF[0])
-  # Of one row alone, with no batch axis at all.
+  # A single row has no batch axis at all.
   (_, mapped_BRD), mapped_BD = jax.jit(jax.vmap(apply))(start, x_TBF[0])
   np.testing.assert_allclose(h_BRD, mapped_BRD, atol=1e-6)
   np.testing.assert_allclose(out_BD, mapped_BD, atol=1e-6)
@@ -306,7 +307,7 @@ def test_gated_communication_adds_no_more_than_one(ran):
 
 
 @pytest.mark.parametrize("embed", [0, 5])
-def test_presence_says_who_reads_and_who_keeps(embed):
+def test_presence_splits_rims_into_readers_and_keepers(embed):
   cell = make(embed=embed, presence=50.0)
   x_BF = jnp.array([[0.0, 0.0], [0.0, -1e-3], [2.0, 0.0]])
   carry = cell.initialize_carry(jax.random.key(0), x_BF.shape)
@@ -333,7 +334,7 @@ def test_presence_says_who_reads_and_who_keeps(embed):
     ({"presence": -1.0}, "presence must be at least 0; got -1.0"),
   ],
 )
-def test_bad_fields_are_told(fields, message):
+def test_bad_fields_are_refused(fields, message):
   with pytest.raises(types.InputError, match=message):
     cell_lib.check(make(**fields))
 

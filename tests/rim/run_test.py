@@ -140,7 +140,7 @@ def test_configs_build(task, mode):
     ({"task.name": "sorting"}, "copying, adding, seqmnist, balls; got 'sort"),
   ],
 )
-def test_bad_input_is_told_before_anything_is_written(
+def test_bad_input_is_refused_before_anything_is_written(
   overrides, message, tmp_path
 ):
   with pytest.raises(types.InputError, match=message):

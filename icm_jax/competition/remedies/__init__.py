@@ -1,8 +1,8 @@
 """Remedies: changes of the paper's step that make it dependable.
 
-Each is a function of its settings that returns a `types.Remedy`. The first
-setting has no default: it says how strong the remedy is, and a config that has
-0 there leaves the remedy out.
+Each remedy is a function of its settings that returns a `types.Remedy`. Its
+first setting has no default and is its strength: a config that sets it to 0
+leaves the remedy out.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = (
   "winner_weight",
 )
 
-# In the order in which the step uses them. It matters twice: merits are summed
-# in this order, so that rounding decides near ties always alike; and relocation
-# is the last, for it copies what the others remember.
+# The step uses remedies in this order, which matters twice: merits are summed
+# in it, so that rounding always decides near ties in the same way; and
+# relocation comes last, because it copies the memory of the others.
 REMEDIES: dict[str, Callable[..., types.Remedy]] = {
   "signature": signature,
   "balance": balance,
@@ -48,9 +48,10 @@ REMEDIES: dict[str, Callable[..., types.Remedy]] = {
 
 
 def sections() -> dict[str, dict[str, Any]]:
-  """Settings of all remedies as a config holds them, every remedy left out.
+  """Returns the settings of all remedies as a config has them, by remedy.
 
-  Keyword-only arguments are no settings of a config: a program chooses them.
+  Every first setting is 0, so that all remedies are left out. Keyword-only
+  arguments are not part of a config: the program chooses them.
   """
   off = {"int": 0, "float": 0.0}
   return {
@@ -67,14 +68,14 @@ def sections() -> dict[str, dict[str, Any]]:
 def from_sections(
   chosen: Mapping[str, Mapping[str, Any]],
 ) -> tuple[types.Remedy, ...]:
-  """The remedies that a config asks for, in their order.
+  """Makes the remedies that a config asks for, in the order of `REMEDIES`.
 
   Args:
-    chosen: settings by remedy, as of `sections`; of a remedy that is left out,
-      nothing is checked but the first setting.
+    chosen: settings by remedy, as `sections` returns them. If the first setting
+      of a remedy is 0, its other settings are not checked.
 
   Raises:
-    InputError: a remedy or a setting is unknown, or out of its range.
+    InputError: a remedy is unknown, or a setting is out of its range.
   """
   if unknown := sorted(set(chosen) - set(REMEDIES)):
     raise types.InputError(
@@ -91,7 +92,7 @@ def from_sections(
 
 
 def _settings(remedy: Callable[..., Any]) -> list[inspect.Parameter]:
-  """Arguments of a remedy that are settings of a config."""
+  """Returns the arguments of a remedy that a config sets."""
   return [
     parameter
     for parameter in inspect.signature(remedy).parameters.values()

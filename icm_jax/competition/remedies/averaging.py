@@ -1,8 +1,8 @@
-"""Averages of the parameters over recent steps, by which images are restored.
+"""Restoring by averages of the parameters over recent steps.
 
-The competition keeps moving: as the discriminator learns, a few images change
-hands from step to step, and the experts swing around what they have learned.
-The averages do neither.
+The competition never comes to rest: as the discriminator learns, the winners of
+a few images change from step to step, and the parameters of experts oscillate.
+Averages of the parameters are steady.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from icm_jax.competition.remedies import ranges
 
 
 class Averages(NamedTuple):
-  """What `averages` remembers.
+  """Memory of `averages`.
 
   Attributes:
-    experts_E: parameters of the experts, averaged.
-    discriminator: parameters of the discriminator, averaged.
+    experts_E: averaged parameters of the experts.
+    discriminator: averaged parameters of the discriminator.
   """
 
   experts_E: types.PyTree
@@ -32,10 +32,11 @@ def averages(steps: float) -> types.Remedy:
   """Restores images outside training by averages of the parameters.
 
   Args:
-    steps: memory of the averages; at least 1, where they equal the parameters.
+    steps: time constant of the averages in steps, at least 1; with 1 they equal
+      the parameters.
 
   Raises:
-    InputError: steps are below 1.
+    InputError: `steps` is below 1.
   """
   ranges.check("averages.steps", steps, least=1)
   rate = 1.0 / steps
@@ -48,7 +49,7 @@ def averages(steps: float) -> types.Remedy:
   def init(memory, state, setup):
     del setup
     start = Averages(state.experts_E, state.discriminator)
-    # Copies: a step that donates its state may not get one buffer twice.
+    # Copies, because a step that donates its state may not get a buffer twice.
     return {**memory, "averages": jax.tree.map(lambda a: a.copy(), start)}
 
   def after(state, seen, won):

@@ -1,9 +1,10 @@
-"""A handicap of busy experts.
+"""A handicap for busy experts.
 
-Two experts may come to undo a mechanism equally well, one of which has a
-mechanism of its own besides. Nothing else would ever part them: the busy one
-does not forget. With a small handicap the other one takes these images, learns
-from them alone, and stays ahead when the handicap is gone.
+Two experts may come to undo one mechanism equally well, although one of them
+has another mechanism of its own. Nothing else would separate them, because the
+busy expert forgets neither. With a small handicap for the busy one, the other
+takes these images, learns from them alone, and stays ahead when the handicap is
+gone.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from icm_jax.competition.remedies import ranges, recent
 
 
 def balance(weight: float) -> types.Remedy:
-  """Lowers the merits of experts that won much of late.
+  """Lowers the merits of experts that won many images of recent steps.
 
-  It remembers shares of wins, [E] float32.
+  Its memory is each expert's share of recent wins, [E] float32.
 
   Args:
-    weight: logits per equal share of wins (1 / E) that an expert has beyond its
-      own; more than 0.
+    weight: handicap in logits for each multiple of an equal share of wins
+      (1 / E) beyond the first; more than 0.
 
   Raises:
     InputError: the weight is negative.
@@ -47,10 +48,11 @@ def balance(weight: float) -> types.Remedy:
 
 
 def handicap(win_share_E: jax.Array, weight: float) -> jax.Array:
-  """Logits by which merits are lowered, [E] float32.
+  """Returns the logits by which merits are lowered, [E] float32.
 
   Args:
-    win_share_E: float32, share of recent images; sums to 1.
-    weight: as of `balance`.
+    win_share_E: float32, share of recent images that each expert won; sums
+      to 1.
+    weight: weight of `balance`.
   """
   return weight * jnp.maximum(win_share_E * win_share_E.shape[0] - 1.0, 0.0)

@@ -1,6 +1,6 @@
-"""What keeps an expert's output close to its input, beside the discriminator.
+"""A loss that keeps experts' outputs close to their inputs.
 
-A discriminator alone rewards every plausible image, whatever the input was.
+The discriminator alone rewards every plausible image, whatever the input was.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from icm_jax.competition.remedies import ranges
 
 
 def identity(weight: float) -> types.Remedy:
-  """Trains winners to leave canonical images alone.
+  """Trains winners to leave canonical images unchanged.
 
-  Every canonical image of a batch goes to one expert, so that an expert that
-  won much learns as much from these; which image that is, chance decided.
+  The winner of a transformed image also learns from the canonical image at the
+  same place in the batch, so that experts learn from as many canonical images
+  as they won transformed ones.
 
   Args:
     weight: factor of the mean squared error on canonical images; more than 0.

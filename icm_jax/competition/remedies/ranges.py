@@ -13,13 +13,13 @@ def check(
   """Checks that a setting lies in its range.
 
   Args:
-    name: of the remedy and its setting, such as "balance.weight".
-    value: what the user chose.
+    name: names of the remedy and its setting, such as "balance.weight".
+    value: value that the user chose.
     least: smallest value that is allowed.
     most: largest value that is allowed.
 
   Raises:
-    InputError: it does not; what is not a number never does.
+    InputError: the value is out of its range, or NaN.
   """
   if not least <= value <= most:
     allowed = f"at least {least}"

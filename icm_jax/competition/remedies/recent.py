@@ -1,4 +1,4 @@
-"""Means over recent steps, which several remedies remember."""
+"""Averages over recent steps, which several remedies remember."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from icm_jax import types
 
-# Steps over which is remembered: short enough to follow a competition that
-# settles within a few hundred steps.
+# Time constant of the averages in steps: short enough to follow a competition
+# that settles within a few hundred steps.
 MEMORY = 20.0
 
 
 def equal_shares(state: types.TrainState) -> jax.Array:
-  """The shares of wins before anything was won, [E] float32."""
+  """Returns shares of wins before the first update, [E] float32."""
   num_experts = jax.tree.leaves(state.experts_E)[0].shape[0]
   return jnp.full(num_experts, 1.0 / num_experts, jnp.float32)
 
@@ -22,8 +22,9 @@ def update_shares(win_share_E: jax.Array, won: types.Assignment) -> jax.Array:
   """Moves recent shares of wins towards those of one batch.
 
   Args:
-    win_share_E: float32, sums to 1.
-    won: who won the images of the batch.
+    win_share_E: float32, share of recent images that each expert won; sums
+      to 1.
+    won: assignment of the batch.
   """
   wins_E = won.wins_E.astype(win_share_E.dtype)
   return win_share_E + (wins_E / wins_E.sum() - win_share_E) / MEMORY

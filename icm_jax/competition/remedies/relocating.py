@@ -1,4 +1,4 @@
-"""Idle experts are moved to where the work is, or retire."""
+"""Idle experts restart as copies of busy ones, or retire."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from icm_jax import rng, types
 from icm_jax.competition import expert_axis
 from icm_jax.competition.remedies import ranges, recent, signatures
 
-# Relocations for which a moved expert is not compared with others.
+# Number of relocations for which a moved expert is not compared with others.
 _GRACE = 3
 
 
 class Recall(NamedTuple):
-  """What `relocation` remembers.
+  """Memory of `relocation`.
 
   Attributes:
     win_share_E: float32, share of recent images that each expert won; sums to
       1.
-    moved_step_E: int32, the step at which it last became another's copy.
+    moved_step_E: int32, step at which each expert last became a copy.
     retired_E: bool, experts that win nothing until they are moved.
   """
 
@@ -51,7 +51,7 @@ def relocation(
 ) -> types.Remedy:
   """Moves idle experts: each becomes a perturbed copy of a busy one.
 
-  The order of remedies matters: it comes after those whose memory it copies.
+  It must be the last remedy, because it copies the memory of the others.
 
   Args:
     every: steps between relocations, at least 1.
@@ -61,10 +61,10 @@ def relocation(
       share is copied; at least 1.
     perturbation: standard deviation of the relative change of the copied
       parameters, without unit; at least 0.
-    alike: of two experts whose signatures are nearer to each other than this,
-      in squared standard deviations of a score, one can be spared, and idle
-      experts that are not moved retire. 0: nobody retires. Needs the remedy
-      `signature` before this one, and no `balance`.
+    alike: distance of signatures, in squared standard deviations of a score,
+      below which one of two experts is redundant; at least 0. If it is not 0,
+      idle experts that are not moved retire, which needs the remedy `signature`
+      and excludes `balance`.
 
   Raises:
     InputError: a setting is out of its range, or remedies do not fit together.
@@ -80,14 +80,14 @@ def relocation(
     names = [remedy.name for remedy in setup.remedies]
     if names[-1] != "relocation":
       raise types.InputError(
-        "The remedy relocation must be the last one, for it copies what others "
-        f"remember; got {', '.join(names)}."
+        "The remedy relocation must be the last one, because it copies the "
+        f"memory of the others; got {', '.join(names)}."
       )
     if alike and ("signature" not in names or "balance" in names):
       raise types.InputError(
-        "Experts retire by their signatures, and a handicap of busy experts "
-        "would keep surplus experts at work: relocation.alike needs the remedy "
-        f"signature, and no balance; got {', '.join(names)}."
+        "The setting relocation.alike needs the remedy signature, which tells "
+        "redundant experts, and excludes the remedy balance, whose handicap "
+        f"would keep surplus experts busy; got {', '.join(names)}."
       )
     share_E = recent.equal_shares(state)
     recall = Recall(
@@ -125,17 +125,20 @@ def relocation(
 
 
 def idle(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
-  """Which experts have no work of their own, [E] bool.
+  """Finds the experts that have no work of their own.
 
-  Those that won less than `min_share` of an equal share, those that have
-  retired, and one that can be spared: another wins images of the same kind, as
-  their signatures tell. Of several, it is the one that wins least. An expert
-  that was moved lately is not compared: it needs time to part from whom it was
-  copied.
+  These are experts that won less than `min_share` of an equal share, retired
+  experts, and one redundant expert: one that wins images of the same mechanism
+  as another, according to their signatures. If several are redundant, the one
+  with the fewest wins is idle. Experts that were moved recently are not
+  compared, because a copy needs time to become different from its donor.
 
   Args:
-    state: after the update of its step.
-    thresholds: of `relocation`.
+    state: state after the update of its step.
+    thresholds: settings of `relocation`.
+
+  Returns:
+    [E] bool.
   """
   share_E, moved_step_E, retired_E = state.memory["relocation"]
   active = jnp.sum(~retired_E, dtype=jnp.int32).astype(share_E.dtype)
@@ -158,27 +161,29 @@ def idle(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
 def donors(
   win_share_E: jax.Array, idle_E: jax.Array, thresholds: Thresholds
 ) -> tuple[jax.Array, jax.Array]:
-  """Says which idle experts are moved and whom each is copied from.
+  """Chooses the idle experts that are moved, and the donor of each.
 
-  The first idle expert gets the busiest expert, the second the second busiest,
-  and so on, as long as these won more than `max_share` times the usual: an
-  expert that has one mechanism only is left alone. The usual is an equal share
-  of all experts; where experts may retire, so that there may be more of them
-  than mechanisms, it is the median share of those who are not idle.
+  The first idle expert becomes a copy of the busiest expert, the second one of
+  the second busiest, and so on, as long as the donor's share is more than
+  `max_share` times the usual share: an expert with one mechanism is no donor.
+  The usual share is an equal share of all experts. Where experts may retire,
+  there may be more of them than mechanisms, and the usual share is the median
+  of experts that are not idle.
 
   Args:
-    win_share_E: float, share of recent images; sums to 1.
-    idle_E: bool.
-    thresholds: of `relocation`.
+    win_share_E: float, share of recent images that each expert won; sums to 1.
+    idle_E: bool, idle experts.
+    thresholds: settings of `relocation`.
 
   Returns:
-    moved_E, bool, and donor_E, int32 in [0, E), which counts where moved.
+    moved_E, bool; and donor_E, int32 in [0, E), without meaning where `moved_E`
+    is false.
   """
   busy_E = jnp.where(idle_E, 0.0, win_share_E)
   usual = jnp.asarray(1.0 / win_share_E.shape[0], win_share_E.dtype)
   if thresholds.alike:
-    # Of two in the middle the lower one: one of two experts may have twice as
-    # many mechanisms as the other.
+    # The lower of two middle values, because one of two experts may have twice
+    # as many mechanisms as the other.
     num_idle = jnp.sum(idle_E, dtype=jnp.int32)
     middle = (win_share_E.shape[0] - num_idle - 1) // 2
     usual = jnp.sort(busy_E)[num_idle + middle]
@@ -192,17 +197,17 @@ def donors(
 def relocate(
   state: types.TrainState, setup: types.Setup, thresholds: Thresholds
 ) -> types.TrainState:
-  """Moves idle experts, if it is time.
+  """Moves idle experts, every `every` steps.
 
   A moved expert becomes a copy of a busy one, slightly perturbed so that the
-  two part, with a fresh optimizer state. If `alike` is not 0, idle experts
-  that are not moved retire, until they are. Everything else stays
-  bit-identical.
+  two can become different, with a fresh optimizer state. If `alike` is not 0,
+  idle experts that are not moved retire until they are moved. Everything else
+  stays bit-identical.
 
   Args:
-    state: after the update of its step.
-    setup: of the run; its remedies follow with their memory.
-    thresholds: of `relocation`.
+    state: state after the update of its step.
+    setup: setup of the run, whose remedies update their memory for the copies.
+    thresholds: settings of `relocation`.
   """
   recall = state.memory["relocation"]
   due = state.step % thresholds.every == 0
@@ -234,8 +239,8 @@ def relocate(
 
 
 def _perturbed_copies(key, experts_E, donor_E, perturbation):
-  """For every expert, the parameters of its donor, slightly changed."""
-  # One draw for all parameters, for every draw adds to the time of compiling.
+  """Returns, for every expert, the perturbed parameters of its donor."""
+  # All noise is one draw, because every draw adds to compile time.
   leaves, structure = jax.tree.flatten(experts_E)
   sizes = [leaf[0].size for leaf in leaves]
   noise_E = jax.random.normal(key, (len(donor_E), sum(sizes)), jnp.float32)

@@ -1,15 +1,15 @@
-"""A bonus for images whose scores are like those that an expert won before.
+"""A bonus for images whose scores resemble those of images won before.
 
-Two experts that are equally good at two mechanisms may go on sharing both, each
-taking the images that chance has made it better at: both keep learning both, so
-that neither drifts. But experts fail differently at different mechanisms, so
-that the scores of all experts together tell which mechanism an image has. Every
-expert therefore remembers the scores of the images that it won, its signature,
-and has a bonus for images whose scores are near it. The smallest imbalance
+Two experts that are equally good at two mechanisms may share both for ever:
+chance decides which images each wins, and so both keep learning both. But
+experts fail differently at different mechanisms, so that the scores of all
+experts together tell which mechanism an image has. Every expert therefore
+remembers the mean scores of the images that it won, its signature, and gets a
+bonus for images whose scores are near its signature. The smallest imbalance
 between two experts then grows until each has a mechanism of its own.
 
-Scores are standardised, each expert's over the batch: the discriminator moves
-all of them from step to step.
+Each expert's scores are standardised over the batch, because the discriminator
+shifts all scores from step to step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from icm_jax.competition.remedies import ranges, recent
 def signature(weight: float) -> types.Remedy:
   """Raises the merit of an expert whose signature is near an image's scores.
 
-  It remembers signatures, [E, E] float32: for every expert, the standardised
-  scores of all experts for the images that it won of late.
+  Its memory is the signatures, [E, E] float32: row e has the mean standardised
+  scores of all experts for the images that expert e won recently.
 
   Args:
-    weight: logits that a mean squared distance of 1 from the signature costs;
-      more than 0.
+    weight: logits by which a mean squared distance of 1 from the signature
+      lowers the merit; more than 0.
 
   Raises:
     InputError: the weight is negative.
@@ -63,12 +63,12 @@ def signature(weight: float) -> types.Remedy:
 def bonus(
   signature_EE: jax.Array, score_EB: jax.Array, weight: float
 ) -> jax.Array:
-  """What is added to merits, [E, B] float32; at most 0.
+  """Returns the bonus, which is added to merits, [E, B] float32; at most 0.
 
   Args:
-    signature_EE: float32, as `signature` remembers it.
-    score_EB: float32 logits.
-    weight: as of `signature`.
+    signature_EE: float32, see `signature`.
+    score_EB: float32, logits.
+    weight: weight of `signature`.
   """
   known_EB = _standardise(score_EB)
   distance_EB = jnp.mean(
@@ -82,18 +82,18 @@ def remember(
 ) -> jax.Array:
   """Moves signatures towards the scores of the images that experts won.
 
-  An expert remembers as many images as an equal share of about `recent.MEMORY`
-  steps holds, so that one that wins little forgets no faster than others. An
-  image with a score that is not finite is left out: it would stay in the
-  signatures for ever.
+  Every expert averages over the same number of images, an equal share of those
+  of about `recent.MEMORY` steps, so that an expert with few wins forgets no
+  faster than others. Images with a score that is not finite are left out,
+  because they would stay in the signatures for ever.
 
   Args:
     signature_EE: float32, see `signature`.
-    score_EB: float32 logits.
-    winner_B: int32 in [0, E).
+    score_EB: float32, logits.
+    winner_B: int32 in [0, E), the winner of each image.
 
   Returns:
-    The signatures; that of an expert without wins is what it was.
+    The new signatures; that of an expert without wins is unchanged.
   """
   num_experts, num_images = score_EB.shape
   known_EB = _standardise(score_EB)
@@ -111,17 +111,14 @@ def remember(
 
 
 def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
-  """How far signatures are from each other, [E, E], symmetric.
+  """Returns mean squared differences of signatures, [E, E], symmetric.
 
-  Experts that undo one mechanism win images that score alike, whatever their
-  number, and soon have one signature.
+  Experts that share a mechanism win images with the same scores, however many
+  images each wins, so that their signatures become equal.
 
   Args:
     signature_EE: float32, see `signature`.
-    counts_E: bool, whose scores are compared; at least one.
-
-  Returns:
-    Mean squared differences.
+    counts_E: bool, experts whose scores are compared; at least one.
   """
   difference_EEE = signature_EE[:, None] - signature_EE[None]
   return jnp.mean(difference_EEE**2, axis=2, where=counts_E)
@@ -130,23 +127,23 @@ def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
 def move(
   signature_EE: jax.Array, moved_E: jax.Array, donor_E: jax.Array
 ) -> jax.Array:
-  """Gives moved experts the signatures of those whose copies they are.
+  """Gives moved experts the signatures of their donors.
 
-  A copy scores as its donor does, and so it stands in everybody's signature.
+  The scores of a copy are those of its donor, and so rows and columns move.
 
   Args:
     signature_EE: float32, see `signature`.
-    moved_E: bool.
-    donor_E: int32 in [0, E), which counts where moved.
+    moved_E: bool, experts that became copies.
+    donor_E: int32 in [0, E), the donor of each moved expert.
   """
   source_E = jnp.where(moved_E, donor_E, jnp.arange(donor_E.shape[0]))
   return signature_EE[source_E][:, source_E]
 
 
 def _standardise(score_EB):
-  """To a mean of 0 and a deviation of 1 over the batch, expert by expert.
+  """Scales each expert's scores to mean 0 and deviation 1 over the batch.
 
-  Images with a score that is not finite do not count, and become zeros.
+  Images with a score that is not finite are left out, and become zeros.
   """
   finite_1B = jnp.isfinite(score_EB).all(axis=0, keepdims=True)
   score_EB = jnp.where(finite_1B, score_EB, 0.0)

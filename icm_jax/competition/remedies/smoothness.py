@@ -1,7 +1,7 @@
-"""A penalty on the discriminator's gradient in the pixels of canonical images.
+"""R1: a penalty on the discriminator's gradient at canonical images.
 
-A discriminator that has seen few images soon knows each of them, and is then
-steep where experts need it to be smooth.
+A discriminator that has seen few images soon knows each of them, and then its
+score is steep at canonical images, where experts need it to be smooth.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from icm_jax.competition import backward
 from icm_jax.competition.remedies import ranges
 
 # Length of the step to either side, over all pixels of an image: short enough
-# that a score is straight there, and of the digits of float32 it leaves four.
+# for the score to be straight, and long enough for four digits of float32.
 _STEP = 0.02
 
-# R1 looks at one canonical image in so many: three times through D for each
-# would make an update 16 % longer, and a quarter of them steadies D as well.
+# R1 uses every fourth canonical image. Three passes through the discriminator
+# for every image would make an update 16 % longer, and a quarter of the images
+# steadies the discriminator as well.
 R1_STRIDE = 4
 
 Score = Callable[[types.PyTree, jax.Array], jax.Array]
@@ -30,8 +31,8 @@ Score = Callable[[types.PyTree, jax.Array], jax.Array]
 def r1(weight: float) -> types.Remedy:
   """Adds R1 to the discriminator's loss (Mescheder et al. 2018).
 
-  Half of the mean squared length of the score's gradient at every
-  `R1_STRIDE`-th canonical image.
+  The penalty is half of the mean squared length of the score's gradient with
+  respect to the pixels, at every `R1_STRIDE`-th canonical image.
 
   Args:
     weight: factor of the penalty; more than 0.
@@ -52,12 +53,12 @@ def r1(weight: float) -> types.Remedy:
 def penalty(
   score: Score, discriminator: types.PyTree, x_BHWC: jax.Array
 ) -> jax.Array:
-  """Half of the squared slope, the mean over images, a scalar.
+  """Returns half of the squared slope, averaged over images; a scalar.
 
   Args:
-    score: as for `slope`.
-    discriminator: parameters.
-    x_BHWC: images.
+    score: scores of images, see `slope`.
+    discriminator: parameters of the discriminator.
+    x_BHWC: float32 in [0, 1], images.
   """
   return 0.5 * jnp.mean(slope(score, discriminator, x_BHWC) ** 2)
 
@@ -65,18 +66,19 @@ def penalty(
 def slope(
   score: Score, discriminator: types.PyTree, x_BHWC: jax.Array
 ) -> jax.Array:
-  """Length of a score's gradient in the pixels of each image, [B].
+  """Returns the length of a score's gradient at each image, [B].
 
-  It can be differentiated in the parameters without second derivatives, which
-  compiled convolutions do not have: with its direction held fixed, the length
-  is a difference of two scores. That the direction turns as well changes
-  nothing to first order, for it is the steepest.
+  The length is a finite difference of two scores along the gradient's
+  direction, which is held fixed. Its derivative with respect to the parameters
+  therefore needs no second derivatives of the discriminator, which would cost
+  more. Holding the direction fixed changes nothing to first order, because the
+  slope is largest in that direction.
 
   Args:
-    score: parameters and images to scores, [B]; each depends on its own image
-      only.
-    discriminator: parameters.
-    x_BHWC: images; no gradient flows into them.
+    score: function from parameters and images to scores, [B]; each score
+      depends on its own image only.
+    discriminator: parameters of the discriminator.
+    x_BHWC: float32 in [0, 1], images; no gradient flows into them.
   """
   fixed, x_BHWC = jax.lax.stop_gradient((discriminator, x_BHWC))
   gradient_BHWC = jax.grad(lambda x_BHWC: score(fixed, x_BHWC).sum())(x_BHWC)

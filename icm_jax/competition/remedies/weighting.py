@@ -1,7 +1,7 @@
 """A larger weight of winners' outputs in the discriminator's loss.
 
-With the paper's equal weights the discriminator hardly looks at the one output
-in E that competes with canonical images.
+With the paper's equal weights, the one output in E that competes with canonical
+images has little influence on the discriminator.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from icm_jax.competition.remedies import ranges
 def winner_weight(weight: float) -> types.Remedy:
   """Gives a share of the discriminator's weight on outputs to winners alone.
 
-  All outputs of an image weigh together as one canonical image. The rest of
-  their weight is shared as before.
+  The rest of the weight is shared as before. All outputs of an image together
+  have the weight of one canonical image.
 
   Args:
-    weight: the share, more than 0 and at most 1; 1 leaves losers' outputs out
-      of the discriminator's loss.
+    weight: share of the winners, more than 0 and at most 1; 1 leaves losers'
+      outputs out of the discriminator's loss.
 
   Raises:
-    InputError: the weight is not in [0, 1], or losers learn, whose outputs
-      weigh the same.
+    InputError: the weight is not in [0, 1], or losers learn too.
   """
   ranges.check("winner_weight.weight", weight, least=0, most=1)
 
@@ -32,7 +31,7 @@ def winner_weight(weight: float) -> types.Remedy:
     del state
     if setup.losers_learn:
       raise types.InputError(
-        "Where losers learn, no output may weigh more than another in the "
+        "With losers_learn, all outputs must have the same weight in the "
         "discriminator's loss; leave out the remedy winner_weight."
       )
     return memory

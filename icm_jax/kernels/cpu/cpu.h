@@ -1,4 +1,4 @@
-// What compiled calls share: vectors of 8 floats, and threads.
+// Vectors of 8 floats and threads, which all compiled functions use.
 
 #ifndef ICM_JAX_KERNELS_CPU_CPU_H_
 #define ICM_JAX_KERNELS_CPU_CPU_H_
@@ -34,7 +34,7 @@ inline void Store(float* to, Vec value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
-// The first `count` of a vector, others 0; and the same to memory.
+// Load and store the first `count` elements of a vector; the others are 0.
 inline Vec LoadSome(const float* from, int64_t count) {
   if (count >= kLanes) return Load(from);
   Vec value = {};
@@ -77,7 +77,7 @@ inline Vec ExpMinusOne(Vec x) {
   return p - 1.0f;
 }
 
-// ELU; what is not a number stays none.
+// ELU; NaN stays NaN.
 inline Vec Elu(Vec x) { return x <= 0.0f ? ExpMinusOne(x) : x; }
 
 // The derivative of ELU where its value is y.
@@ -86,8 +86,8 @@ inline Vec EluSlope(Vec y) { return y > 0.0f ? Same(1.0f) : y + 1.0f; }
 // ---------------------------------------------------------------------------
 // Threads.
 
-// Calls task(0) ... task(count - 1), the caller's thread among the workers, so
-// that it can wait for none that has not begun.
+// Calls task(0) ... task(count - 1) on several threads. The caller's thread is
+// one of the workers, so that it never waits for a worker that has not begun.
 template <typename Task>
 void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Task& task) {
   struct Progress {
@@ -100,7 +100,7 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Task& task) {
   auto work = [progress, count, &task] {
     for (;;) {
       const int64_t index = progress->next.fetch_add(1);
-      if (index >= count) return;  // `task` may be gone; it is not touched.
+      if (index >= count) return;  // `task` may be gone and is not touched.
       task(index);
       if (progress->done.fetch_add(1) + 1 == count) {
         std::lock_guard<std::mutex> lock(progress->mutex);

@@ -1,4 +1,4 @@
-// The entry points of compiled calls, which any version of XLA can load.
+// Entry points of compiled functions, which any version of XLA can load.
 
 #ifndef ICM_JAX_KERNELS_CPU_HANDLER_H_
 #define ICM_JAX_KERNELS_CPU_HANDLER_H_
@@ -9,14 +9,14 @@
 
 namespace icm {
 
-// Answers XLA's question about a handler, which comes before the first call;
-// everything else goes to the handler.
+// Answers XLA's query of a handler's metadata, which precedes the first call,
+// and passes everything else to the handler.
 //
 // XLA asks which version of its interface the handler was compiled against, and
-// refuses a newer one than its own. What these calls use (buffers, attributes,
-// the thread pool) has been the same since version 0.1, so the answer is the
-// older of both versions. Only fields that version 0.1 has are written: the
-// record that XLA lends is as long as XLA's own version makes it.
+// refuses a version newer than its own. The parts that these functions use
+// (buffers, attributes, the thread pool) have not changed since version 0.1, so
+// the answer is the older of both versions. Only fields of version 0.1 are
+// written, because the record that XLA passes has the length of XLA's version.
 inline XLA_FFI_Error* Answer(XLA_FFI_Handler* handler,
                              XLA_FFI_CallFrame* frame) {
   const auto* extension = frame->extension_start;
@@ -26,7 +26,7 @@ inline XLA_FFI_Error* Answer(XLA_FFI_Handler* handler,
   XLA_FFI_Metadata* metadata =
       reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)
           ->metadata;
-  // Version 0.1 does not say with its question which version it is.
+  // A query of version 0.1 does not say which version it is.
   const int theirs = frame->api ? frame->api->api_version.minor_version : 1;
   metadata->api_version = XLA_FFI_Api_Version{
       XLA_FFI_Api_Version_STRUCT_SIZE, /*extension_start=*/nullptr,
@@ -37,7 +37,7 @@ inline XLA_FFI_Error* Answer(XLA_FFI_Handler* handler,
 
 }  // namespace icm
 
-// Defines the function `symbol` of the library as a call of `implementation`.
+// Defines the library's function `symbol`, which calls `implementation`.
 #define ICM_DEFINE_CALL(symbol, implementation, binding)          \
   extern "C" XLA_FFI_Error* symbol(XLA_FFI_CallFrame* frame) {    \
     XLA_FFI_DEFINE_HANDLER(handler, implementation, binding);     \

@@ -1,7 +1,7 @@
-"""The library of compiled functions: found, told to XLA, and tried.
+"""The library of compiled functions: it is loaded, registered and tested here.
 
-`setup.py` compiles it when the package is installed. Where it is not there, or
-cannot be used, a warning says why, once, and XLA's operations do the same.
+`setup.py` compiles the library when the package is installed. If it is missing
+or cannot be used, one warning says why, and XLA's operations take its place.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ TARGETS = (
 
 @functools.cache
 def is_available() -> bool:
-  """Whether programs for this machine's CPU can call the library."""
+  """Whether programs for this machine's CPU can call the library.
+
+  The first call loads the library; if that fails, it warns.
+  """
   try:
-    # JAX may be tracing or lowering another program at this moment, for other
-    # devices; a thread of its own knows nothing of that.
+    # JAX may be tracing or lowering another program now, for other devices. Its
+    # state is local to threads, so that a new thread is free of it.
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
       executor.submit(_load).result()
-  except Exception as error:  # A program must not fail for want of a library.
+  except Exception as error:  # Programs must run without the library.
     warnings.warn(
       f"The compiled library of icm_jax cannot be used: {_reason(error)} XLA "
       "takes its place, several times slower on a CPU. Set ICM_JAX_KERNELS=xla "
@@ -50,7 +53,7 @@ def is_available() -> bool:
 
 
 class _Unusable(Exception):
-  """Says why the library cannot be used, in a sentence."""
+  """The reason why the library cannot be used, as the end of a sentence."""
 
 
 def _reason(error):
@@ -61,19 +64,19 @@ def _reason(error):
 
 
 def _load():
-  # The device comes first: what is registered before XLA has started is refused
-  # while it starts, if at all, and then XLA does not.
+  # XLA must have started before anything is registered: otherwise a function
+  # that it refuses would make its start fail.
   device = jax.local_devices(backend="cpu")[0]
   _register()
   _try(device)
 
 
 def _register():
-  """Tells XLA where the library's functions are."""
+  """Registers the library's functions with XLA."""
   if not FILE.exists():
     raise _Unusable(
-      "it was not compiled when the package was installed, perhaps for want of "
-      "a C++ compiler; install one, and then the package again."
+      "it was not compiled when the package was installed, perhaps because "
+      "there was no C++ compiler; install one, and then the package again."
     )
   functions = ctypes.CDLL(str(FILE))
   functions.IcmMachineCanRun.restype = ctypes.c_bool
@@ -85,7 +88,7 @@ def _register():
 
 
 def _try(device):
-  """Calls the library once: XLA may refuse a call that it has registered."""
+  """Calls the library once, because XLA may refuse a registered function."""
 
   @jax.jit
   def tiny():

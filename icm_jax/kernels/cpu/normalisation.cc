@@ -1,12 +1,12 @@
-// Batch normalisation, then ELU, on a CPU, for XLA.
+// Batch normalisation followed by ELU, on a CPU, for XLA.
 //
-// Arrays are float32 and row-major: images [..., N, H, W, C], and [..., C] what
-// there is for every channel. Leading axes are those of groups, such as
-// experts, each of which has statistics of its own (see operands.h). XLA reads
-// and writes images several times more often than is needed.
+// Arrays are float32 and row-major: images [..., N, H, W, C], and values of
+// channels [..., C]. Leading axes are group axes, such as that of experts; each
+// group has statistics of its own (see operands.h). XLA's own programs read and
+// write images several times more often than necessary.
 //
-// A result does not depend on the number of threads: sums are of an image each,
-// and these are added in order.
+// Results do not depend on the number of threads: every image has a sum of its
+// own, and these sums are added in order.
 
 #include <algorithm>
 #include <cmath>
@@ -25,7 +25,7 @@ namespace {
 
 using namespace icm;
 
-// The images of a call, and how they lie.
+// The layout of a call's images.
 struct Images {
   int64_t groups, count, pixels, channels;
 
@@ -36,13 +36,13 @@ struct Images {
         channels(Axis(buffer, 1)) {}
 
   int64_t size() const { return pixels * channels; }
-  // Pixels of a group.
+  // Number of pixels of a group.
   double all() const { return static_cast<double>(count) * pixels; }
 };
 
-// Calls task(g, n, c, some) for image n of group g and the `some` channels, at
-// most as many as a vector has, from c on. If they fill a vector, the compiler
-// knows it.
+// Calls task(g, n, c, some) for image n of group g and `some` channels from c
+// on, at most as many as a vector has. A full vector is a constant to the
+// compiler.
 template <typename Task>
 void ForChannels(ffi::ThreadPool& pool, const Images& images,
                  const Task& task) {
@@ -56,7 +56,7 @@ void ForChannels(ffi::ThreadPool& pool, const Images& images,
   });
 }
 
-// Two sums over the pixels of an image, of every channel.
+// Two sums over the pixels of an image, for every channel.
 struct Sums {
   const Images images;
   std::vector<float> of_image;
@@ -70,7 +70,7 @@ struct Sums {
   }
   float* second(int64_t g, int64_t n) { return first(g, n) + images.channels; }
 
-  // Means over a group's pixels; `offset` is 0 or `channels`.
+  // Means over a group's pixels; `offset` selects the sum: 0 or `channels`.
   double Mean(int64_t g, int64_t c, int64_t offset) const {
     double sum = 0.0;
     for (int64_t n = 0; n < images.count; ++n) {
@@ -103,8 +103,9 @@ ffi::Error BatchNorm(ffi::ThreadPool pool, ffi::RemainingArgs args,
   float* mean = Result(rets, 1);
   float* variance = Result(rets, 2);
 
-  // Of differences from the first pixel: where the mean is far from zero, the
-  // mean of squares and the square of the mean would be nearly the same.
+  // Sums are of differences from the first pixel: if the mean is far from zero,
+  // the mean of squares and the square of the mean are nearly equal, and their
+  // difference would have few digits.
   Sums sums(images);
   ForChannels(pool, images, [&](int64_t g, int64_t n, int64_t c, auto some) {
     const Vec origin = LoadSome(x.of(g) + c, some);
@@ -148,8 +149,8 @@ ffi::Error BatchNorm(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return ffi::Error::Success();
 }
 
-// The gradients in y, mean and variance, of which those in the latter two do
-// not count; x, scale, shift; y, mean, variance -> the gradients in x, scale and
+// Gradients with respect to y, mean and variance (the last two are ignored); x,
+// scale, shift; y, mean, variance -> gradients with respect to x, scale and
 // shift.
 ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
                              ffi::RemainingRets rets, float epsilon) {
@@ -167,7 +168,8 @@ ffi::Error BatchNormGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   float* scale_result = Result(rets, 1);
   float* shift_result = Result(rets, 2);
 
-  // Of the gradient before ELU, and of it times the distance from the mean.
+  // Sums of the gradient before ELU, and of its product with the distance from
+  // the mean.
   Sums sums(images);
   ForChannels(pool, images, [&](int64_t g, int64_t n, int64_t c, auto some) {
     const int64_t begin = n * images.size() + c;

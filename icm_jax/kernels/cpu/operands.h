@@ -1,5 +1,6 @@
-// Operands and results of calls on images. Leading axes are those of groups,
-// such as experts; an operand may have 1 where others have more, and is shared.
+// Operands and results of functions of images. Leading axes are group axes,
+// such as that of experts; an operand may have size 1 there, and is then
+// shared.
 
 #ifndef ICM_JAX_KERNELS_CPU_OPERANDS_H_
 #define ICM_JAX_KERNELS_CPU_OPERANDS_H_
@@ -22,20 +23,20 @@ inline int64_t Axis(const ffi::AnyBuffer& buffer, int64_t from_last) {
   return buffer.dimensions()[buffer.dimensions().size() - from_last];
 }
 
-// All axes but the last `own` ones.
+// Returns all axes except the last `own` ones.
 inline std::vector<int64_t> OuterAxes(const ffi::AnyBuffer& buffer,
                                      int64_t own) {
   const auto axes = buffer.dimensions();
   return {axes.begin(), axes.end() - own};
 }
 
-// What an operand holds for one group after another.
+// The place of every group's part in an operand.
 struct Operand {
   const float* data;
-  std::vector<int64_t> begin;  // By group, in floats.
+  std::vector<int64_t> begin;  // Offset of every group, in floats.
 
-  // `groups` are the leading axes of the results; where they have more, the
-  // operand may have 1.
+  // `groups` are the leading axes of the results; the operand has the same
+  // sizes or 1.
   Operand(const ffi::AnyBuffer& buffer, int64_t own,
           const std::vector<int64_t>& groups)
       : data(buffer.typed_data<float>()) {
@@ -54,7 +55,7 @@ struct Operand {
   }
 
   const float* of(int64_t group) const { return data + begin[group]; }
-  // Whether all groups have the same.
+  // Whether all groups share the operand.
   bool shared() const { return begin.front() == begin.back(); }
 };
 
@@ -64,9 +65,10 @@ inline int64_t Product(const std::vector<int64_t>& sizes) {
   return product;
 }
 
-// Asks for large pages where a result will be written. XLA returns its memory
-// after every execution; to get it back by pages of 4 KiB takes a tenth of a
-// step. The advice may reach a little beyond the result; it changes no content.
+// Asks for large pages for the memory of a result. XLA frees its memory after
+// every execution, and getting it back in pages of 4 KiB takes a tenth of an
+// update. The advice may reach a little beyond the result; it changes no
+// content.
 inline void WantLargePages(float* to, int64_t size) {
 #if defined(__linux__)
   constexpr uintptr_t kPage = 2 << 20;

@@ -85,7 +85,7 @@ def check_lengths(name: str, lengths: tuple[int, ...], least: int) -> None:
   """Checks that lengths are given, differ, and are at least `least`.
 
   Raises:
-    InputError: they are not.
+    InputError: lengths are missing, too small, or given twice.
   """
   if not lengths or min(lengths) < least or len(set(lengths)) < len(lengths):
     raise types.InputError(

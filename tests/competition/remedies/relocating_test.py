@@ -1,4 +1,4 @@
-"""Idle experts: who they are, whom they become, and when they retire."""
+"""Idle experts: which are idle, what they copy, and when they retire."""
 
 import functools
 
@@ -15,7 +15,7 @@ from icm_jax.competition.remedies import relocating
 SETTINGS = {"every": 2, "min_share": 0.3, "max_share": 1.4, "perturbation": 0.1}
 RELOCATION = relocating.Thresholds(**SETTINGS, alike=0.0)
 RETIRING = RELOCATION._replace(alike=0.1)
-# Signatures of four experts: those of the last two are alike.
+# Signatures of four experts; those of the last two are similar.
 SIGNATURE_EE = [
   [1.5, -0.5, -0.5, -0.5],
   [-0.5, 1.5, -0.5, -0.5],
@@ -33,13 +33,13 @@ def with_relocation(setup, **settings):
 
 
 def recall(state, **changes):
-  """A state in which relocation remembers something else."""
+  """Returns a state in which relocation has another memory."""
   memory = state.memory["relocation"]._replace(**changes)
   return state.remember("relocation", memory)
 
 
 def jit_relocate(state, setup, thresholds=RELOCATION):
-  """Under jit, for one by one its operations take seconds to compile."""
+  """Relocates under jit, because single operations take seconds to compile."""
   state = jax.jit(lambda s: relocating.relocate(s, setup, thresholds))(state)
   return state, state.memory["relocation"].moved_step_E == state.step
 
@@ -49,7 +49,7 @@ def jit_relocate(state, setup, thresholds=RELOCATION):
   [
     ([0.50, 0.25, 0.25, 0.00], [0, 0, 0, 1], {3: 0}),
     ([0.00, 0.45, 0.55, 0.00], [1, 0, 0, 1], {0: 2, 3: 1}),
-    ([0.00, 0.34, 0.33, 0.33], [0, 0, 0, 0], {}),  # Nobody is overloaded.
+    ([0.00, 0.34, 0.33, 0.33], [0, 0, 0, 0], {}),  # No expert is overloaded.
     ([0.60, 0.00, 0.30, 0.10], [0, 1, 0, 0], {1: 0}),  # 0.1 is not idle.
     ([1.00, 0.00, 0.00, 0.00], [0, 1, 0, 0], {1: 0}),  # One at a time.
   ],
@@ -66,17 +66,17 @@ def test_donors_by_hand(share_E, moved_E, donor_of):
 @pytest.mark.parametrize(
   ("share_E", "retired_E", "idle_E"),
   [
-    # Of two that are alike, the one that wins less can be spared.
+    # The expert with fewer wins of two similar ones is redundant.
     ([0.25, 0.25, 0.26, 0.24], [0, 0, 0, 0], [0, 0, 0, 1]),
     ([0.25, 0.05, 0.30, 0.40], [0, 0, 0, 0], [0, 1, 1, 0]),
-    # Who is like an idle expert, or a retired one, is needed.
+    # An expert that is similar to an idle or a retired one is needed.
     ([0.30, 0.30, 0.36, 0.04], [0, 0, 0, 0], [0, 0, 0, 1]),
     ([0.30, 0.30, 0.00, 0.40], [0, 0, 1, 0], [0, 0, 1, 0]),
-    # An equal share is a third, of which 0.08 is too little.
+    # An equal share is a third, and 0.08 is too little of it.
     ([0.62, 0.08, 0.30, 0.00], [0, 0, 0, 1], [0, 1, 0, 1]),
   ],
 )
-def test_who_is_idle_by_hand(
+def test_idle_experts_by_hand(
   share_E, retired_E, idle_E, make_setup, make_state
 ):
   state = make_state(with_relocation(make_setup(), alike=0.1), num_experts=4)
@@ -86,8 +86,8 @@ def test_who_is_idle_by_hand(
     retired_E=jnp.array(retired_E, bool),
   ).remember("signature", jnp.array(SIGNATURE_EE))
   np.testing.assert_array_equal(relocating.idle(state, RETIRING), idle_E)
-  # Experts are compared only where they may retire, some time after a move, and
-  # by the scores of those that have not retired.
+  # Experts are compared only if they may retire, some time after a move, and by
+  # the scores of experts that have not retired.
   quiet_E = np.array(share_E) * (4 - sum(retired_E)) < 0.3
   for now, thresholds in (
     (state, RELOCATION),
@@ -102,12 +102,12 @@ def test_who_is_idle_by_hand(
 @pytest.mark.parametrize(
   ("share_E", "idle_E", "moved_E", "donor"),
   [
-    # The usual is 0.3, the median of three; 0.4 is not much more.
+    # The usual share is 0.3, the median of three; 0.4 is not much more.
     ([0.30, 0.30, 0.40, 0.00], [0, 0, 0, 1], [0, 0, 0, 0], None),
     ([0.22, 0.22, 0.56, 0.00], [0, 0, 0, 1], [0, 0, 0, 1], 2),
-    # One of two has twice as much as the other.
+    # One of two experts has twice the share of the other.
     ([0.33, 0.67, 0.00, 0.00], [0, 0, 1, 1], [0, 0, 1, 0], 1),
-    # Who can be spared helps, be it the busiest.
+    # A redundant expert is moved, even if it is the busiest.
     ([0.40, 0.33, 0.15, 0.12], [1, 0, 0, 0], [1, 0, 0, 0], 1),
   ],
 )
@@ -120,7 +120,7 @@ def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
     assert donor_E[np.argmax(moved_E)] == donor
 
 
-def test_experts_retire_and_come_back_where_there_is_work(
+def test_experts_retire_and_return_when_there_is_work(
   make_setup, make_state, make_batch
 ):
   setup = with_relocation(make_setup(), alike=0.1)
@@ -164,7 +164,7 @@ def test_remedies_that_do_not_fit_together_are_refused(make_setup, make_state):
     ((retire,), "needs the remedy signature"),
     (
       (remedies.signature(1.0), remedies.balance(1.0), retire),
-      "signature, and no balance",
+      "excludes the remedy balance",
     ),
     ((move, move), "once; got relocation, relocation"),
   ):

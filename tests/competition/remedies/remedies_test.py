@@ -1,4 +1,4 @@
-"""The list of remedies, and each in the step against its plain form."""
+"""The list of remedies; the step with each remedy, against a plain form."""
 
 import functools
 
@@ -56,7 +56,7 @@ def score(discriminator, x_BHWC):
 
 
 def plain_gradients(state, batch, weights):
-  """Gradients of experts and of D, by second derivatives and by masks."""
+  """Returns experts' and D's gradients, by second derivatives and masks."""
   x_BHWC, canonical_BHWC = batch
 
   def outputs(experts_E, x_BHWC):
@@ -119,7 +119,7 @@ SHARE_E = [0.6, 0.3, 0.1]
   ],
   ids=lambda weights: "+".join(weights) or "none",
 )
-def test_the_step_is_the_plain_form(weights, make_state):
+def test_the_step_equals_its_plain_form(weights, make_state):
   chosen = {name: {"weight": weight} for name, weight in weights.items()}
   setup = make_toy(remedies=remedies.from_sections(chosen))
   state = make_state(setup, NUM_EXPERTS)
@@ -140,7 +140,7 @@ def test_the_step_is_the_plain_form(weights, make_state):
   chex.assert_trees_all_close(
     minus(state.experts_E, new.experts_E), experts_E, atol=1e-5
   )
-  # The slope by a difference of scores is off by third derivatives.
+  # A slope from a difference of scores has an error of third derivatives.
   bound = 2e-3 if "r1" in weights else 1e-5
   chex.assert_trees_all_close(
     minus(state.discriminator, new.discriminator),
@@ -181,12 +181,12 @@ def test_sections_leave_all_remedies_out():
     ({"luck": {"weight": 1.0}}, "Unknown remedies luck; known: signature"),
   ],
 )
-def test_settings_out_of_range_are_told(sections, message):
+def test_settings_out_of_range_are_refused(sections, message):
   with pytest.raises(types.InputError, match=message):
     remedies.from_sections(sections)
 
 
-def test_losers_that_learn_weigh_as_much(make_state):
+def test_learning_losers_exclude_winner_weight(make_state):
   setup = make_toy(losers_learn=True, remedies=(remedies.winner_weight(0.5),))
   with pytest.raises(types.InputError, match="leave out the remedy winner_w"):
     make_state(setup)
@@ -209,7 +209,7 @@ def test_shares_follow_wins(make_state):
   np.testing.assert_allclose(after_E, [0.57, 0.285, 0.145], atol=1e-6)
 
 
-def test_averages_follow_and_start_again_where_an_expert_moved(
+def test_averages_follow_parameters_and_restart_for_moved_experts(
   make_setup, make_state, make_batch
 ):
   chosen = (remedies.averages(4.0), remedies.relocation(1, 0.9, 1.0, 0.1))

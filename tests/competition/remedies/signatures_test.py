@@ -1,4 +1,4 @@
-"""Signatures: whom the scores of an image point to."""
+"""Signatures: the bonus for images with familiar scores."""
 
 import functools
 
@@ -11,13 +11,13 @@ from icm_jax import competition
 from icm_jax.competition import assign, remedies
 from icm_jax.competition.remedies import signatures
 
-# Experts 0 and 1 are equally good at both mechanisms. Six more, which are at
-# home elsewhere, fail at each of them in a way of its own.
+# Experts 0 and 1 are equally good at both mechanisms. Six more experts, which
+# have other mechanisms, fail differently at each of the two.
 SCORE_ME = np.array([[3, 3, 0, 0, 0, -2, -2, -2], [3, 3, -2, -2, -2, 0, 0, 0]])
 
 
 def share(weight, *, steps=150, num_images=32):
-  """How many of a mechanism's images its main expert wins in the end."""
+  """Returns the share of a mechanism's images that its main expert wins."""
 
   @jax.jit
   def step(signature_EE, key):
@@ -70,7 +70,7 @@ def test_bonus_by_hand():
   )
 
 
-def test_bonus_does_not_know_how_the_discriminator_scales():
+def test_bonus_does_not_depend_on_the_scale_of_scores():
   keys = jax.random.split(jax.random.key(1))
   score_EB = jax.random.normal(keys[0], (5, 7))
   signature_EE = jax.random.normal(keys[1], (5, 5))
@@ -81,16 +81,16 @@ def test_bonus_does_not_know_how_the_discriminator_scales():
   )
 
 
-def test_equal_scores_say_nothing():
+def test_equal_scores_give_no_preference():
   bonus_EB = signatures.bonus(jnp.zeros((3, 3)), jnp.ones((3, 1)), 2.0)
   np.testing.assert_array_equal(bonus_EB, jnp.zeros((3, 1)))
 
 
-def test_signature_is_the_mean_of_what_was_won():
+def test_signatures_are_means_over_won_images():
   score_EB = jnp.array([[1.0, 3.0, 1.0, 3.0], [4.0, 4.0, 0.0, 0.0]])
   winner_B = jnp.array([0, 0, 0, 0])
   start_EE = jnp.array([[0.5, 0.5], [0.1, -0.1]])
-  # Four images, of which an equal share of 20 steps holds 40.
+  # The batch has four images, and an equal share of 20 steps has 40.
   expected_EE = np.array([0.5, 0.5]) * 0.9
   after_EE = signatures.remember(start_EE, score_EB, winner_B)
   np.testing.assert_allclose(after_EE[0], expected_EE, rtol=1e-6)
@@ -111,18 +111,18 @@ def test_images_with_infinite_scores_are_not_remembered():
   start_EE = jnp.array([[0.5, 0.5], [0.1, -0.1]])
   after_EE = signatures.remember(start_EE, score_EB, winner_B)
   assert np.isfinite(after_EE).all()
-  # Of three images, two are remembered; an equal share of 20 steps holds 30.
+  # Two of three images are remembered; an equal share of 20 steps has 30.
   mean_E = np.array([0.0, 0.0])
   expected_E = start_EE[0] + 2 / 30 * (mean_E - start_EE[0])
   np.testing.assert_allclose(after_EE[0], expected_E, rtol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [1e-6, 50.0])
-def test_step_gives_images_to_whom_they_point(
+def test_signatures_decide_which_expert_wins(
   weight, make_setup, make_state, make_batch
 ):
   setup = make_setup(remedies=(remedies.signature(weight),))
-  # Only expert 0 knows such scores; the others expect what never comes.
+  # Only expert 0 has a signature near such scores; the others never match.
   start_EE = jnp.array([[0.0] * 3, [9.0] * 3, [9.0] * 3])
   state = make_state(setup).remember("signature", start_EE)
   step = jax.jit(functools.partial(competition.competition_step, setup=setup))
