@@ -7,7 +7,7 @@ import functools
 import jax
 
 from icm_jax import types
-from icm_jax.competition import expert_axis, losses, update
+from icm_jax.competition import check, expert_axis, losses, update
 
 
 def pretrain_step(
@@ -34,7 +34,11 @@ def pretrain_step(
   Returns:
     The state with new experts, its step not counted; and mse_E, float32, the
     error of each expert before this update.
+
+  Raises:
+    InputError: images or targets are not floats [B, H, W, C] of one shape.
   """
+  check.check_pair(x_BHWC, target_BHWC, names=("x_BHWC", "target_BHWC"))
 
   def gradient(params, stats, x_BHWC, target_BHWC):
     def objective(params):
