@@ -19,18 +19,40 @@ def check_setup(setup: types.Setup, num_experts: int) -> None:
     num_experts: E.
 
   Raises:
-    InputError: there is no expert, the expert map is unknown, or two remedies
-      have the same name.
+    InputError: there is no expert, the expert map is unknown, a remedy is no
+      `types.Remedy`, or two remedies have the same name.
   """
   if num_experts < 1:
     raise types.InputError(
       f"The number of experts must be at least 1; got {num_experts}."
     )
   expert_axis.check(setup.expert_map)
+  if isinstance(setup.remedies, types.Remedy) or not all(
+    isinstance(remedy, types.Remedy) for remedy in setup.remedies
+  ):
+    raise types.InputError(
+      "Expected a tuple of remedies, such as (remedies.balance(3.0),); got "
+      f"{setup.remedies!r}."
+    )
   names = [remedy.name for remedy in setup.remedies]
   if len(set(names)) < len(names):
     raise types.InputError(
       f"Every remedy may be used once; got {', '.join(names)}."
+    )
+
+
+def check_key(key: jax.Array) -> None:
+  """Checks that a key is a single typed one.
+
+  Raises:
+    InputError: it is not.
+  """
+  dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+  is_typed = dtype and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+  if not is_typed or shape != ():
+    got = f"{dtype} of shape {shape}" if dtype else repr(key)
+    raise types.InputError(
+      f"Expected one typed key, such as jax.random.key(0); got {got}."
     )
 
 
@@ -68,10 +90,13 @@ def check_step(
     InputError: they do not fit; says what was expected, and what came.
   """
   expert_axis.check(setup.expert_map)
-  _check_images(batch)
+  check_pair(*batch, names=batch._fields)
+  check_memory(state, setup)
   _check_parameters("experts", state.experts_E)
   _check_parameters("discriminator", state.discriminator)
-  x_BHWC = jax.eval_shape(jnp.asarray, batch.transformed_BHWC)
+  x_BHWC = jax.ShapeDtypeStruct(
+    batch.transformed_BHWC.shape, batch.transformed_BHWC.dtype
+  )
   params, stats = jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
     (state.experts_E, state.expert_stats_E),
@@ -84,18 +109,47 @@ def check_step(
   _check_score(result, x_BHWC)
 
 
-def _check_images(batch):
-  for name, x_BHWC in batch._asdict().items():
-    if x_BHWC.ndim != 4 or not jnp.issubdtype(x_BHWC.dtype, jnp.floating):
-      raise types.InputError(
-        f"Expected {name} to be floats in [0, 1] of shape [B, H, W, C]; got "
-        f"{x_BHWC.dtype} of shape {x_BHWC.shape}. Divide uint8 images by 255."
-      )
-  transformed, canonical = batch.transformed_BHWC, batch.canonical_BHWC
-  if transformed.shape != canonical.shape:
+def check_images(x_BHWC: jax.Array, name: str = "x_BHWC") -> None:
+  """Checks the dtype and the rank of images.
+
+  Raises:
+    InputError: they are not floats [B, H, W, C].
+  """
+  if x_BHWC.ndim != 4 or not jnp.issubdtype(x_BHWC.dtype, jnp.floating):
     raise types.InputError(
-      "Expected as many canonical images as transformed ones, of the same size "
-      f"and channels; got {canonical.shape} and {transformed.shape}."
+      f"Expected {name} to be floats in [0, 1] of shape [B, H, W, C]; got "
+      f"{x_BHWC.dtype} of shape {x_BHWC.shape}. Divide uint8 images by 255."
+    )
+
+
+def check_pair(
+  x_BHWC: jax.Array, other_BHWC: jax.Array, *, names: tuple[str, ...]
+) -> None:
+  """Checks two sets of images that go together.
+
+  Raises:
+    InputError: one is not of floats, or their shapes differ.
+  """
+  check_images(x_BHWC, names[0])
+  check_images(other_BHWC, names[1])
+  if x_BHWC.shape != other_BHWC.shape:
+    raise types.InputError(
+      f"Expected as many images in {names[1]} as in {names[0]}, of the same "
+      f"size and channels; got {other_BHWC.shape} and {x_BHWC.shape}."
+    )
+
+
+def check_memory(state: types.TrainState, setup: types.Setup) -> None:
+  """Checks that a state has what the remedies of a setup remember.
+
+  Raises:
+    InputError: it was made for other remedies.
+  """
+  fresh = jax.eval_shape(lambda s: setup.through("init", {}, s, setup), state)
+  if missing := sorted(set(fresh) - set(state.memory)):
+    raise types.InputError(
+      f"The state remembers nothing for the remedies {', '.join(missing)}; it "
+      "was made by init_state with another setup. init_memory adds them."
     )
 
 

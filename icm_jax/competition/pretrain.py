@@ -7,7 +7,7 @@ import functools
 import jax
 
 from icm_jax import types
-from icm_jax.competition import expert_axis, losses, update
+from icm_jax.competition import check, expert_axis, losses, update
 
 
 def pretrain_step(
@@ -35,7 +35,11 @@ def pretrain_step(
     The state with new experts and an unchanged step; and mse_E, float32, the
     mean squared error of each expert before this update, in squared units of
     [0, 1].
+
+  Raises:
+    InputError: images or targets are not floats [B, H, W, C] of one shape.
   """
+  check.check_pair(x_BHWC, target_BHWC, names=("x_BHWC", "target_BHWC"))
 
   def gradient(params, stats, x_BHWC, target_BHWC):
     def objective(params):

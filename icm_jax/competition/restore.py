@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from icm_jax import types
-from icm_jax.competition import assign, backward, expert_axis
+from icm_jax.competition import assign, backward, check, expert_axis
 
 
 class Restored(NamedTuple):
@@ -29,6 +30,11 @@ class Restored(NamedTuple):
   restored_BHWC: jax.Array
 
 
+export.register_namedtuple_serialization(
+  Restored, serialized_name="icm_jax.Restored"
+)
+
+
 def restore(
   state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
 ) -> Restored:
@@ -42,7 +48,13 @@ def restore(
     state: state of the run; it is not changed and must not be donated.
     x_BHWC: float32 in [0, 1], images.
     setup: setup of the run, bound before jitting.
+
+  Raises:
+    InputError: images are not floats [B, H, W, C], or the state was made for
+      other remedies.
   """
+  check.check_images(x_BHWC)
+  check.check_memory(state, setup)
   state = setup.through("test_state", state)
   over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
   apply = functools.partial(setup.expert.apply, train=False)
@@ -68,6 +80,12 @@ def score(
     state: state of the run; it is not changed and must not be donated.
     x_BHWC: float32 in [0, 1], images.
     setup: setup of the run, bound before jitting.
+
+  Raises:
+    InputError: images are not floats [B, H, W, C], or the state was made for
+      other remedies.
   """
+  check.check_images(x_BHWC)
+  check.check_memory(state, setup)
   discriminator = setup.through("test_state", state).discriminator
   return backward.score(setup, discriminator, x_BHWC, train=False)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import serialization
+from jax import export
 
 from icm_jax import rng, types
 from icm_jax.competition import check
@@ -27,8 +28,10 @@ def init_state(
     The state before the first update.
 
   Raises:
-    InputError: the parts of the setup do not fit together.
+    InputError: the key is not typed, or the parts of the setup do not fit
+      together.
   """
+  check.check_key(key)
   check.check_setup(setup, num_experts)
   key_E = jax.random.split(rng.stream(key, "experts"), num_experts)
   experts_E, expert_stats_E = jax.vmap(setup.expert.init)(key_E)
@@ -89,4 +92,13 @@ def _from_state_dict(
 
 serialization.register_serialization_state(
   types.TrainState, _to_state_dict, _from_state_dict
+)
+export.register_pytree_node_serialization(
+  types.TrainState,
+  serialized_name="icm_jax.TrainState",
+  serialize_auxdata=lambda _: b"",
+  deserialize_auxdata=lambda _: (),
+)
+export.register_namedtuple_serialization(
+  types.Batch, serialized_name="icm_jax.Batch"
 )

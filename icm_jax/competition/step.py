@@ -38,6 +38,7 @@ def competition_step(
   Raises:
     InputError: images, networks and parameters do not fit together.
   """
+  batch = types.Batch(*map(jnp.asarray, batch))  # NumPy's arrays, too.
   check.check_step(state, batch, setup)
   x_BHWC, canonical_BHWC = batch
 

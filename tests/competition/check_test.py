@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from icm_jax import competition, types
+from icm_jax.competition import remedies
 
 SHAPE = (4, 6, 6, 1)
 
@@ -67,7 +68,7 @@ def test_valid_inputs_are_traced():
     ({"canonical": images(4, 6, 6)}, r"shape \[B, H, W, C\]; got float32"),
     ({"canonical": images(4, 8, 8, 1)}, r"of the same size .*\(4, 8, 8, 1\)"),
     ({"canonical": images(4, 6, 6, 3)}, r"and channels; got \(4, 6, 6, 3\)"),
-    ({"canonical": images(5, 6, 6, 1)}, "as many canonical images"),
+    ({"canonical": images(5, 6, 6, 1)}, "as many images in canonical_BHWC as"),
     (
       {"expert": make_expert(lambda p, s, x, train: (x[:, 1:], s))},
       r"input's shape \(4, 6, 6, 1\); got \(4, 5, 6, 1\)",
@@ -107,6 +108,72 @@ def test_bad_setups_are_refused(make_setup):
   mixing = setup._replace(discriminator=make_setup(norm="batch").expert)
   with pytest.raises(types.InputError, match="running statistics"):
     competition.init_state(jax.random.key(0), mixing, 2)
+  for chosen in (remedies.r1(0.1), (remedies.r1,)):
+    with pytest.raises(types.InputError, match="Expected a tuple of remedies"):
+      competition.init_state(
+        jax.random.key(0), setup._replace(remedies=chosen), 2
+      )
   odd = setup._replace(expert_map="scan")
   with pytest.raises(types.InputError, match="auto, unroll, vmap; got 'scan'"):
     competition.init_state(jax.random.key(0), odd, 2)
+
+
+@pytest.mark.parametrize(
+  ("make_key", "message"),
+  [
+    (lambda: jax.random.PRNGKey(0), r"got uint32 of shape \(2,\)"),
+    (lambda: jax.random.split(jax.random.key(0)), r"of shape \(2,\)"),
+    (lambda: 7, "got 7"),
+  ],
+  ids=["raw", "several", "seed"],
+)
+def test_only_one_typed_key_starts_a_run(make_key, message, make_setup):
+  with pytest.raises(types.InputError, match=f"one typed key.*{message}"):
+    competition.init_state(make_key(), make_setup(), 2)
+
+
+def test_a_state_of_other_remedies_is_told(make_setup, make_state, make_batch):
+  state, batch = make_state(make_setup()), make_batch()
+  setup = make_setup(remedies=(remedies.r1(0.1), remedies.balance(1.0)))
+  x_BHWC = batch.transformed_BHWC
+  for use in (
+    lambda: competition.competition_step(state, batch, setup=setup),
+    lambda: competition.restore(state, x_BHWC, setup=setup),
+    lambda: competition.score(state, x_BHWC, setup=setup),
+  ):
+    with pytest.raises(types.InputError, match="for the remedies balance;"):
+      use()
+  # With the memory, it is traced.
+  state = competition.init_memory(state, setup)
+  jax.eval_shape(
+    functools.partial(competition.restore, setup=setup), state, x_BHWC
+  )
+
+
+@pytest.mark.parametrize(
+  ("image", "message"),
+  [
+    (images(*SHAPE, dtype=jnp.uint8), "got uint8.*Divide uint8 images by 255"),
+    (images(6, 6, 1), r"of shape \[B, H, W, C\]; got float32"),
+  ],
+)
+def test_images_are_checked_outside_the_step(image, message, make_setup):
+  setup = make_setup((8, 8, 1))
+  state = jax.eval_shape(
+    lambda key: competition.init_state(key, setup, 2), jax.random.key(0)
+  )
+  pretrain = lambda state, x_BHWC, *, setup: competition.pretrain_step(
+    state, x_BHWC, x_BHWC, jnp.ones(2, bool), setup=setup
+  )
+  for fn in (competition.restore, competition.score, pretrain):
+    with pytest.raises(types.InputError, match=message):
+      jax.eval_shape(functools.partial(fn, setup=setup), state, image)
+
+
+def test_targets_of_another_shape_are_told(make_setup, make_state, make_batch):
+  setup, x_BHWC = make_setup(), make_batch().transformed_BHWC
+  target_BHWC = jnp.concatenate([x_BHWC] * 3, axis=-1)
+  with pytest.raises(types.InputError, match="as many images in target_BHWC"):
+    competition.pretrain_step(
+      make_state(setup), x_BHWC, target_BHWC, jnp.ones(3, bool), setup=setup
+    )

@@ -244,6 +244,35 @@ def test_states_serialise(make_setup, make_state):
   assert jnp.issubdtype(read.key.dtype, jax.dtypes.prng_key)
 
 
+def test_arrays_of_numpy_are_images(make_setup, make_state, make_batch):
+  setup, batch = make_setup(remedies=every_remedy()), make_batch()
+  state, batch = make_state(setup), jax.tree.map(np.asarray, batch)
+  for given in (batch, tuple(batch)):
+    step = functools.partial(
+      competition.competition_step, batch=given, setup=setup
+    )
+    _, metrics = jax.eval_shape(step, state)
+    assert metrics["competition/wins_E"].shape == (3,)
+
+
+def test_states_are_arguments_of_exported_programs(
+  make_setup, make_state, make_batch
+):
+  setup = make_setup(remedies=every_remedy())
+  setup = setup._replace(
+    expert_tx=optax.sgd(0.1), discriminator_tx=optax.sgd(0.1)
+  )
+  # The state of an optimizer is optax's to register; that of SGD is empty.
+  state = make_state(setup).replace(expert_opt_E=(), discriminator_opt=())
+  x_BHWC = make_batch().transformed_BHWC
+  restore = jax.jit(functools.partial(competition.restore, setup=setup))
+  exported = jax.export.export(restore)(state, x_BHWC)
+  read = jax.export.deserialize(exported.serialize())
+  chex.assert_trees_all_close(
+    read.call(state, x_BHWC), restore(state, x_BHWC), atol=1e-5
+  )
+
+
 def test_experts_learn_to_undo_two_mechanisms():
   """The whole method on a toy: pixels brighter or darker than canonical."""
 

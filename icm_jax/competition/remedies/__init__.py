@@ -85,7 +85,13 @@ def from_sections(
   for name, remedy in REMEDIES.items():
     if name not in chosen:
       continue
-    first, *_ = (setting.name for setting in _settings(remedy))
+    known = {setting.name: setting.default for setting in _settings(remedy)}
+    first, *_ = known
+    if first not in chosen[name] or set(chosen[name]) - set(known):
+      raise types.InputError(
+        f"The remedy {name} needs the setting {first}, and may have "
+        f"{', '.join(known)}; got {', '.join(chosen[name]) or 'none'}."
+      )
     if chosen[name][first] != 0:
       built.append(remedy(**chosen[name]))
   return tuple(built)

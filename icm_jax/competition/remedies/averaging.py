@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+from jax import export
 
 from icm_jax import types
 from icm_jax.competition import expert_axis
@@ -26,6 +27,11 @@ class Averages(NamedTuple):
 
   experts_E: types.PyTree
   discriminator: types.PyTree
+
+
+export.register_namedtuple_serialization(
+  Averages, serialized_name="icm_jax.Averages"
+)
 
 
 def averages(steps: float) -> types.Remedy:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from icm_jax import rng, types
 from icm_jax.competition import expert_axis
@@ -29,6 +30,11 @@ class Recall(NamedTuple):
   win_share_E: jax.Array
   moved_step_E: jax.Array
   retired_E: jax.Array
+
+
+export.register_namedtuple_serialization(
+  Recall, serialized_name="icm_jax.Recall"
+)
 
 
 class Thresholds(NamedTuple):
@@ -69,7 +75,7 @@ def relocation(
   Raises:
     InputError: a setting is out of its range, or remedies do not fit together.
   """
-  ranges.check("relocation.every", every, least=1)
+  ranges.check("relocation.every", every, least=1, whole=True)
   ranges.check("relocation.min_share", min_share, least=0, most=1)
   ranges.check("relocation.max_share", max_share, least=1)
   ranges.check("relocation.perturbation", perturbation, least=0)

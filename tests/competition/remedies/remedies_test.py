@@ -179,6 +179,14 @@ def test_sections_leave_all_remedies_out():
       "relocation.max_share must be at least 1",
     ),
     ({"luck": {"weight": 1.0}}, "Unknown remedies luck; known: signature"),
+    ({"r1": {"weigth": 1.0}}, "r1 needs the setting weight.*got weigth"),
+    ({"r1": {"weight": 1.0, "stride": 2}}, "got weight, stride"),
+    ({"r1": {"weight": "a"}}, "r1.weight must be at least 0; got 'a'"),
+    (
+      {"balance": {"weight": float("inf")}},
+      "balance.weight must .* got inf",
+    ),
+    ({"relocation": {"every": 2.5}}, "at least 1, and whole; got 2.5"),
   ],
 )
 def test_settings_out_of_range_are_refused(sections, message):
