@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from icm_jax import mechanisms, types
+from icm_jax.competition import chain_search
 from icm_jax.evaluation import chains
 
 NUM_EXPERTS, LENGTH = 3, 2
@@ -42,7 +43,7 @@ def run(toy, means, **options):
   setup, state = toy
   x_BHWC = jnp.array(means)[:, None, None, None] + jnp.zeros((1, 2, 2, 1))
   find = functools.partial(
-    chains.search, setup=setup, max_length=LENGTH, **options
+    chain_search.search, setup=setup, max_length=LENGTH, **options
   )
   return jax.device_get(jax.jit(find)(state, x_BHWC))
 
@@ -59,7 +60,7 @@ def test_a_wide_beam_finds_the_best_of_all_chains(toy, margin):
       for length in range(LENGTH + 1)
       for chain in itertools.product(range(NUM_EXPERTS), repeat=length)
     }
-    chain = tuple(e for e in found.expert_BL[b] if e != chains.NONE)
+    chain = tuple(e for e in found.expert_BL[b] if e != chain_search.NONE)
     assert len(chain) == found.length_B[b]
     assert values[chain] == pytest.approx(max(values.values()), abs=1e-4)
     np.testing.assert_allclose(

@@ -12,7 +12,13 @@ import pytest
 from icm_jax import competition, models, types
 from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
-from icm_jax.training import build, image_run, ranges, train_loop
+from icm_jax.training import (
+  build,
+  image_run,
+  networks,
+  ranges,
+  train_loop,
+)
 
 pytestmark = pytest.mark.usefixtures("drawn_data")
 
@@ -39,8 +45,8 @@ def jit(fn, *arguments):
 def test_smoke_modes_train(name):
   config = config_of(name, "smoke")
   run = build.build(config)
-  # Runs are not compiled as a whole, because configs share most of their parts.
-  state = build.init_state(jax.random.key(0), config, run.setup)
+  # Not compiled as a whole: configs share most of the parts.
+  state = networks.init_state(jax.random.key(0), config, run.setup)
   if config.pairs.steps:
     before = jax.tree.leaves(jax.device_get(state.experts_E))
     state = image_run.pretrain(config, run, state, train_loop.Silent())
@@ -54,7 +60,7 @@ def test_smoke_modes_train(name):
     step = step or jit(update, state, raw)
     state, metrics = step(state, raw)
     assert np.isfinite(metrics["loss/expert"])
-    shape = (build.num_experts(config),)
+    shape = (networks.num_experts(config),)
     assert metrics["competition/wins_E"].shape == shape
   assert int(state.step) == 2
 
@@ -64,7 +70,7 @@ def test_smoke_modes_train(name):
 def test_numbers_of_other_modes_are_in_range(name, mode):
   config = config_of(name, mode)
   ranges.check(config)
-  build.num_experts(config)
+  networks.num_experts(config)
 
 
 def test_where_losers_learn_all_experts_do(make_setup, make_state, make_batch):

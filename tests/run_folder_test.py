@@ -15,6 +15,7 @@ from icm_jax.training import (
   image_run,
   run_folder,
   run_result,
+  saved_run,
 )
 from icm_jax.viz import report
 
@@ -53,7 +54,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
   monkeypatch.setattr(
     build.sources, "load", lambda *a, **k: pytest.fail("data were loaded")
   )
-  opened = build.open_run(folder)
+  opened = saved_run.open_run(folder)
   for a, b in zip(arrays_of(opened.saved), arrays_of(expected), strict=True):
     np.testing.assert_array_equal(a, b)
   x_BHWC = np.full((2, 32, 32, 1), 0.5, np.float32)
@@ -61,7 +62,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
     opened.saved.classifier, {}, x_BHWC, train=False
   )
   assert logit_BK.shape == (2, 3)
-  apply = build.load_single_network(folder, (32, 32, 1))
+  apply = saved_run.load_single_network(folder, (32, 32, 1))
   restored = competition.restore(opened.saved.state, x_BHWC, setup=opened.setup)
   np.testing.assert_array_equal(apply(x_BHWC), restored.output_EBHWC[0])
 
@@ -69,12 +70,12 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
 def test_only_fitting_runs_can_be_a_single_network(single, tmp_path):
   folder, _ = single
   with pytest.raises(types.InputError, match=r"\[16, 16, 1\].*\[32, 32, 1\]"):
-    build.load_single_network(folder, (16, 16, 1))
+    saved_run.load_single_network(folder, (16, 16, 1))
   config, saw = run_folder.read(folder)
   config.experts.count = 2
   run_folder.write(tmp_path, config, saw)
   with pytest.raises(types.InputError, match="run with one expert.*is not"):
-    build.load_single_network(tmp_path, (32, 32, 1))
+    saved_run.load_single_network(tmp_path, (32, 32, 1))
 
 
 def test_a_run_resumes_only_with_the_data_that_it_saw(single):
@@ -115,7 +116,7 @@ def test_another_format_is_refused_in_one_line(use, content, came, tmp_path):
     "evaluate": lambda: kinds.from_workdir(folder),
     "report": lambda: report.write(folder),
     "sweep": lambda: runs.plan(tmp_path, name, (), ("",), (0,)),
-    "open": lambda: build.open_run(folder),
+    "open": lambda: saved_run.open_run(folder),
   }
   with pytest.raises(types.InputError, match=came) as caught:
     uses[use]()

@@ -12,9 +12,9 @@ import numpy as np
 
 from icm_jax import competition, rng, types
 from icm_jax import mechanisms as mechanisms_lib
+from icm_jax.competition import chain_search
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import (
-  chains,
   classical,
   detection,
   evaluator,
@@ -147,7 +147,7 @@ def evaluate(
 
   @jax.jit
   def gate(state, x_BHWC):
-    return chains.search(
+    return chain_search.search(
       state, x_BHWC, setup=setup, max_length=1, width=1, margin=margin
     )
 

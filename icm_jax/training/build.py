@@ -1,24 +1,19 @@
-"""Builds the parts of a run from its config, and opens the folder of a run."""
+"""Builds the parts of a run from its config."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import optax
 
-from icm_jax import competition, models, types
 from icm_jax import mechanisms as mechanisms_lib
-from icm_jax.competition import expert_axis, remedies
+from icm_jax import types
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import evaluator, evaluators, restoration
-from icm_jax.training import checkpoint, ranges, run_folder
+from icm_jax.training import networks, ranges, saved_run
 
 if TYPE_CHECKING:
   import ml_collections
@@ -69,7 +64,7 @@ def build(
       to fix it.
   """
   ranges.check(config)
-  num_experts(config)
+  networks.num_experts(config)
   evaluators.check_installed(config)
   mechanism_names, mechanisms = make_mechanisms(config)
   data = load_data(config, progress=progress)
@@ -81,14 +76,15 @@ def build(
         "--config.pairs.steps needs mechanisms that are functions, because "
         "images of groups come without their originals."
       )
-  setup = make_setup(config, problem.shape_HWC)
+  setup = networks.make_setup(config, problem.shape_HWC)
   # Networks that do not fit together fail here, before any training.
   jax.eval_shape(
-    lambda key: init_state(key, config, setup), jax.random.key(config.seed)
+    lambda key: networks.init_state(key, config, setup),
+    jax.random.key(config.seed),
   )
   classifier = None
   if num_classes := _num_classes(problem):
-    classifier = make_classifier(num_classes, problem.shape_HWC)
+    classifier = networks.make_classifier(num_classes, problem.shape_HWC)
 
   def make_test_set(num_examples):
     examples = restoration.make_examples(
@@ -117,7 +113,7 @@ def build(
     setup=setup,
     classifier=classifier,
     examples=final.examples,
-    load_expert=load_single_network,
+    load_expert=saved_run.load_single_network,
     progress=progress,
   )
   return Run(
@@ -147,130 +143,8 @@ def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
     "image_shape": [int(side) for side in run.problem.shape_HWC],
     "classes": _num_classes(run.problem),
     "mechanisms": list(run.mechanism_names),
-    "experts": num_experts(config),
+    "experts": networks.num_experts(config),
   }
-
-
-class Opened(NamedTuple):
-  """A run that was opened from its folder, without its data.
-
-  Attributes:
-    config: config of the run.
-    saw: facts that the run took from its data, see the function `saw`.
-    setup: setup of the competition.
-    classifier: the evaluation classifier; None without one.
-    saved: the newest checkpoint that can be read.
-  """
-
-  config: ml_collections.ConfigDict
-  saw: dict[str, Any]
-  setup: types.Setup
-  classifier: types.Network | None
-  saved: checkpoint.Saved
-
-
-def open_run(workdir: pathlib.Path) -> Opened:
-  """Makes a run's networks and reads its newest checkpoint, without its data.
-
-  Args:
-    workdir: folder of the run.
-
-  Raises:
-    InputError: the folder holds no run of images of this format, or no
-      checkpoint that can be read.
-  """
-  config, saw = run_folder.read(workdir)
-  if "image_shape" not in saw:
-    raise types.InputError(f"{workdir} must hold a run of images.")
-  shape_HWC = tuple(saw["image_shape"])
-  setup = make_setup(config, shape_HWC)
-  classifier = None
-  if saw["classes"] is not None:
-    classifier = make_classifier(saw["classes"], shape_HWC)
-  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.read_newest(*abstract_state(config, setup, classifier))
-  return Opened(config, saw, setup, classifier, saved)
-
-
-def load_single_network(
-  workdir: pathlib.Path, shape_HWC: tuple[int, int, int]
-) -> Callable[[jax.Array], jax.Array]:
-  """Reads the only expert of another run.
-
-  Args:
-    workdir: folder of a run with one expert.
-    shape_HWC: shape of the images to which the expert will be applied.
-
-  Returns:
-    A function from images, float32 in [0, 1], to restored images.
-
-  Raises:
-    InputError: the folder holds no run with one expert, or its images have
-      another shape.
-  """
-  is_run = run_folder.holds_run(workdir)
-  if not is_run or run_folder.read(workdir).config.experts.count != 1:
-    raise types.InputError(
-      "--config.detection.single_network must be the folder of a finished "
-      "run with one expert, such as a run of one_network.py; "
-      f"{workdir} is not."
-    )
-  opened = open_run(workdir)
-  if tuple(opened.saw["image_shape"]) != tuple(shape_HWC):
-    raise types.InputError(
-      "--config.detection.single_network must be a run of images of the same "
-      f"shape, {list(shape_HWC)}; {workdir} saw "
-      f"{opened.saw['image_shape']}."
-    )
-  apply = functools.partial(
-    competition.restore, opened.saved.state, setup=opened.setup
-  )
-  return lambda x_BHWC: apply(x_BHWC).restored_BHWC
-
-
-def init_state(
-  key: jax.Array, config: ml_collections.ConfigDict, setup: types.Setup
-) -> types.TrainState:
-  """Returns the state before any training."""
-  return competition.init_state(key, setup, num_experts(config))
-
-
-def num_experts(config: ml_collections.ConfigDict) -> int:
-  """Returns the number of experts at the start, E.
-
-  Raises:
-    InputError: the config's number is neither positive nor auto; or it is auto,
-      and its settings let no expert retire.
-  """
-  c = config.experts
-  if c.count == "auto":
-    every = config.remedies.relocation.every
-    if not (every and c.auto.alike):
-      raise types.InputError(
-        "--config.experts.count=auto needs --config.remedies.relocation.every, "
-        "the steps after which experts may retire, and "
-        "--config.experts.auto.alike, the distance below which one of two "
-        f"experts is redundant, both above 0; got {every} and {c.auto.alike}."
-      )
-    return c.auto.most
-  if not isinstance(c.count, int) or c.count < 1:
-    raise types.InputError(
-      f"--config.experts.count must be at least 1, or auto; got {c.count!r}."
-    )
-  return c.count
-
-
-def abstract_state(
-  config: ml_collections.ConfigDict,
-  setup: types.Setup,
-  classifier: types.Network | None,
-) -> tuple[types.TrainState, types.PyTree]:
-  """Returns shapes and dtypes of the state and the classifier's parameters."""
-  key = jax.random.key(config.seed)
-  state = jax.eval_shape(lambda key: init_state(key, config, setup), key)
-  if classifier is None:
-    return state, {}
-  return state, jax.eval_shape(classifier.init, key)[0]
 
 
 def make_mechanisms(
@@ -354,96 +228,9 @@ def _listed(names: str) -> tuple[str, ...]:
   return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def make_classifier(
-  num_classes: int, shape_HWC: tuple[int, int, int]
-) -> types.Network:
-  """Makes the evaluation classifier."""
-  return models.from_linen(
-    models.ConvClassifier(num_classes=num_classes), shape_HWC
-  )
-
-
 def _num_classes(problem: problem_lib.Problem) -> int | None:
   """Returns K; None if the accuracy of a classifier cannot be measured."""
   label_N = problem.images.label_N
   if label_N is None or problem.group_names:
     return None
   return int(label_N.max()) + 1
-
-
-def make_setup(
-  config: ml_collections.ConfigDict, shape_HWC: tuple[int, int, int]
-) -> types.Setup:
-  """Makes networks, optimizers and remedies.
-
-  Args:
-    config: config of the run.
-    shape_HWC: shape of one image.
-
-  Raises:
-    InputError: a name is unknown, or a number is out of its range.
-  """
-  for name in ("experts", "discriminator"):
-    if config[name].norm not in models.NORMS:
-      raise types.InputError(
-        f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
-        f"got {config[name].norm!r}."
-      )
-  expert_axis.check(config.experts.map)
-  dtype = config.train.compute_dtype
-  # Fields that only one kind of expert has are in the section of its name.
-  own = config.experts.get(config.experts.network, {})
-  chosen = config.remedies.to_dict()
-  if config.experts.count == "auto":
-    chosen["relocation"].update(
-      alike=config.experts.auto.alike,
-      max_share=config.experts.auto.max_share,
-    )
-    # A handicap would keep surplus experts busy with a part of a mechanism.
-    del chosen["balance"]
-  return types.Setup(
-    expert=models.make_expert(
-      config.experts.network,
-      shape_HWC,
-      compute_dtype=dtype,
-      features=config.experts.features,
-      norm=config.experts.norm,
-      copies=config.identity.by_construction,
-      **own,
-    ),
-    discriminator=models.make_discriminator(
-      config.discriminator.network,
-      shape_HWC,
-      compute_dtype=dtype,
-      features=config.discriminator.features,
-      hidden=config.discriminator.hidden,
-      norm=config.discriminator.norm,
-    ),
-    expert_tx=make_optimizer(config.experts),
-    discriminator_tx=make_optimizer(config.discriminator),
-    remedies=remedies.from_sections(chosen),
-    losers_learn=config.experts.losers_learn,
-    expert_map=config.experts.map,
-  )
-
-
-def make_optimizer(
-  config: ml_collections.ConfigDict,
-) -> optax.GradientTransformation:
-  """Makes Adam for one network, with a learning rate that may decay.
-
-  The schedule counts the steps in which the network learned. It does not depend
-  on the length of the run, so that a longer run begins like a shorter one.
-
-  Args:
-    config: section `experts` or `discriminator`.
-  """
-  learning_rate = config.learning_rate
-  if config.half_life:
-    learning_rate = optax.exponential_decay(
-      learning_rate,
-      transition_steps=config.half_life,
-      decay_rate=0.5,
-      transition_begin=config.decay_begin,
-    )
-  return optax.adam(learning_rate, b1=config.b1)

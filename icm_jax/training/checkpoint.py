@@ -73,7 +73,13 @@ class Checkpoints:
       ),
     )
 
-  def read_newest(self, state: types.PyTree, classifier: types.PyTree) -> Saved:
+  def read_newest(
+    self,
+    state: types.PyTree,
+    classifier: types.PyTree,
+    *,
+    steps: int | None = None,
+  ) -> Saved:
     """Reads the newest checkpoint that is not damaged.
 
     Arrays go to the devices of the shardings of `state` and `classifier`, or to
@@ -83,6 +89,7 @@ class Checkpoints:
     Args:
       state: abstract state, as `jax.eval_shape` returns it.
       classifier: abstract parameters of the classifier.
+      steps: completed updates of the checkpoint to read; None is any.
 
     Raises:
       InputError: there is no checkpoint that can be read; says of each whether
@@ -90,7 +97,13 @@ class Checkpoints:
     """
     like = jax.tree.map(_placed, {"state": state, "classifier": classifier})
     failures, fits = {}, True
-    for step in self.steps():
+    known = self.steps()
+    if steps is not None and steps not in known:
+      raise types.InputError(
+        f"{self._manager.directory} holds no checkpoint of step {steps}; it "
+        f"holds those of {', '.join(map(str, known)) or 'none'}."
+      )
+    for step in known if steps is None else [steps]:
       try:
         misfit = self._misfit(step, like)
         if misfit:

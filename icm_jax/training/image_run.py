@@ -20,6 +20,7 @@ from icm_jax.training import (
   build,
   checkpoint,
   metrics,
+  networks,
   run_folder,
   run_result,
   train_loop,
@@ -63,7 +64,7 @@ def train(
     f"{len(run.problem.canonical_ids)} canonical, "
     f"{len(run.problem.test_ids)} test images; "
     f"{len(run.mechanism_names)} mechanisms, "
-    f"{build.num_experts(config)} experts"
+    f"{networks.num_experts(config)} experts"
   )
   saw = build.saw(config, run)
   with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
@@ -95,7 +96,7 @@ class _Session(NamedTuple):
 
 def _start(config, run, checkpoints, reporter, started) -> _Session:
   """Compiles the step; reads the newest checkpoint, or starts from scratch."""
-  abstract = build.abstract_state(config, run.setup, run.classifier)
+  abstract = networks.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)
@@ -130,7 +131,7 @@ def _start(config, run, checkpoints, reporter, started) -> _Session:
     jax.block_until_ready(classifier)
     clock.lap("classifier")
   reporter.say("identity start")
-  state = jax.jit(lambda key: build.init_state(key, config, run.setup))(
+  state = jax.jit(lambda key: networks.init_state(key, config, run.setup))(
     jax.random.key(config.seed)
   )
   state = pretrain(config, run, state, reporter)
@@ -231,7 +232,7 @@ def _train_alone(
     )
     return state, learning_E & (mse_E >= bound), mse_E
 
-  learning_E = jnp.ones(build.num_experts(config), bool)
+  learning_E = jnp.ones(networks.num_experts(config), bool)
   for step in range(max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,

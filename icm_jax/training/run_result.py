@@ -22,7 +22,13 @@ from icm_jax.evaluation import (
   evaluators,
   specialisation,
 )
-from icm_jax.training import atomic_files, build, checkpoint, run_folder
+from icm_jax.training import (
+  atomic_files,
+  build,
+  checkpoint,
+  networks,
+  run_folder,
+)
 
 if TYPE_CHECKING:
   import ml_collections
@@ -201,7 +207,7 @@ def read_checkpoint(
   """
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
     return checkpoints.read_newest(
-      *build.abstract_state(config, run.setup, run.classifier)
+      *networks.abstract_state(config, run.setup, run.classifier)
     )
 
 
