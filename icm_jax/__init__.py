@@ -4,8 +4,10 @@
 
   competition  the update, its state and its parts; imports jax, flax, optax and
                chex only
-  models       experts and discriminators, in Flax
+  kernels      the switch between compiled and XLA's convolutions
+  models       experts and discriminators, in Flax; `Stack` for your own
   mechanisms   functions that distort images
+  rim          recurrent independent mechanisms: the cell, and networks
   data         data sets, and batches of them
   evaluation   measures of what experts have learned
   training     runs from a config, with checkpoints
@@ -22,8 +24,10 @@ __all__ = (
   "competition",
   "data",
   "evaluation",
+  "kernels",
   "mechanisms",
   "models",
+  "rim",
   "training",
   "viz",
 )

@@ -37,7 +37,9 @@ def resolve(
   slower than a Python loop, and its gradient of one convolution over many
   images takes about twice the time of several convolutions over few images. So
   "auto" is "unroll" for functions with XLA's convolutions on CPU. It is "vmap"
-  elsewhere, and for the compiled convolutions of `icm_jax.kernels`.
+  elsewhere, and for the compiled convolutions of `icm_jax.kernels`. The backend
+  is JAX's default one when the function is traced; name the mode of a program
+  with XLA's convolutions that is lowered for another platform.
 
   Args:
     mode: mode that the user chose.

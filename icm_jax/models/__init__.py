@@ -7,6 +7,7 @@ from icm_jax.models.by_name import (
   make_expert,
 )
 from icm_jax.models.classifier import ConvClassifier
+from icm_jax.models.convolution import ConvStack, Stack
 from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.network import from_linen
@@ -20,8 +21,10 @@ __all__ = (
   "ConvClassifier",
   "ConvDiscriminator",
   "ConvExpert",
+  "ConvStack",
   "DilatedExpert",
   "PatchDiscriminator",
+  "Stack",
   "UNetExpert",
   "from_linen",
   "make_discriminator",

@@ -132,7 +132,7 @@ def build(
 def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
   """Returns the facts that a run took from its data, for `config.json`.
 
-  With them, `open_run` makes the networks of the run without its data.
+  With them, `saved_run.open_run` makes the run's networks without its data.
 
   Returns:
     JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
