@@ -32,6 +32,16 @@ def broken(monkeypatch, tmp_path):
   monkeypatch.setattr(library, "FILE", path)
 
 
+def cut_off(monkeypatch, tmp_path):
+  # Without a compiler, the header of an ELF file will do.
+  data = b"\x7fELF\x02\x01" + bytes(34) + (10**6).to_bytes(8, "little")
+  if library.FILE.exists():
+    data = library.FILE.read_bytes()
+  path = tmp_path / "short.so"
+  path.write_bytes(data[: len(data) * 3 // 4] if len(data) > 999 else data)
+  monkeypatch.setattr(library, "FILE", path)
+
+
 def of_another_version(monkeypatch, tmp_path):
   del tmp_path
   monkeypatch.setattr(library, "_register", lambda: None)
@@ -48,6 +58,7 @@ def of_another_version(monkeypatch, tmp_path):
   [
     (missing, "was not compiled when the package was installed"),
     (broken, "cannot be loaded or called"),
+    (cut_off, "its file was cut off"),
     (of_another_version, "API version 0.9 is incompatible"),
   ],
 )

@@ -85,8 +85,8 @@ def from_sections(
   for name, remedy in REMEDIES.items():
     if name not in chosen:
       continue
-    known = {setting.name: setting.default for setting in _settings(remedy)}
-    first, *_ = known
+    known = list(inspect.signature(remedy).parameters)
+    first = known[0]
     if first not in chosen[name] or set(chosen[name]) - set(known):
       raise types.InputError(
         f"The remedy {name} needs the setting {first}, and may have "

@@ -78,6 +78,8 @@ def _register():
       "it was not compiled when the package was installed, perhaps because "
       "there was no C++ compiler; install one, and then the package again."
     )
+  if _is_cut_off(FILE):
+    raise _Unusable("its file was cut off; install the package again.")
   functions = ctypes.CDLL(str(FILE))
   functions.IcmMachineCanRun.restype = ctypes.c_bool
   if not functions.IcmMachineCanRun():
@@ -85,6 +87,21 @@ def _register():
   for target in TARGETS:
     call = jax.ffi.pycapsule(getattr(functions, target))
     jax.ffi.register_ffi_target(target, call, platform="cpu")
+
+
+def _is_cut_off(file: pathlib.Path) -> bool:
+  """Whether the end of a library is missing; to load it would kill Python.
+
+  The table of sections comes last in a file of 64-bit ELF; others are not
+  looked at.
+  """
+  with file.open("rb") as opened:
+    header = opened.read(64)
+  if header[:6] != b"\x7fELF\x02\x01":
+    return False
+  number = lambda start, stop: int.from_bytes(header[start:stop], "little")
+  end = number(40, 48) + number(58, 60) * number(60, 62)
+  return file.stat().st_size < end
 
 
 def _try(device):
