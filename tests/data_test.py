@@ -118,6 +118,17 @@ def test_two_folders_are_canonical_and_transformed(tmp_path):
   assert list(flat.roles.groups) == ["transformed"]
 
 
+def test_pictures_beside_groups_are_told(tmp_path):
+  for name in ("clean/a", "bad/b", "bad/fog/a", "bad/fog/deeper/b"):
+    picture(tmp_path / f"{name}.png")
+  name = f"folders:{tmp_path / 'clean'},{tmp_path / 'bad'}"
+  data = load(name, tmp_path)
+  assert len(data.images.image_NHWC) == 3
+  assert data.skipped == [
+    ("b.png", "beside the sub-folders, which are the groups")
+  ]
+
+
 @pytest.mark.parametrize("name", ["fog & rain", "fog|rain", "fog "])
 def test_a_folder_that_no_rule_can_name_is_refused(name, tmp_path):
   picture(tmp_path / "clean" / "a.png")
@@ -147,23 +158,26 @@ def test_files_that_can_be_read_again_are_read(tmp_path, monkeypatch):
 
 def test_folders_that_cannot_be_used_say_why(tmp_path, monkeypatch):
   (tmp_path / "empty").mkdir()
+  (tmp_path / "phone").mkdir()
+  (tmp_path / "phone" / "a.HEIC").touch()
   picture(tmp_path / "two" / "a.png")
   picture(tmp_path / "two" / "b.png")
   for name, message in (
     (f"folder:{tmp_path / 'none'}", "There is no folder"),
-    (f"folder:{tmp_path / 'empty'}", "holds no picture; known suffixes: .bmp"),
+    (f"folder:{tmp_path / 'empty'}", r"holds no picture\. Known suffixes: .ap"),
+    (f"folder:{tmp_path / 'phone'}", r"1 left out.*a\.HEIC: no picture that"),
     (f"folders:{tmp_path / 'two'}", "needs two folders.*got 1"),
+    (f"folders:{tmp_path},{tmp_path / 'two'}", "neither contains the other"),
   ):
     with pytest.raises(types.InputError, match=message):
       load(name, tmp_path)
   with pytest.raises(types.InputError, match="2 pictures, and at most 1"):
     load(f"folder:{tmp_path / 'two'}", tmp_path, max_images=1)
 
-  def forbid(folder, onerror):
-    onerror(PermissionError(13, "Permission denied", str(folder)))
-    return iter(())
+  def forbid(folder):
+    raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr("os.walk", forbid)
+  monkeypatch.setattr("os.scandir", forbid)
   with pytest.raises(types.InputError, match="two cannot be read.*permissions"):
     load(f"folder:{tmp_path / 'two'}", tmp_path)
 

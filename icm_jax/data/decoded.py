@@ -23,7 +23,7 @@ from icm_jax.data import pictures
 _CHUNK = 512
 # Part of every key: raise it when decoding changes, so that arrays of the old
 # format are not found.
-_FORMAT = 1
+_FORMAT = 2
 
 Progress = Callable[[str, int, int], None]
 

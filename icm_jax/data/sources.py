@@ -336,12 +336,18 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
     sides = {"canonical": folders[0]}
   elif len(folders) == 2:
     sides = dict(zip(("canonical", "transformed"), folders, strict=True))
+    one, other = (folder.resolve() for folder in folders)
+    if one.is_relative_to(other) or other.is_relative_to(one):
+      raise types.InputError(
+        "folders: needs two folders of which neither contains the other, or "
+        f"pictures would be both canonical and transformed; got {rest}."
+      )
   else:
     raise types.InputError(
       f"folders: needs two folders, as in folders:CANONICAL,TRANSFORMED; got "
       f"{len(folders)}: {rest}."
     )
-  records = records_lib.FolderRecords(sides, max_images)
+  records = records_lib.FolderRecords(sides, max_images, grouped="transformed")
   groups = {}
   if kind == "folders":
     names = records.groups("transformed")
@@ -357,6 +363,7 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
   images, skipped = decoded.decode(
     records, make_view(image_size, view), root / "folders", progress=progress
   )
+  skipped = [*records.skipped, *skipped]
   canonical = "side=canonical" if groups else ""
   return DataSet(
     name,

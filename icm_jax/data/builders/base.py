@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
 from icm_jax import types
-from icm_jax.data import pictures
+from icm_jax.data import folders, pictures
 from icm_jax.data.builders import files
 
 # Bytes of a shard, which bounds the memory that preparing needs.
@@ -91,6 +91,17 @@ class ImageBuilder(
   def _skip(self, name: str, reason: str) -> None:
     """Records that `name` is left out; equal reasons are counted together."""
     self.info.metadata["skipped"].append([files.printable(name), reason])
+
+  def _pictures(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Finds all pictures below a folder; what is left out is recorded.
+
+    Raises:
+      InputError: the folder, or a folder below it, cannot be read.
+    """
+    found = folders.find(folder)
+    for path, reason in found.skipped:
+      self._skip(path.relative_to(self._manual_dir).as_posix(), reason)
+    return found.paths
 
   def _grey_png(self, path: pathlib.Path, name: str) -> io.BytesIO | None:
     """Converts a picture to a grey PNG; None if it is skipped."""

@@ -181,7 +181,7 @@ class CelebA(base.ImageBuilder):
     if path.is_dir():
       found = [
         picture.relative_to(self._manual_dir).as_posix()
-        for picture in files.pictures(path)
+        for picture in self._pictures(path)
       ]
     else:
       files.require(path, self.MANUAL_DOWNLOAD_INSTRUCTIONS)

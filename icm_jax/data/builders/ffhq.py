@@ -62,7 +62,7 @@ class Ffhq(base.ImageBuilder):
     del dl_manager
     top = self._top_folder()
     numbers = {}
-    for path in files.pictures(top):
+    for path in self._pictures(top):
       match = _NAME.fullmatch(path.relative_to(top).as_posix())
       if not match:
         self._skip(self._relative(path), "not NN000/NNNNN.png")

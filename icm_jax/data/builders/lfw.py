@@ -70,7 +70,7 @@ class Lfw(base.ImageBuilder):
     del dl_manager
     folder = self._manual_dir / FOLDER
     matches = []
-    for path in files.pictures(folder) if folder.is_dir() else ():
+    for path in self._pictures(folder) if folder.is_dir() else ():
       name = path.relative_to(folder).as_posix()
       match = _NAME.fullmatch(name)
       if match:

@@ -72,7 +72,7 @@ class RealAndFakeFaces(base.ImageBuilder):
   def _generate_examples(self, folders: Sequence[pathlib.Path]):
     number = 0
     for folder in folders:
-      for path in files.pictures(folder):
+      for path in self._pictures(folder):
         file = path.relative_to(self._manual_dir).as_posix()
         level, bits = "", "0000"
         if folder.name == "training_fake":

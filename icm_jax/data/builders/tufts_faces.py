@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from icm_jax import types
+from icm_jax.data import folders
 from icm_jax.data.builders import base, files
 
 # Modalities by the token in the names of folders.
@@ -95,7 +96,7 @@ class TuftsFaces(base.ImageBuilder):
       elif not modality:
         self._skip(folder.name, "unknown folder")
       else:
-        for columns in self._pictures(folder):
+        for columns in self._examples_of(folder):
           yield number, {**columns, "modality": modality}
           number += 1
     if not number:
@@ -104,9 +105,9 @@ class TuftsFaces(base.ImageBuilder):
         f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )
 
-  def _pictures(self, folder: pathlib.Path) -> Iterator[dict]:
+  def _examples_of(self, folder: pathlib.Path) -> Iterator[dict]:
     """Examples of a folder of one modality, without their modality."""
-    found = files.pictures(folder)
+    found = folders.find(folder).paths
     for path in _others(folder, found):
       self._skip(path.relative_to(self._manual_dir).as_posix(), "not a picture")
     series = _SET.search(folder.name.upper())

@@ -68,7 +68,7 @@ class UtkFace(base.ImageBuilder):
     del dl_manager
     folder = self._manual_dir / FOLDER
     matches = []
-    for path in files.pictures(folder) if folder.is_dir() else ():
+    for path in self._pictures(folder) if folder.is_dir() else ():
       name = path.relative_to(folder).as_posix()
       match = _AGE.fullmatch(name)
       if "/" in name:
