@@ -49,6 +49,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
     "classes": 3,
     "mechanisms": ["right", "down", "invert"],
     "experts": 1,
+    "data": {},
   }
   monkeypatch.setattr(
     build.sources, "load", lambda *a, **k: pytest.fail("data were loaded")

@@ -174,6 +174,9 @@ def test_the_result_holds_what_it_promises(six):
     "canonical": 60,
     "test": 40,
     "evaluated": 20,
+    "unused": 0,
+    "skipped": 0,
+    "skipped_by_reason": {},
   }
   assert result["steps"] == 6
   assert result["mechanisms"] == ["right", "down", "invert"]

@@ -56,11 +56,11 @@ def find(folder: pathlib.Path) -> Found:
     InputError: the folder, or a folder below it, cannot be read.
   """
   found = Found([], [])
-  pending, links = [folder], []
+  pending, links = [folder], list[pathlib.Path]()
   seen = {_identity(parent) for parent in folder.resolve().parents}
   while pending or links:
     # Links come last, so that what they lead to is told by its own path.
-    current = pathlib.Path(pending.pop() if pending else links.pop(0))
+    current = pending.pop() if pending else links.pop(0)
     identity = _identity(current)
     if identity in seen:
       found.skipped.append((current, "a link to a folder that is read already"))

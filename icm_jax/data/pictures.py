@@ -151,7 +151,7 @@ def _decode(data: bytes, max_pixels: int) -> PIL.Image.Image:
         if image.width * image.height > max_pixels:
           raise Unreadable("too many pixels")
         image.load()
-        turn = _UPRIGHT.get(_orientation(image))
+        turn = _UPRIGHT.get(_orientation(image) or 1)
         return image.copy() if turn is None else image.transpose(turn)
   except Unreadable:
     raise

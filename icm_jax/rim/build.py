@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,14 @@ def build_run(
   # A network that cannot be initialised fails here, before any training.
   abstract_state(config, run)
   return run
+
+
+def saw(run: Run) -> dict[str, Any]:
+  """Returns what a run took from its data, JSON data for `config.json`."""
+  return {
+    "variants": list(run.task.variants),
+    "data": dict(run.task.digests),
+  }
 
 
 def init_state(key: jax.Array, run: Run) -> State:

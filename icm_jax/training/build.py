@@ -138,13 +138,14 @@ def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
   Returns:
     JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
     classifier, None without one; `mechanisms`, M names; `experts`, E at the
-    start.
+    start; `data`, what `decoded.Images.digests` says of all images.
   """
   return {
     "image_shape": [int(side) for side in run.problem.shape_HWC],
     "classes": _num_classes(run.problem),
     "mechanisms": list(run.mechanism_names),
     "experts": num_experts(config),
+    "data": dict(run.problem.images.digests),
   }
 
 

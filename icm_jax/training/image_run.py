@@ -15,6 +15,7 @@ import optax
 
 from icm_jax import competition, rng, types
 from icm_jax.data import problem as problem_lib
+from icm_jax.data import skipped
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import (
   build,
@@ -61,10 +62,13 @@ def train(
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
-    f"{len(run.problem.test_ids)} test images; "
+    f"{len(run.problem.test_ids)} test images, "
+    f"{run.problem.num_unused} unused; "
     f"{len(run.mechanism_names)} mechanisms, "
     f"{build.num_experts(config)} experts"
   )
+  if run.problem.skipped:
+    reporter.say(skipped.describe(skipped.by_reason(run.problem.skipped)))
   saw = build.saw(config, run)
   with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
     session = _start(config, run, checkpoints, reporter, started)

@@ -121,16 +121,31 @@ def hold(
     except OSError:
       pass  # The file system has no locks.
     if holds_run(workdir):
-      changed = _changes(read(workdir).saw, saw)
-      if changed:
-        raise types.InputError(
-          f"--workdir={workdir} holds a run that saw other data: {changed}. "
-          "Resume it with the data that it began with, or choose a new folder."
-        )
+      check_saw(workdir, saw)
     write(workdir, config, saw)
     yield
   finally:
     os.close(folder)
+
+
+def check_saw(workdir: pathlib.Path, saw: dict[str, Any]) -> None:
+  """Makes sure that the data are those that a run began with.
+
+  Args:
+    workdir: of the run.
+    saw: see `hold`, of the data as they are now.
+
+  Raises:
+    InputError: names what changed.
+  """
+  old = read(workdir).saw
+  if "data" not in old:  # Runs of earlier versions did not store it.
+    saw = {name: value for name, value in saw.items() if name != "data"}
+  if changed := _changes(old, saw):
+    raise types.InputError(
+      f"--workdir={workdir} holds a run that saw other data: {changed}. Give "
+      "it the data that it began with, or start a run in a new folder."
+    )
 
 
 class Description(NamedTuple):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from icm_jax import competition, types
+from icm_jax.data import skipped
 from icm_jax.evaluation import (
   chains,
   evaluator,
@@ -63,6 +64,9 @@ def measure(
       "canonical": len(run.problem.canonical_ids),
       "test": len(run.problem.test_ids),
       "evaluated": len(run.final.examples.mechanism_N),
+      "unused": run.problem.num_unused,
+      "skipped": len(run.problem.skipped),
+      "skipped_by_reason": skipped.by_reason(run.problem.skipped),
     },
     "steps": int(state.step),
     "mechanisms": list(names),
@@ -145,10 +149,12 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
     What `result.json` now holds.
 
   Raises:
-    InputError: `workdir` holds no run, or no checkpoint that can be read.
+    InputError: `workdir` holds no run, a run that saw other data, or no
+      checkpoint that can be read.
   """
   config = run_folder.read(workdir).config
   run = build.build(config)
+  run_folder.check_saw(workdir, build.saw(config, run))
   saved = read_checkpoint(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
   return write(workdir, result, seconds_of(workdir, result, saved))
