@@ -120,6 +120,7 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
         ("prepared records", megabytes(records)),
         ("decoded arrays", megabytes(arrays)),
         ("seconds", f"{prepared.seconds:.1f}"),
+        ("prepared from", data.origin or "not known"),
         ("terms of use", data.terms or "not known"),
       ),
       words=True,

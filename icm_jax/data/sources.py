@@ -156,6 +156,8 @@ class DataSet(NamedTuple):
     terms: licence and terms of use; "" if they are not known.
     default_groups: groups to use if the user names none; empty for image
       mechanisms.
+    origin: folder of the original files from which it was prepared; "" if it
+      is not known, or came with a package.
   """
 
   name: str
@@ -164,6 +166,7 @@ class DataSet(NamedTuple):
   skipped: Sequence[tuple[str, str]]
   terms: str
   default_groups: tuple[str, ...] = ()
+  origin: str = ""
 
 
 def load(
@@ -286,11 +289,22 @@ def _original(
       # tfds prints and draws bars; the library does neither.
       tfds.disable_progress_bar()
       with contextlib.redirect_stdout(io.StringIO()):
-        make_builder().download_and_prepare()
+        builder = make_builder()
+        builder.note_origin()
+        builder.download_and_prepare()
   builder = make_builder()  # A new builder reads what is prepared by now.
+  if manual_dir:
+    builder.check_origin()
   images, skipped = _decode(builder, view, progress)
   skipped = [*map(tuple, builder.info.metadata["skipped"]), *skipped]
-  return DataSet(name, images, source.roles, skipped, source.builder.TERMS)
+  return DataSet(
+    name,
+    images,
+    source.roles,
+    skipped,
+    source.builder.TERMS,
+    origin=builder.origin,
+  )
 
 
 def _stock(name, rest, root, image_size, view, progress) -> DataSet:

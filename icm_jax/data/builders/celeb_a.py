@@ -122,6 +122,7 @@ class CelebA(base.ImageBuilder):
     **dict.fromkeys(ATTRIBUTES, np.bool_),
     **dict.fromkeys(LANDMARKS, np.int32),
   }
+  ORIGINALS = (FOLDER, ZIP, "list_*", "identity_*")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here {ZIP}, still zipped (or the folder {FOLDER} with NNNNNN.jpg, "
     f"which is read where there is no zip), {ATTRIBUTE_TABLE}, "

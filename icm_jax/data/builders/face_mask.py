@@ -60,6 +60,7 @@ class FaceMask(base.ImageBuilder):
     "condition": tfds.features.Text(),
     **dict.fromkeys(_CORNERS, np.int32),
   }
+  ORIGINALS = ("images", "annotations")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here the two folders of the original archive: "
     "images/maksssksksssN.png and annotations/maksssksksssN.xml."

@@ -52,6 +52,7 @@ class Ffhq(base.ImageBuilder):
     "licence": tfds.features.Text(),
     "author": tfds.features.Text(),
   }
+  ORIGINALS = ("images*", "thumbnails*", TABLE)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here one folder of images, such as images1024x1024, images256x256 or "
     "thumbnails128x128, with the files NN000/NNNNN.png in it, and, for splits, "

@@ -61,6 +61,7 @@ class Lfw(base.ImageBuilder):
     "person": tfds.features.Text(),
     "number": np.int32,
   }
+  ORIGINALS = (FOLDER, PAIRS)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} with <Name>/<Name>_NNNN.jpg and, for "
     f"pairs, {PAIRS}."

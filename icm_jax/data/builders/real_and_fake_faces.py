@@ -53,6 +53,7 @@ class RealAndFakeFaces(base.ImageBuilder):
     **dict.fromkeys(PARTS, np.bool_),
     "label": tfds.features.ClassLabel(names=["real", "fake"]),
   }
+  ORIGINALS = ("training_real", "training_fake")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here one or both folders of the original archive: "
     "training_real/real_NNNNN.jpg and training_fake/LEVEL_N_ABCD.jpg, where "

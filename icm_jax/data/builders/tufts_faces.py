@@ -73,6 +73,7 @@ class TuftsFaces(base.ImageBuilder):
     "pose": np.int32,
     "set": np.int32,
   }
+  ORIGINALS = ("TD*",)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here the folders of the unpacked original archives, at least one: "
     "TD_RGB_E_Set1/PERSON/TD_RGB_E_1.jpg, where PERSON is a number, and in the "

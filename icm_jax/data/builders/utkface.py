@@ -59,6 +59,7 @@ class UtkFace(base.ImageBuilder):
     "race": tfds.features.Text(),
     "complete": np.bool_,
   }
+  ORIGINALS = (FOLDER,)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} of the aligned and cropped faces, with "
     "<age>_<gender>_<race>_<date&time>.jpg.chip.jpg."

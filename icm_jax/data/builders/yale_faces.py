@@ -65,6 +65,7 @@ class YaleFaces(base.ImageBuilder):
     "person": tfds.features.Text(),
     "condition": tfds.features.Text(),
   }
+  ORIGINALS = (FOLDER,)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} with the files subjectNN.<condition>, such "
     "as subject01.glasses."
