@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pathlib
 import sys
 import warnings
@@ -14,6 +15,22 @@ from icm_jax.training import train_loop
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# Errors that folders and disks are at fault for, not this package.
+_OF_THE_DISK = frozenset(
+  [
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+  ]
+)
 
 
 class Failed(Exception):
@@ -47,6 +64,15 @@ def run(main: Callable[[], None]) -> None:
       main()
     except types.InputError as error:
       return _fail(error, BAD_INPUT)
+    except OSError as error:
+      if error.errno not in _OF_THE_DISK:
+        raise
+      return _fail(
+        f"{error.filename or 'a file'} cannot be read or written "
+        f"({error.strerror}). Change permissions or free space, or choose "
+        "another folder.",
+        BAD_INPUT,
+      )
     except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
     except train_loop.Interrupted as error:

@@ -284,6 +284,18 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(
   assert not [name for name in left if "staged" in name or "incomplete" in name]
 
 
+def test_a_disk_that_fills_up_is_told(tmp_path, monkeypatch):
+  def fill(path, records):
+    raise RuntimeError("write() failed: No space left on device")
+
+  adapter = base.file_adapters.ArrayRecordFileAdapter
+  monkeypatch.setattr(adapter, "write_examples", fill)
+  monkeypatch.setitem(sources.SOURCES, "broken", sources.Source(Broken))
+  monkeypatch.setattr(Broken, "full", False)
+  with pytest.raises(types.InputError, match="No space left.*or free space"):
+    load("broken", tmp_path)
+
+
 def test_files_that_cannot_be_opened_are_not_taken_for_a_data_set(
   tmp_path, monkeypatch
 ):

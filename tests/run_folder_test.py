@@ -89,6 +89,39 @@ def test_a_run_goes_on_with_the_data_that_it_saw(single):
   assert run_folder.read(folder).saw == saw
 
 
+@pytest.mark.parametrize(
+  ("name", "came"),
+  [
+    ("file/run", r"cannot be used: .*/file is a file"),
+    ("file", r"cannot be used: .*/file is a file"),
+    ("link", "is a link to nothing, nowhere"),
+    ("link/run", "is a link to nothing, nowhere"),
+    ("x" * 300, "cannot be written .File name too long"),
+    ("loop/run", "is a link to nothing, loop|symbolic links"),
+  ],
+)
+def test_a_place_where_no_run_can_be_is_told(name, came, tmp_path):
+  (tmp_path / "file").touch()
+  (tmp_path / "link").symlink_to("nowhere")
+  (tmp_path / "loop").symlink_to("loop")
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(types.InputError, match=came) as caught:
+    run_folder.claim(tmp_path / name, ml_collections.ConfigDict(), resume=False)
+  assert "\n" not in str(caught.value)
+  assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  def refuse(**kwargs):
+    raise OSError(30, "Read-only file system")
+
+  monkeypatch.setattr(run_folder.tempfile, "mkdtemp", refuse)
+  with pytest.raises(types.InputError, match=r"written \(Read-only file sys"):
+    run_folder.claim(
+      tmp_path / "new", ml_collections.ConfigDict(), resume=False
+    )
+
+
 # ml_collections loads config files by a deprecated function.
 @pytest.mark.filterwarnings("ignore:the load_module")
 @pytest.mark.parametrize(

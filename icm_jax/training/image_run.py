@@ -70,8 +70,11 @@ def train(
   if run.problem.skipped:
     reporter.say(skipped.describe(skipped.by_reason(run.problem.skipped)))
   saw = build.saw(config, run)
+  abstract = build.abstract_state(config, run.setup, run.classifier)
+  if not resume:
+    checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
   with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
-    session = _start(config, run, checkpoints, reporter, started)
+    session = _start(config, run, abstract, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
@@ -97,9 +100,8 @@ class _Session(NamedTuple):
   clock: train_loop.Clock
 
 
-def _start(config, run, checkpoints, reporter, started) -> _Session:
+def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   """Compiles the step; reads the newest checkpoint, or starts from scratch."""
-  abstract = build.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)

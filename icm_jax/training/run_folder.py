@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
@@ -54,10 +55,10 @@ def claim(
 
   Raises:
     InputError: it holds a run and `resume` is False, it holds no run and
-      `resume` is True, or the run was started with another config.
+      `resume` is True, the run was started with another config, or the folder
+      cannot be written.
   """
-  if workdir.exists() and not workdir.is_dir():
-    raise types.InputError(f"--workdir={workdir} is a file, not a folder.")
+  _check_place(workdir)
   if not holds_run(workdir):
     if resume:
       raise types.InputError(
@@ -85,6 +86,35 @@ def claim(
       f"--workdir={workdir} holds a run with another config: {changed}. Resume "
       "it with its own config, or choose a new folder."
     )
+
+
+def _check_place(workdir: pathlib.Path) -> None:
+  """Makes sure that a folder can be made, or written; leaves it as it is.
+
+  Raises:
+    InputError: it cannot.
+  """
+  existing = workdir.absolute()
+  try:
+    while not existing.exists():
+      if existing.is_symlink():
+        raise types.InputError(
+          f"--workdir={workdir} cannot be used: {existing} is a link to "
+          f"nothing, {existing.readlink()}. Make that folder, or choose "
+          "another."
+        )
+      existing = existing.parent
+    if not existing.is_dir():
+      raise types.InputError(
+        f"--workdir={workdir} cannot be used: {existing} is a file, not a "
+        "folder. Choose another folder."
+      )
+    os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".write-"))
+  except OSError as error:
+    raise types.InputError(
+      f"--workdir={workdir} cannot be written ({error.strerror}). Change "
+      "permissions or free space, or choose another folder."
+    ) from error
 
 
 @contextlib.contextmanager

@@ -226,7 +226,10 @@ class ImageBuilder(
     def flush():
       nonlocal shard, shard_bytes
       staged.append(folder / f"{split}.shard-{len(staged)}")
-      adapter.write_examples(str(staged[-1]), iter(shard))
+      try:
+        adapter.write_examples(str(staged[-1]), iter(shard))
+      except RuntimeError as error:  # As it tells that the disk is full.
+        raise OSError(str(error)) from error
       lengths.append(len(shard))
       shard, shard_bytes = [], 0
 
