@@ -214,10 +214,7 @@ def read(workdir: pathlib.Path) -> Description:
     raise types.InputError(
       f"--workdir={workdir} holds no run: {CONFIG} is missing."
     )
-  try:
-    content = atomic_files.read_json(path)
-  except json.JSONDecodeError as error:
-    raise types.InputError(f"{path} is not valid JSON: {error}.") from error
+  content = atomic_files.read_json(path)
   found = content.get("format")
   if found != FORMAT:
     raise types.InputError(
@@ -226,19 +223,49 @@ def read(workdir: pathlib.Path) -> Description:
       "it. Use that version to go on with the run, to evaluate it or to draw "
       "its page; the versions in result.json say which, if the run has ended."
     )
+  for name in ("config", "saw"):
+    if not isinstance(content.get(name), dict):
+      raise types.InputError(
+        f"{path} is damaged: it has no {name!r}. Copy it from a backup, or do "
+        "without its run."
+      )
   config = ml_collections.ConfigDict(content["config"]).lock()
   return Description(config, content["saw"])
 
 
+def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Reads `result.json`; None if there is none.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  path = workdir / RESULT
+  if not path.exists():
+    return None
+  result = atomic_files.read_json(path)
+  missing = {"config", "seed", "steps", "time", "versions"} - result.keys()
+  if missing:
+    raise types.InputError(
+      f"{path} is damaged: it has no {', '.join(sorted(missing))}. Write it "
+      "again with experiments.evaluate."
+    )
+  return result
+
+
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Rows of `metrics.jsonl`, without one that a crash cut short."""
+  """Rows of `metrics.jsonl` up to one that a crash cut short."""
   path = workdir / METRICS
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  rows: list[dict[str, Any]] = []
+  if not path.exists():
+    return rows
+  for line in path.read_text(errors="replace").splitlines():
     try:
-      rows.append(json.loads(line))
+      row = json.loads(line)
     except json.JSONDecodeError:
       break
+    if not isinstance(row, dict) or "step" not in row:
+      break
+    rows.append(row)
   return rows
 
 

@@ -168,11 +168,12 @@ def seconds_of(
   These are the seconds of the whole run if it has ended, and else the seconds
   until the checkpoint.
   """
-  path = workdir / run_folder.RESULT
-  if path.exists():
-    old = atomic_files.read_json(path)
-    if old["steps"] == result["steps"]:
-      return {k.removesuffix("_s"): v for k, v in old["time"].items()}
+  try:
+    old = run_folder.read_result(workdir)
+  except types.InputError:  # It is written again.
+    old = None
+  if old and old["steps"] == result["steps"]:
+    return {k.removesuffix("_s"): v for k, v in old["time"].items()}
   return saved.progress["seconds"]
 
 
