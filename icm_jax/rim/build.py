@@ -141,6 +141,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: names the first number that does not.
   """
+  ranges.check_numbers(config)
   ranges.check_least(config, _AT_LEAST)
   for name in ("learning_rate", "clip"):
     if not config.train[name] > 0:

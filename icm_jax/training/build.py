@@ -80,6 +80,8 @@ def build(
         "--config.pairs.steps needs mechanisms that are functions: images of "
         "groups come without their originals."
       )
+  for mechanism in mechanisms:
+    mechanisms_lib.check_fit(mechanism, problem.shape_HWC)
   setup = make_setup(config, problem.shape_HWC)
   # Networks that do not fit together fail here, before any training.
   jax.eval_shape(
