@@ -66,5 +66,5 @@ def test_a_value_is_no_section():
   config = ml_collections.ConfigDict(
     mnist.get_config("smoke").to_dict() | {"data": "mnist"}
   )
-  with pytest.raises(types.InputError, match="data must be a section with na"):
+  with pytest.raises(types.InputError, match="must be a section with augment"):
     kinds.check_keys(config)
