@@ -25,6 +25,9 @@ _CHUNK = 512
 # Part of every key: raise it when decoding changes, so that arrays of the old
 # format are not found.
 _FORMAT = 2
+_STAGED = ".staged-"
+# Folders that a killed process leaves: ours, and those of tfds.
+_UNFINISHED = (f"{_STAGED}*", "incomplete.*")
 
 Progress = Callable[[str, int, int], None]
 
@@ -123,7 +126,7 @@ def decode(
 
 
 def _write(records, view, target, progress) -> None:
-  staged = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=".staged-"))
+  staged = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
   try:
     _decode_into(staged, records, view, progress)
     os.rename(staged, target)
@@ -218,9 +221,18 @@ def _nothing_left(skipped: Sequence[tuple[str, str]]) -> str:
 def locked(folder: pathlib.Path) -> Iterator[None]:
   """Locks `folder` against other processes; creates it if it does not exist.
 
-  The operating system frees the lock of a process that dies.
+  The operating system frees the lock of a process that dies, and the next one
+  removes what it left unfinished. On file systems without locks, nothing keeps
+  processes apart, and nothing is removed.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / ".lock").open("w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+      pass  # The file system has no locks.
+    else:
+      for pattern in _UNFINISHED:
+        for left in folder.glob(pattern):
+          shutil.rmtree(left, ignore_errors=True)
     yield

@@ -81,6 +81,13 @@ def test_prepared_data_are_those_of_their_originals(tmp_path):
     assert len(load(tmp_path, manual).images.image_NHWC) == 1
 
 
+def test_a_folder_may_lie_in_one_of_its_name(tmp_path):
+  write(tmp_path, f"UTKFace/1_0_0_{END}")
+  (example,), skipped = prepare(tmp_path)
+  assert example["file"] == f"UTKFace/1_0_0_{END}".encode()
+  assert not skipped
+
+
 @pytest.mark.parametrize(
   ("name", "age", "gender", "race", "complete"),
   [

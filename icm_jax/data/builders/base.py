@@ -146,6 +146,11 @@ class ImageBuilder(
     """Records that `name` is left out; equal reasons are counted together."""
     self.info.metadata["skipped"].append([files.printable(name), reason])
 
+  def _folder(self, name: str) -> pathlib.Path:
+    """A folder of the manual directory, which may lie in one of its name."""
+    folder = self._manual_dir / name
+    return folder / name if (folder / name).is_dir() else folder
+
   def _pictures(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Finds all pictures below a folder; what is left out is recorded.
 

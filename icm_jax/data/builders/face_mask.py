@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 from xml.etree import ElementTree
@@ -180,12 +181,22 @@ def _condition(box: ElementTree.Element) -> str:
   return condition
 
 
+def _whole(text: str) -> int:
+  """Reads a whole number; some programs write it as 20.0.
+
+  Raises:
+    ValueError: it is none.
+  """
+  match = re.fullmatch(r"\s*(-?\d+)(?:\.0*)?\s*", text, re.ASCII)
+  return int(match[1] if match else text)
+
+
 def _corners(
   box: ElementTree.Element, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
   try:
     left, top, right, bottom = (
-      int(box.findtext(f"bndbox/{name}", "")) for name in _CORNERS
+      _whole(box.findtext(f"bndbox/{name}", "")) for name in _CORNERS
     )
   except ValueError as error:
     raise _Unusable("corners are not four whole numbers") from error

@@ -69,7 +69,7 @@ class Lfw(base.ImageBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    folder = self._manual_dir / FOLDER
+    folder = self._folder(FOLDER)
     matches = []
     for path in self._pictures(folder) if folder.is_dir() else ():
       name = path.relative_to(folder).as_posix()

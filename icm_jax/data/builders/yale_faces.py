@@ -74,7 +74,7 @@ class YaleFaces(base.ImageBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager
     folder = files.require(
-      self._manual_dir / FOLDER, self.MANUAL_DOWNLOAD_INSTRUCTIONS
+      self._folder(FOLDER), self.MANUAL_DOWNLOAD_INSTRUCTIONS
     )
     matches = []
     for path in sorted(folder.glob("*")):
