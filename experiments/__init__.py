@@ -1,0 +1,5 @@
+"""Programs; see README.md."""
+
+from experiments import interrupt
+
+interrupt.during_imports()

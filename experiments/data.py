@@ -14,7 +14,7 @@ import pathlib
 import re
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +22,13 @@ from absl import flags
 
 from experiments import console, launch
 from icm_jax import types
-from icm_jax.data import decoded, problem, roles, sources
+from icm_jax.data import decoded, problem, roles, skipped, sources
 from icm_jax.training import atomic_files
 from icm_jax.viz import contact_sheet
 
 OUT = "runs/data"
 # Columns with more values are not listed value by value.
 _MAX_VALUES = 20
-_NAMES_SHOWN = 3
 _LINE = 80
 # The library's errors name the flags of experiments.train.
 _OWN_FLAGS = {
@@ -110,8 +109,8 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
       "Skipped",
       ("reason", "examples", "names"),
       [
-        (reason, f"{len(names):,}", _first(names))
-        for reason, names in by_reason(data.skipped).items()
+        (reason, f"{len(names):,}", skipped.first(names))
+        for reason, names in skipped.by_reason(data.skipped).items()
       ],
       words=True,
     ),
@@ -122,6 +121,7 @@ def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:
         ("prepared records", megabytes(records)),
         ("decoded arrays", megabytes(arrays)),
         ("seconds", f"{prepared.seconds:.1f}"),
+        ("prepared from", data.origin or "not known"),
         ("terms of use", data.terms or "not known"),
       ),
       words=True,
@@ -168,8 +168,8 @@ def write_page(
     tables=tables,
     details={
       f"All that was skipped: {reason}": "\n".join(names)
-      for reason, names in by_reason(data.skipped).items()
-      if len(names) > _NAMES_SHOWN
+      for reason, names in skipped.by_reason(data.skipped).items()
+      if skipped.first(names) != ", ".join(names)
     },
   )
   # Names of folders may contain any character, and file names are short.
@@ -189,16 +189,8 @@ def write_page(
 def headline(data: sources.DataSet) -> str:
   """Returns a line about the size of the data set."""
   num_images, *shape = data.images.image_NHWC.shape
-  skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
-  return f"{_images(num_images)} of {'x'.join(map(str, shape))}{skipped}"
-
-
-def by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-  """Returns names of skipped pictures by reason."""
-  names: dict[str, list[str]] = {}
-  for name, reason in skipped:
-    names.setdefault(reason, []).append(name)
-  return names
+  left_out = f", {len(data.skipped):,} skipped" if data.skipped else ""
+  return f"{_images(num_images)} of {'x'.join(map(str, shape))}{left_out}"
 
 
 def rules(data: sources.DataSet) -> list[tuple[str, str]]:
@@ -366,11 +358,6 @@ def _some(data: sources.DataSet, member_N: np.ndarray) -> np.ndarray:
 
 def _images(count: int) -> str:
   return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _first(names: Sequence[str]) -> str:
-  more = ", ..." if len(names) > _NAMES_SHOWN else ""
-  return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def define_flags() -> None:

@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import console, data, launch
 from icm_jax import types
-from icm_jax.data import sources
+from icm_jax.data import skipped, sources
 from icm_jax.viz import contact_sheet
 
 # Data sets that come with packages.
@@ -50,14 +50,14 @@ def line(prepared: data.Prepared) -> tuple[str, ...]:
   """The table's line of a data set."""
   images = prepared.data.images
   groups = data.holding(prepared.data)[1:]
-  skipped = data.by_reason(prepared.data.skipped)
+  reasons = skipped.by_reason(prepared.data.skipped)
   return (
     prepared.data.name,
     f"{len(images.image_NHWC):,}",
     f"{sum(bool(in_N.any()) for in_N in groups)}/{len(groups)}",
     f"{prepared.seconds:.1f}",
     data.megabytes(sum(data.num_bytes(images))),
-    "; ".join(f"{len(names):,} {r}" for r, names in skipped.items()) or "none",
+    "; ".join(f"{len(names):,} {r}" for r, names in reasons.items()) or "none",
   )
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from experiments.configs import rim_copying
+from experiments.configs.sections import paper
 from icm_jax import types
 from icm_jax.rim import evaluate as rim_evaluate
 from icm_jax.rim import report as rim_report
@@ -31,6 +33,7 @@ class Kind(NamedTuple):
     write_report: `write_report(workdir) -> path`, the path of the page.
     headline: `headline(result) -> str`, a sentence without a full stop.
     sweep_layout: how runs appear on the page of a sweep.
+    example: makes a config with every key that all configs of the kind have.
   """
 
   train: Callable[..., dict[str, Any]]
@@ -38,6 +41,7 @@ class Kind(NamedTuple):
   write_report: Callable[[pathlib.Path], pathlib.Path]
   headline: Callable[[Mapping[str, Any]], str]
   sweep_layout: sweep.Layout
+  example: Callable[[], ml_collections.ConfigDict]
 
 
 KINDS = {
@@ -47,6 +51,7 @@ KINDS = {
     write_report=report.write,
     headline=report.headline,
     sweep_layout=sweep.IMAGES,
+    example=lambda: paper.experiment("smoke"),
   ),
   "rim": Kind(
     train=rim_run.train,
@@ -54,6 +59,7 @@ KINDS = {
     write_report=rim_report.write,
     headline=rim_report.headline,
     sweep_layout=rim_sweep.LAYOUT,
+    example=lambda: rim_copying.get_config("smoke"),
   ),
 }
 
@@ -74,6 +80,36 @@ def from_config(config: ml_collections.ConfigDict) -> Kind:
       f"--config.kind must be one of {known}; got {config.kind!r}."
     )
   return KINDS[config.kind]
+
+
+def check_keys(config: ml_collections.ConfigDict) -> None:
+  """Makes sure that a config has all keys of its kind.
+
+  What a mechanism, a task or a model takes is checked where it is made.
+
+  Raises:
+    InputError: names the first key that is missing.
+  """
+  _check_keys(from_config(config).example(), config, "")
+
+
+def _check_keys(example, config, prefix: str) -> None:
+  for name, value in example.items():
+    path = f"{prefix}{name}"
+    if name not in config:
+      raise types.InputError(
+        f"The config has no {path}; start from a copy of one in "
+        "experiments/configs, and keep all of its keys."
+      )
+    if not isinstance(value, ml_collections.ConfigDict):
+      continue
+    if not isinstance(config[name], ml_collections.ConfigDict):
+      raise types.InputError(
+        f"--config.{path} must be a section with {', '.join(value)}; got "
+        f"{config[name]!r}."
+      )
+    if path not in ("mechanisms", "task", "models"):
+      _check_keys(value, config[name], f"{path}.")
 
 
 def from_workdir(folder: pathlib.Path) -> Kind:

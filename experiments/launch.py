@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
+import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from experiments import interrupt
 from icm_jax import types
 from icm_jax.training import train_loop
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+# Errors that folders and disks are at fault for, not this package.
+_OF_THE_DISK = frozenset(
+  [
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+  ]
+)
+
+
+_HELP = frozenset(["--help", "-help", "-h", "--helpshort"])
+_SUGGESTION = re.compile(
+  r"""\W*'(\w+)\\?'(?:\n|\\n)(Did you mean "\w+" instead of "\w+"\?)"""
+)
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_CONFIG = re.compile("--?config=")
 
 
 class Failed(Exception):
@@ -47,15 +77,46 @@ def run(main: Callable[[], None]) -> None:
       main()
     except types.InputError as error:
       return _fail(error, BAD_INPUT)
+    except OSError as error:
+      if error.errno not in _OF_THE_DISK:
+        raise
+      return _fail(
+        f"{error.filename or 'a file'} cannot be read or written "
+        f"({error.strerror}). Change permissions or free space, or choose "
+        "another folder.",
+        BAD_INPUT,
+      )
     except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
     except train_loop.Interrupted as error:
-      return _fail(error, INTERRUPTED)
+      return _fail(error, interrupt.INTERRUPTED)
     except KeyboardInterrupt:
-      return _fail("stopped before a checkpoint could be saved", INTERRUPTED)
+      return _fail(
+        "stopped before a checkpoint could be saved", interrupt.INTERRUPTED
+      )
     return 0
 
-  app.run(guarded, flags_parser=_parse)
+  def parse(argv: list[str]) -> list[str]:
+    if _HELP & set(argv[1:]):
+      print(_help(sys.modules[main.__module__].__doc__ or ""))
+      sys.exit(0)
+    return _parse(argv)
+
+  interrupt.after_imports()
+  app.run(guarded, flags_parser=parse)
+
+
+def _help(about: str) -> str:
+  """What a program does, and all of its own flags, the required ones first."""
+  lines = []
+  for module, own in flags.FLAGS.flags_by_module_dict().items():
+    if module != sys.argv[0] and not module.startswith("experiments"):
+      continue
+    for flag in own:
+      required = any("must have a value" in v.message for v in flag.validators)
+      default = "required" if required else f"default: {flag.default!r}"
+      lines.append((not required, f"  --{flag.name}: {flag.help} ({default})"))
+  return "\n".join([about, "Flags:", *(line for _, line in sorted(lines))])
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -71,11 +132,35 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def one_line(error: Exception) -> str:
-  """Returns the message of an error of absl or ml_collections, as one line."""
-  if isinstance(error, KeyError):  # ml_collections adds a suggestion.
-    return "unknown config value " + " ".join(str(error.args[0]).split())
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return lines[-1] if lines else type(error).__name__
+  """The message of an error of absl, ml_collections or a config file."""
+  # ml_collections adds a suggestion to the name of an unknown value, and absl
+  # repeats both as Python writes them.
+  if match := _SUGGESTION.search(text := str(error)):
+    return f"unknown config value {match[1]!r}. {match[2]}"
+  place = _place(error)
+  is_unknown = isinstance(error, KeyError | AttributeError) and not place
+  if is_unknown and (match := re.fullmatch(r"\W*(\w+)\W*", text)):
+    return f"unknown config value {match[1]!r}"
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  message = lines[-1] if lines else type(error).__name__
+  if place and not isinstance(error, flags.Error | SyntaxError):
+    message = f"{type(error).__name__}: {message}"
+  return place + message
+
+
+def _place(error: Exception) -> str:
+  """The file and line of a config that raised an error; "" if none did."""
+  if isinstance(error, SyntaxError) and error.filename:
+    return f"{error.filename}: "  # Its message names the line.
+  # The flag does not know its own file until it is parsed.
+  given = next((a for a in sys.argv if _CONFIG.match(a)), "")
+  path = _CONFIG.sub("", given).partition(":")[0]
+  for file, line in reversed(
+    _FRAME.findall("".join(traceback.format_exception(error)))
+  ):
+    if path and os.path.abspath(file) == os.path.abspath(path):
+      return f"{path}, line {line}: "
+  return ""
 
 
 def _fail(error: Exception | str, code: int) -> int:

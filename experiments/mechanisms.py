@@ -105,6 +105,6 @@ if __name__ == "__main__":
   flags.DEFINE_string("name", "", "Data set; by default, the portrait.")
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")
-  flags.DEFINE_integer("image_size", 40, "Pixels.")
+  flags.DEFINE_integer("image_size", 40, "Pixels.", lower_bound=8)
   flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Face.")
   launch.run(main)

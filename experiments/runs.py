@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from experiments import launch
 from icm_jax import types
-from icm_jax.training import atomic_files, run_folder, train_loop
+from icm_jax.training import run_folder, train_loop
 from icm_jax.viz import sweep
 
 # A run can use two or more cores.
@@ -127,10 +127,13 @@ def _plan_run(run, config, pairs) -> Planned:
 
 def is_finished(planned: Planned) -> bool:
   """Whether the run's folder contains the result of the same config."""
-  path = planned.run.workdir / run_folder.RESULT
-  return path.exists() and atomic_files.read_json(path)[
-    "config"
-  ] == run_folder.plain_config(planned.config)
+  try:
+    result = run_folder.read_result(planned.run.workdir)
+  except types.InputError:  # The run goes on, and writes it again.
+    return False
+  return result is not None and (
+    result["config"] == run_folder.plain_config(planned.config)
+  )
 
 
 def start(planned: Planned, running: set[subprocess.Popen]) -> str:

@@ -41,6 +41,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
   root = launch.workdir()
+  kinds.check_keys(_CONFIG.value)
   layout = kinds.from_config(_CONFIG.value).sweep_layout
   holder = flags.FLAGS["config"]
   shared = config_flags.get_override_values(holder)

@@ -28,6 +28,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
   kind = kinds.from_config(_CONFIG.value)
+  kinds.check_keys(_CONFIG.value)
   reporter = console.reporter()
   result = kind.train(
     _CONFIG.value,

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import types as types_lib
 
 import chex
 import jax
@@ -46,6 +47,22 @@ def save(folder, *states):
 def read(folder, like):
   with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
     return checkpoints.read_newest(like, {})
+
+
+def test_space_is_looked_for_before_orbax_writes(tmp_path, monkeypatch):
+  save(tmp_path, tiny_state(1))
+  usage = types_lib.SimpleNamespace(free=checkpoint._RESERVE + 60)
+  monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+  save(tmp_path, tiny_state(1))  # It is there, and nothing is written.
+  for use in (
+    lambda: save(tmp_path, tiny_state(2)),
+    lambda: checkpoint.check_space(tmp_path / "new" / "run", tiny_state()),
+  ):
+    with pytest.raises(types.InputError, match=r"needs 8\.4 MB.*8\.4 MB are"):
+      use()
+  assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
+  usage.free += 100
+  save(tmp_path, tiny_state(2))
 
 
 def numbers(state):

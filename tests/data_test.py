@@ -118,6 +118,17 @@ def test_two_folders_are_canonical_and_transformed(tmp_path):
   assert list(flat.roles.groups) == ["transformed"]
 
 
+def test_pictures_beside_groups_are_told(tmp_path):
+  for name in ("clean/a", "bad/b", "bad/fog/a", "bad/fog/deeper/b"):
+    picture(tmp_path / f"{name}.png")
+  name = f"folders:{tmp_path / 'clean'},{tmp_path / 'bad'}"
+  data = load(name, tmp_path)
+  assert len(data.images.image_NHWC) == 3
+  assert data.skipped == [
+    ("b.png", "beside the sub-folders, which are the groups")
+  ]
+
+
 @pytest.mark.parametrize("name", ["fog & rain", "fog|rain", "fog "])
 def test_a_folder_that_no_rule_can_name_is_refused(name, tmp_path):
   picture(tmp_path / "clean" / "a.png")
@@ -147,23 +158,26 @@ def test_files_are_read_once_they_become_readable(tmp_path, monkeypatch):
 
 def test_unusable_folders_have_a_reason(tmp_path, monkeypatch):
   (tmp_path / "empty").mkdir()
+  (tmp_path / "phone").mkdir()
+  (tmp_path / "phone" / "a.HEIC").touch()
   picture(tmp_path / "two" / "a.png")
   picture(tmp_path / "two" / "b.png")
   for name, message in (
     (f"folder:{tmp_path / 'none'}", "There is no folder"),
-    (f"folder:{tmp_path / 'empty'}", "holds no picture; known suffixes: .bmp"),
+    (f"folder:{tmp_path / 'empty'}", r"holds no picture\. Known suffixes: .ap"),
+    (f"folder:{tmp_path / 'phone'}", r"1 left out.*a\.HEIC: no picture that"),
     (f"folders:{tmp_path / 'two'}", "needs two folders.*got 1"),
+    (f"folders:{tmp_path},{tmp_path / 'two'}", "neither contains the other"),
   ):
     with pytest.raises(types.InputError, match=message):
       load(name, tmp_path)
   with pytest.raises(types.InputError, match="2 pictures, and at most 1"):
     load(f"folder:{tmp_path / 'two'}", tmp_path, max_images=1)
 
-  def forbid(folder, onerror):
-    onerror(PermissionError(13, "Permission denied", str(folder)))
-    return iter(())
+  def forbid(folder):
+    raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr("os.walk", forbid)
+  monkeypatch.setattr("os.scandir", forbid)
   with pytest.raises(types.InputError, match="two cannot be read.*permissions"):
     load(f"folder:{tmp_path / 'two'}", tmp_path)
 
@@ -268,6 +282,18 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(
   assert list(data.skipped) == [("last", "is left out")]
   left = [p.name for p in (tmp_path / "data").rglob("*") if p.is_dir()]
   assert not [name for name in left if "staged" in name or "incomplete" in name]
+
+
+def test_a_disk_that_fills_up_is_told(tmp_path, monkeypatch):
+  def fill(path, records):
+    raise RuntimeError("write() failed: No space left on device")
+
+  adapter = base.file_adapters.ArrayRecordFileAdapter
+  monkeypatch.setattr(adapter, "write_examples", fill)
+  monkeypatch.setitem(sources.SOURCES, "broken", sources.Source(Broken))
+  monkeypatch.setattr(Broken, "full", False)
+  with pytest.raises(types.InputError, match="No space left.*or free space"):
+    load("broken", tmp_path)
 
 
 def test_files_that_cannot_be_opened_are_not_taken_for_a_data_set(

@@ -107,6 +107,26 @@ def test_a_lack_of_usable_pictures_is_an_error(tmp_path):
     decode(Squares(0), tmp_path)
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+  for name in (".staged-abc", "incomplete.XY_1.0.0", "whole"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "part").touch()
+  decode(Squares(), tmp_path)
+  names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+  assert "whole" in names
+  assert not names & {".staged-abc", "incomplete.XY_1.0.0"}
+
+
+def test_locks_are_not_needed(tmp_path, monkeypatch):
+  def refuse(file, operation):
+    raise OSError(37, "No locks available")
+
+  (tmp_path / ".staged-abc").mkdir()
+  monkeypatch.setattr(decoded.fcntl, "flock", refuse)
+  assert len(decode(Squares(), tmp_path)[0].image_NHWC) == 10
+  assert (tmp_path / ".staged-abc").exists()  # Another may be at work on it.
+
+
 def _decode_slowly(folder, results):
   records = Squares(delay=0.5)
   images, _ = decode(records, pathlib.Path(folder))

@@ -6,8 +6,23 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import launch
 
 ROOT = pathlib.Path(__file__).parent.parent
+# As `python -m` imports the package, and a signal in the middle of imports
+# that swallow exceptions.
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+sys.argv[0] = "-m"
+import experiments
+try:
+  os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+  print("swallowed", file=sys.stderr)
+"""
 CONFIG = "--config=experiments/configs/mnist.py:smoke"
 
 
@@ -60,7 +75,12 @@ def test_train_evaluate_and_report(tmp_path):
   [
     ([CONFIG, "--config.experts.count=0"], "at least 1, or auto; got 0"),
     ([CONFIG, "--config.experts.cuont=3"], 'Did you mean "count"'),
-    (["--config=experiments/configs/mnist.py:fast"], "got 'fast'"),
+    ([CONFIG, "--config.train.step=5"], "value 'step'. Did you mean \"steps\""),
+    ([CONFIG, "--config.xyzzy=1"], "unknown config value 'xyzzy'"),
+    (
+      ["--config=experiments/configs/mnist.py:fast"],
+      "experiments/configs/mnist.py, line 22: ValueError: mode must be",
+    ),
     (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
   ],
 )
@@ -71,6 +91,69 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
   assert line.startswith("error: ")
   assert message in line
   assert not (tmp_path / "r").exists()
+
+
+# ml_collections loads config files by a deprecated function.
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("def get_config():\n  return 1 / 0\n", "line 2: ZeroDivisionError: div"),
+    ("def get_config():\n  return nothing\n", "line 2: NameError: name 'noth"),
+    ("import no_such_package\n", "line 1: ModuleNotFoundError: No module"),
+    ("def get_config(:\n", "own.py: invalid syntax (own.py, line 1)"),
+  ],
+)
+def test_an_error_in_a_config_names_its_line(
+  text, message, tmp_path, monkeypatch
+):
+  path = tmp_path / "own.py"
+  path.write_text(text)
+  argument = f"--config={path}"
+  monkeypatch.setattr(sys, "argv", ["train", argument])
+  parsed = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", flag_values=parsed, sys_argv=["", argument]
+  )
+  with pytest.raises(Exception) as caught:  # noqa: PT011
+    _ = parsed(["", argument]) and parsed["config"].value["seed"]
+  line = launch.one_line(caught.value)
+  assert line.startswith(str(path))
+  assert message in line
+
+
+@pytest.mark.parametrize(
+  ("program", "required"),
+  [
+    ("train", ["config", "workdir"]),
+    ("sweep", ["config", "workdir"]),
+    ("evaluate", ["workdir"]),
+    ("report", ["workdir"]),
+    ("paper", ["workdir"]),
+    ("data", ["name"]),
+    ("data_check", ["samples"]),
+    ("mechanisms", []),
+  ],
+)
+def test_help_lists_what_is_required(program, required):
+  done = start(f"experiments.{program}", "--help")
+  assert done.returncode == 0, done.stderr
+  assert done.stderr == ""
+  found = re.findall(r"\n  --(\w+): .*\(required\)", done.stdout)
+  assert found == required
+  assert "tfds_debug" not in done.stdout.partition("Flags:")[2]
+
+
+def test_ctrl_c_during_imports_is_one_line(tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, "-c", _INTERRUPTED_IMPORT],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  _, errors = process.communicate(timeout=60)
+  assert errors == "error: stopped before a checkpoint could be saved\n"
+  assert process.returncode == 130
 
 
 def test_the_readmes_code_runs():

@@ -135,3 +135,26 @@ def test_every_image_gets_noise_of_its_own():
   with jax.debug_key_reuse(True):
     y_BHWC, _ = mechanisms.apply_mixture(jax.random.key(1), x_BHWC, functions)
   assert not np.array_equal(y_BHWC[0], y_BHWC[1])
+
+
+@pytest.mark.parametrize(
+  ("parameters", "message"),
+  [
+    ({"shift": {"pixel": 3}}, "shift has no parameter 'pixel'; known: up, "),
+    ({"shift": {"pixels": 2.5}}, "pixels must be a whole number, at least 0"),
+    ({"shift": {"pixels": -1}}, "pixels must be a whole number, at least 0"),
+    ({"shift": {"background": 2}}, r"background must be in \[0, 1\]; got 2"),
+    ({"noise": {"stddev": -0.1}}, "stddev must be at least 0; got -0.1"),
+    ({"noise": {"stddev": "much"}}, "stddev must be at least 0; got 'much'"),
+  ],
+)
+def test_parameters_that_cannot_be_are_refused(parameters, message):
+  with pytest.raises(types.InputError, match=message):
+    mechanisms.by_names(["right", "noise"], parameters)
+
+
+def test_something_of_an_image_must_be_left():
+  (right,) = mechanisms.by_names(["right"], {"shift": {"pixels": 8}})
+  mechanisms.check_fit(right, (9, 9, 1))
+  with pytest.raises(types.InputError, match=r"below 8, the size.*got 8"):
+    mechanisms.check_fit(right, (9, 8, 1))

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from icm_jax.data import pictures
@@ -115,6 +116,78 @@ def test_sixteen_bits_keep_their_upper_half():
     8,
     3,
   )
+
+
+@pytest.mark.parametrize(
+  ("most", "expected"),
+  [
+    (255, [0, 63, 255]),
+    (1023, [0, 63, 255]),
+    (4095, [0, 63, 255]),
+    (0, [0] * 3),
+  ],
+)
+def test_fewer_bits_in_sixteen_are_no_darkness(most, expected):
+  deep = np.array([[0, most // 4, most]], np.uint16).repeat(3, axis=0)
+  view = pictures.View(size=3, channels=1)
+  array = pictures.read(encode(PIL.Image.fromarray(deep), "TIFF"), view)
+  assert array[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("value", [-1, 65_536, 2**31 - 1])
+def test_other_whole_numbers_are_refused(value):
+  data = encode(PIL.Image.fromarray(np.full((4, 4), value, np.int32)), "TIFF")
+  with pytest.raises(pictures.Unreadable, match="in the range of 16 bits"):
+    pictures.read(data, SQUARE)
+
+
+def with_exif(*entries) -> bytes:
+  """A JPEG, 16 wide and 8 high, with EXIF of tag, type, count and value."""
+  data = encode(gradient(16, 8), "JPEG")
+  body = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+  body += b"".join(struct.pack("<HHII", *entry) for entry in entries)
+  body += b"\0" * 4
+  return (
+    data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+  )
+
+
+@pytest.mark.parametrize(
+  ("entries", "size"),
+  [
+    ([(0x112, 3, 1, 6)], (8, 16)),
+    ([(0x112, 3, 1, 6), (0x11A, 2, 4, 0x636261)], (8, 16)),  # Text of a number.
+    ([(0x112, 3, 1, 6), (0x11A, 5, 1, 90_000)], (8, 16)),  # Beyond the file.
+    ([(0x112, 3, 1, 6), (0x8825, 4, 1, 2**31 - 1)], (8, 16)),  # No such place.
+    ([(0x112, 2, 4, 0x786973)], (16, 8)),
+    ([(0x112, 3, 1, 9)], (16, 8)),
+  ],
+)
+def test_only_the_rotation_matters_of_metadata(entries, size):
+  assert pictures.load(with_exif(*entries)).size == size
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_rotation_is_undone(turn):
+  exif = PIL.Image.Exif()
+  exif[0x112] = turn
+  image = gradient(16, 8)
+  expected = PIL.ImageOps.exif_transpose(
+    PIL.Image.open(io.BytesIO(encode(image, exif=exif)))
+  )
+  found = pictures.load(encode(image, exif=exif))
+  np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_may_lack_its_end_and_nothing_more(progressive):
+  data = encode(noise(), "JPEG", progressive=progressive)
+  whole = np.asarray(pictures.load(data))
+  for cut in (1, 2):
+    np.testing.assert_array_equal(np.asarray(pictures.load(data[:-cut])), whole)
+  for cut in (12, 100):
+    with pytest.raises(pictures.Unreadable, match="truncated"):
+      pictures.load(data[:-cut])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr"])

@@ -1,6 +1,7 @@
 """The description of a run in its folder, and opening a run without data."""
 
 import json
+import shutil
 
 import jax
 import ml_collections
@@ -50,6 +51,7 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
     "classes": 3,
     "mechanisms": ["right", "down", "invert"],
     "experts": 1,
+    "data": {},
   }
   monkeypatch.setattr(
     build.sources, "load", lambda *a, **k: pytest.fail("data were loaded")
@@ -89,6 +91,39 @@ def test_a_run_resumes_only_with_the_data_that_it_saw(single):
   assert run_folder.read(folder).saw == saw
 
 
+@pytest.mark.parametrize(
+  ("name", "came"),
+  [
+    ("file/run", r"cannot be used: .*/file is a file"),
+    ("file", r"cannot be used: .*/file is a file"),
+    ("link", "is a link to nothing, nowhere"),
+    ("link/run", "is a link to nothing, nowhere"),
+    ("x" * 300, "cannot be written .File name too long"),
+    ("loop/run", "is a link to nothing, loop|symbolic links"),
+  ],
+)
+def test_a_place_where_no_run_can_be_is_told(name, came, tmp_path):
+  (tmp_path / "file").touch()
+  (tmp_path / "link").symlink_to("nowhere")
+  (tmp_path / "loop").symlink_to("loop")
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(types.InputError, match=came) as caught:
+    run_folder.claim(tmp_path / name, ml_collections.ConfigDict(), resume=False)
+  assert "\n" not in str(caught.value)
+  assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  def refuse(**kwargs):
+    raise OSError(30, "Read-only file system")
+
+  monkeypatch.setattr(run_folder.tempfile, "mkdtemp", refuse)
+  with pytest.raises(types.InputError, match=r"written \(Read-only file sys"):
+    run_folder.claim(
+      tmp_path / "new", ml_collections.ConfigDict(), resume=False
+    )
+
+
 # ml_collections loads config files by a deprecated function.
 @pytest.mark.filterwarnings("ignore:the load_module")
 @pytest.mark.parametrize(
@@ -96,7 +131,11 @@ def test_a_run_resumes_only_with_the_data_that_it_saw(single):
   [
     ('{"seed": 0}', "must have format 2; it has none: another version"),
     ('{"format": 3}', "must have format 2; it has 3: another version"),
-    ("{", "is not valid JSON"),
+    ("{", "1 bytes that are not valid JSON"),
+    ("", "is damaged, 0 bytes that are not valid JSON"),
+    ("[]", "must hold a JSON object, and holds '\\[\\]'"),
+    ('{"format": 2, "saw": {}}', "is damaged: it has no 'config'"),
+    ('{"format": 2, "config": {}}', "is damaged: it has no 'saw'"),
   ],
 )
 @pytest.mark.parametrize(
@@ -121,3 +160,46 @@ def test_another_format_is_refused_in_one_line(use, content, came, tmp_path):
   with pytest.raises(types.InputError, match=came) as caught:
     uses[use]()
   assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def damaged(single, tmp_path):
+  """A copy of a run, and a function that overwrites one of its files."""
+  shutil.copytree(single[0], tmp_path / "run")
+
+  def damage(name, content):
+    path = tmp_path / "run" / name
+    data = path.read_bytes()
+    path.write_bytes({"empty": b"", "half": data[: len(data) // 2]}[content])
+    return tmp_path / "run"
+
+  return damage
+
+
+@pytest.mark.parametrize("content", ["empty", "half"])
+@pytest.mark.parametrize("name", [run_folder.RESULT, run_folder.EXAMPLES])
+def test_damaged_files_of_a_run_are_written_again(
+  name, content, damaged, drawn, monkeypatch
+):
+  folder = damaged(name, content)
+  with pytest.raises(types.InputError, match=f"{name} is damaged") as caught:
+    report.write(folder)
+  assert "\n" not in str(caught.value)
+  monkeypatch.setattr(build.sources, "load", lambda n, **k: drawn)
+  run_result.evaluate_checkpoint(folder)
+  assert report.write(folder).exists()
+
+
+def test_a_result_of_something_else_is_damaged(damaged):
+  folder = damaged(run_folder.RESULT, "empty")
+  (folder / run_folder.RESULT).write_text('{"config": {}, "seed": 0}')
+  with pytest.raises(types.InputError, match="it has no steps, time, versions"):
+    run_folder.read_result(folder)
+
+
+@pytest.mark.parametrize("rest", [b"\xff\xfe", b"7\n", b'{"step": 4, "wal'])
+def test_metrics_are_read_up_to_what_is_damaged(rest, tmp_path):
+  path = tmp_path / run_folder.METRICS
+  path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + rest + b'\n{"step": 3}\n')
+  rows = run_folder.read_metrics(tmp_path)
+  assert [row["step"] for row in rows] == [1, 2]

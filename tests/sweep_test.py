@@ -135,6 +135,12 @@ def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
   # The same command again runs only what failed.
   assert runs.run_all(plans, 2, said.append) == 3
   assert len(commands) == 8
+  # A result that a full disk cut short is none, and stops no other run.
+  (plans[2].run.workdir / run_folder.RESULT).write_text("")
+  page_lib.write(root, [planned.run for planned in plans], page_lib.IMAGES)
+  assert (root / page_lib.RESULTS).read_text().count("\n") == 3
+  assert runs.run_all(plans, 2, said.append) == 3
+  assert len(commands) == 12
 
 
 def test_a_stopped_sweep_stops_its_runs_and_starts_no_more(
@@ -173,6 +179,7 @@ def result_of(planned):
   found = None if planned.run.seed == 2 else 50
   return {
     "config": json.loads(planned.config.to_json()),
+    "seed": planned.run.seed,
     "steps": 100,
     "mechanisms": ["right", "down"],
     "experts": 3,

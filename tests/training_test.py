@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import signal
@@ -174,6 +175,9 @@ def test_the_result_has_all_its_values(six):
     "canonical": 60,
     "test": 40,
     "evaluated": 20,
+    "unused": 0,
+    "skipped": 0,
+    "skipped_by_reason": {},
   }
   assert result["steps"] == 6
   assert result["mechanisms"] == ["right", "down", "invert"]
@@ -397,6 +401,20 @@ def test_two_processes_cannot_resume_one_run(six):
     ({"discriminator.norm": "batch"}, "running statistics"),
     ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
     ({"seed": -1}, "seed must be at least 0"),
+    ({"seed": 2**32}, "seed must be a whole number of at most 4294967295"),
+    ({"experts.learning_rate": math.nan}, "must be a finite number; got nan"),
+    ({"experts.learning_rate": 0.0}, "must be above 0; got 0.0"),
+    ({"discriminator.learning_rate": -1.0}, "must be above 0; got -1.0"),
+    ({"experts.b1": 1.5}, "b1 must be at least 0 and below 1; got 1.5"),
+    ({"identity.mse": -1.0}, "identity.mse must be at least 0; got -1.0"),
+    ({"data.augment.shift": 5.0}, "augment.shift must be at most 1; got 5"),
+    (
+      {"mechanisms.noise.stddev": math.nan},
+      "stddev must be a finite number",
+    ),
+    ({"mechanisms.noise.stddev": -1.0}, "stddev must be at least 0; got -1"),
+    ({"mechanisms.shift.pixels": 100}, "must be below 32, the size of the im"),
+    ({"remedies.r1.weight": math.nan}, "r1.weight must be a finite number"),
     ({"evaluation.examples": 2}, "at least one example"),
     ({"attributes.names": "label=1"}, "attributes.names needs .*groups"),
     (

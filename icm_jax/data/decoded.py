@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types as types_lib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, Protocol
@@ -23,7 +24,10 @@ from icm_jax.data import pictures
 _CHUNK = 512
 # Part of every key: raise it when decoding changes, so that arrays of the old
 # format are not found.
-_FORMAT = 1
+_FORMAT = 2
+_STAGED = ".staged-"
+# Folders that a killed process leaves: ours, and those of tfds.
+_UNFINISHED = (f"{_STAGED}*", "incomplete.*")
 
 Progress = Callable[[str, int, int], None]
 
@@ -34,10 +38,14 @@ class Images(NamedTuple):
   Attributes:
     image_NHWC: uint8, mapped from disk, read-only.
     columns: metadata, [N] arrays by name: int32, bool or text.
+    digests: number of images and a hash of their pixels and metadata, for
+      people, by split, or by side of a user's two folders; empty for images
+      that were not decoded from files.
   """
 
   image_NHWC: np.ndarray
   columns: Mapping[str, np.ndarray]
+  digests: Mapping[str, str] = types_lib.MappingProxyType({})
 
   @property
   def label_N(self) -> np.ndarray | None:
@@ -108,13 +116,17 @@ def decode(
     path.stem: np.load(path, mmap_mode="r")
     for path in sorted((target / "columns").iterdir())
   }
-  images = Images(np.load(target / "image.npy", mmap_mode="r"), columns)
+  images = Images(
+    np.load(target / "image.npy", mmap_mode="r"),
+    columns,
+    json.loads((target / "digests.json").read_text()),
+  )
   skipped = json.loads((target / "skipped.json").read_text())
   return images, [(name, reason) for name, reason in skipped]
 
 
 def _write(records, view, target, progress) -> None:
-  staged = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=".staged-"))
+  staged = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
   try:
     _decode_into(staged, records, view, progress)
     os.rename(staged, target)
@@ -123,9 +135,10 @@ def _write(records, view, target, progress) -> None:
 
 
 def _decode_into(staged, records, view, progress) -> None:
-  """Writes `image.npy`, `columns/NAME.npy` and `skipped.json`."""
+  """Writes `image.npy`, `columns/NAME.npy`, and two files of JSON."""
   kept: dict[str, list[np.ndarray]] = {}
   skipped, num_kept = [], 0
+  digests: dict[str, tuple[int, Any]] = {}
   shape_HWC = (view.size, view.size, view.channels)
 
   def write_header(stream, num_images):
@@ -158,6 +171,7 @@ def _decode_into(staged, records, view, progress) -> None:
         else:
           rows.append(record.columns)
           stream.write(image_HWC.tobytes())
+          _digest(digests, record.columns, image_HWC)
       num_kept += len(rows)
       # Or it is done by now.
       # than the pictures.
@@ -176,6 +190,21 @@ def _decode_into(staged, records, view, progress) -> None:
       values_N = values_N.astype(np.int32)
     np.save(staged / "columns" / f"{name}.npy", values_N)
   (staged / "skipped.json").write_text(json.dumps(skipped))
+  texts = {
+    part: f"{count} images, {digest.hexdigest()[:16]}"
+    for part, (count, digest) in digests.items()
+  }
+  (staged / "digests.json").write_text(json.dumps(texts))
+
+
+def _digest(digests, columns, image_HWC) -> None:
+  """Adds an image to the count and to the hash of its part."""
+  part = str(columns.get("side") or columns.get("split") or "all")
+  count, digest = digests.get(part, (0, None))
+  digest = digest or hashlib.sha256()
+  digest.update("\0".join(map(str, columns.values())).encode())
+  digest.update(image_HWC.tobytes())
+  digests[part] = (count + 1, digest)
 
 
 def _nothing_left(skipped: Sequence[tuple[str, str]]) -> str:
@@ -192,9 +221,18 @@ def _nothing_left(skipped: Sequence[tuple[str, str]]) -> str:
 def locked(folder: pathlib.Path) -> Iterator[None]:
   """Locks `folder` against other processes; creates it if it does not exist.
 
-  The operating system frees the lock of a process that dies.
+  The operating system frees the lock of a process that dies, and the next one
+  removes what it left unfinished. On file systems without locks, nothing keeps
+  processes apart, and nothing is removed.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / ".lock").open("w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+      pass  # The file system has no locks.
+    else:
+      for pattern in _UNFINISHED:
+        for left in folder.glob(pattern):
+          shutil.rmtree(left, ignore_errors=True)
     yield

@@ -8,10 +8,23 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 # A file with more pixels is treated as a decompression bomb.
 MAX_PIXELS = 64_000_000
+
+
+_ORIENTATION = 0x0112  # The tag of EXIF.
+_UPRIGHT = {
+  2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+  3: PIL.Image.Transpose.ROTATE_180,
+  4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+  5: PIL.Image.Transpose.TRANSPOSE,
+  6: PIL.Image.Transpose.ROTATE_270,
+  7: PIL.Image.Transpose.TRANSVERSE,
+  8: PIL.Image.Transpose.ROTATE_90,
+}
+# Bits that cameras and scanners measure, and store in 16.
+_BITS = (8, 10, 12, 14, 16)
 
 
 class Unreadable(Exception):
@@ -62,8 +75,10 @@ def read(data: bytes, view: View) -> np.ndarray:
   """Decodes a picture.
 
   A camera's rotation (EXIF) is undone, transparent pixels are drawn on black,
-  16 bits are reduced to their 8 most significant ones, palettes are resolved,
-  and an animation is reduced to its first frame. Resizing is antialiased.
+  palettes are resolved, and an animation is reduced to its first frame.
+  Resizing is antialiased. 16 bits are reduced to their 8 most significant ones,
+  and so are fewer bits in 16, such as the 12 of many cameras: their number is
+  the least of 8, 10, 12, 14 and 16 that holds every pixel.
 
   Args:
     data: a file of any format that Pillow reads.
@@ -118,6 +133,16 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     Unreadable: the file is no picture, truncated, damaged, or too large.
   """
   try:
+    return _decode(data, max_pixels)
+  except Unreadable:
+    if whole := _with_end_marker(data, max_pixels):
+      return whole
+    raise
+
+
+def _decode(data: bytes, max_pixels: int) -> PIL.Image.Image:
+  """Decodes a picture as `load` does."""
+  try:
     with warnings.catch_warnings():
       # Damaged metadata is no reason to refuse a picture, and `max_pixels`
       # replaces Pillow's warning about large ones.
@@ -126,7 +151,8 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
         if image.width * image.height > max_pixels:
           raise Unreadable("too many pixels")
         image.load()
-        return PIL.ImageOps.exif_transpose(image)
+        turn = _UPRIGHT.get(_orientation(image) or 1)
+        return image.copy() if turn is None else image.transpose(turn)
   except Unreadable:
     raise
   except PIL.UnidentifiedImageError as error:
@@ -138,17 +164,53 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     raise Unreadable("truncated or damaged") from error
 
 
+def _orientation(image: PIL.Image.Image) -> int | None:
+  """The rotation of the camera; None if the metadata do not say it."""
+  try:
+    value = image.getexif().get(_ORIENTATION)
+  # Damaged metadata raise almost anything.
+  except Exception:
+    return None
+  return value if isinstance(value, int) else None
+
+
+def _with_end_marker(data: bytes, max_pixels: int) -> PIL.Image.Image | None:
+  """Decodes a JPEG that lacks nothing but its end; None if more is missing.
+
+  Whatever is put between the file and the marker of its end makes no difference
+  if all pixels are there.
+  """
+  if not data.startswith(b"\xff\xd8"):
+    return None
+  data = data.rstrip(b"\xff")
+  try:
+    one, other = (
+      _decode(data + byte * 64 + b"\xff\xd9", max_pixels)
+      for byte in (b"\x00", b"\x5a")
+    )
+  except Unreadable:
+    return None
+  return one if one.tobytes() == other.tobytes() else None
+
+
 def _flatten(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
   """Converts any mode to grey or RGB, transparent pixels to black."""
   if image.mode == mode and "transparency" not in image.info:
     return image
   if image.mode.startswith("I"):  # convert() would clip the 16 bits.
     array = np.asarray(image)
-    return PIL.Image.fromarray((array >> 8).astype(np.uint8)).convert(mode)
+    bits = next((b for b in _BITS if array.max() < 1 << b), None)
+    if bits is None or array.min() < 0:
+      raise Unreadable("pixels are not in the range of 16 bits")
+    array = (array >> (bits - 8)).astype(np.uint8)
+    return PIL.Image.fromarray(array).convert(mode)
   if image.mode == "F":
     raise Unreadable("pixels are floating-point numbers")
   if image.has_transparency_data:
     image = image.convert("RGBA")
     black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
     image = PIL.Image.alpha_composite(black, image)
-  return image.convert(mode)
+  try:
+    return image.convert(mode)
+  except ValueError as error:
+    raise Unreadable(f"colours of the kind {image.mode}") from error

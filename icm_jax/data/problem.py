@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,6 +45,7 @@ class Problem(NamedTuple):
     judge_ids: images on which classifiers of the evaluation may be trained,
       whatever their role: no image of the test or validation part, and no
       person of the test part.
+    skipped: names and reasons of pictures that were left out.
   """
 
   name: str
@@ -55,6 +56,7 @@ class Problem(NamedTuple):
   canonical_ids: np.ndarray
   test_ids: np.ndarray
   judge_ids: np.ndarray
+  skipped: Sequence[tuple[str, str]] = ()
 
   @property
   def shape_HWC(self) -> tuple[int, int, int]:
@@ -63,6 +65,12 @@ class Problem(NamedTuple):
   @property
   def train_ids(self) -> np.ndarray:
     return np.sort(np.concatenate([self.transformed_ids, self.canonical_ids]))
+
+  @property
+  def num_unused(self) -> int:
+    """Number of images that are in no part."""
+    used = (self.transformed_ids, self.canonical_ids, self.test_ids)
+    return len(self.images.image_NHWC) - len(np.unique(np.concatenate(used)))
 
   def counts(self) -> dict[str, int]:
     """Numbers of images by part; transformed and test images by group too."""
@@ -132,6 +140,7 @@ def make_problem(
     canonical_ids=np.flatnonzero(canonical_N),
     test_ids=np.flatnonzero(test_N),
     judge_ids=np.flatnonzero(judge_N),
+    skipped=data.skipped,
   )
   counts = problem.counts()
   if 0 in counts.values():

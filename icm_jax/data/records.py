@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-from icm_jax.data import decoded, pictures
+from icm_jax.data import decoded, folders, pictures
 from icm_jax.data.builders import files
 
 
@@ -81,20 +81,53 @@ def _scalars(features, path=()) -> dict[str, tuple[str, ...]]:
 
 
 class FolderRecords:
-  """Records of the pictures in a user's folders."""
+  """Records of the pictures in a user's folders.
 
-  def __init__(self, sides: Mapping[str, pathlib.Path], max_images: int):
-    self._files = []
+  Attributes:
+    skipped: names of what is left out without being read, and the reasons.
+  """
+
+  def __init__(
+    self,
+    sides: Mapping[str, pathlib.Path],
+    max_images: int,
+    *,
+    grouped: str = "",
+  ):
+    """Finds the pictures without reading any.
+
+    Args:
+      sides: folders by the name of their role.
+      max_images: more pictures are refused.
+      grouped: name of the side whose sub-folders are groups, if it has any;
+        pictures beside them belong to none, and are left out.
+
+    Raises:
+      InputError: a folder is missing, holds no picture or too many, or cannot
+        be read.
+    """
+    self._files: list[tuple[str, pathlib.Path, pathlib.Path]] = []
+    self.skipped: list[tuple[str, str]] = []
     for side, folder in sides.items():
       if not folder.is_dir():
         raise types.InputError(f"There is no folder {folder}.")
-      found = files.pictures(folder)
-      if not found:
+      paths, skipped = folders.find(folder)
+      if side == grouped and any(_top(folder, path) for path in paths):
+        beside = [path for path in paths if not _top(folder, path)]
+        reason = "beside the sub-folders, which are the groups"
+        skipped += [(path, reason) for path in beside]
+        paths = [path for path in paths if _top(folder, path)]
+      self.skipped += [(_name(folder, p), reason) for p, reason in skipped]
+      if not paths:
+        left_out = ""
+        if skipped:
+          left_out = f" {len(skipped)} left out, the first {skipped[0][0]}: "
+          left_out += f"{skipped[0][1]}."
         raise types.InputError(
-          f"The folder {folder} holds no picture; known suffixes: "
-          f"{', '.join(sorted(files.PICTURE_SUFFIXES))}."
+          f"The folder {folder} holds no picture.{left_out} Known suffixes: "
+          f"{', '.join(sorted(folders.suffixes()))}."
         )
-      self._files += [(side, folder, path) for path in found]
+      self._files += [(side, folder, path) for path in paths]
     if len(self._files) > max_images:
       raise types.InputError(
         f"There are {len(self._files)} pictures, and at most {max_images} are "
@@ -105,11 +138,7 @@ class FolderRecords:
     return len(self._files)
 
   def fingerprint(self) -> Any:
-    stats = [path.stat() for _, _, path in self._files]
-    return [
-      [side, str(path), stat.st_size, stat.st_mtime_ns, stat.st_mode]
-      for (side, _, path), stat in zip(self._files, stats, strict=True)
-    ]
+    return [[side, str(path), *_stat(path)] for side, _, path in self._files]
 
   def groups(self, side: str) -> list[str]:
     """Names of the top sub-folders of a side that contain pictures."""
@@ -123,7 +152,7 @@ class FolderRecords:
       data = path.read_bytes()
     except OSError as error:
       data = pictures.Unreadable(f"cannot be read ({error.strerror})")
-    file = files.printable(path.relative_to(folder).as_posix())
+    file = _name(folder, path)
     columns = {
       "split": "all",
       "file": file,
@@ -131,6 +160,20 @@ class FolderRecords:
       "folder": _top(folder, path),
     }
     return decoded.Record(file, data, columns)
+
+
+def _name(folder: pathlib.Path, path: pathlib.Path) -> str:
+  """The path of a file below a folder, as printable text."""
+  return files.printable(path.relative_to(folder).as_posix())
+
+
+def _stat(path: pathlib.Path) -> tuple[int, ...]:
+  """What changes if a file is written again; empty for one that is gone."""
+  try:
+    stat = path.stat()
+  except OSError:
+    return ()
+  return stat.st_size, stat.st_mtime_ns, stat.st_mode
 
 
 def _top(folder: pathlib.Path, path: pathlib.Path) -> str:

@@ -156,6 +156,8 @@ class DataSet(NamedTuple):
     terms: licence and terms of use; "" if they are not known.
     default_groups: groups to use if the user names none; empty for image
       mechanisms.
+    origin: folder of the original files from which it was prepared; "" if it
+      is not known, or came with a package.
   """
 
   name: str
@@ -164,6 +166,7 @@ class DataSet(NamedTuple):
   skipped: Sequence[tuple[str, str]]
   terms: str
   default_groups: tuple[str, ...] = ()
+  origin: str = ""
 
 
 def load(
@@ -286,11 +289,22 @@ def _original(
       # tfds prints and draws bars; the library does neither.
       tfds.disable_progress_bar()
       with contextlib.redirect_stdout(io.StringIO()):
-        make_builder().download_and_prepare()
+        builder = make_builder()
+        builder.note_origin()
+        builder.download_and_prepare()
   builder = make_builder()  # A new builder reads what is prepared by now.
+  if manual_dir:
+    builder.check_origin()
   images, skipped = _decode(builder, view, progress)
   skipped = [*map(tuple, builder.info.metadata["skipped"]), *skipped]
-  return DataSet(name, images, source.roles, skipped, source.builder.TERMS)
+  return DataSet(
+    name,
+    images,
+    source.roles,
+    skipped,
+    source.builder.TERMS,
+    origin=builder.origin,
+  )
 
 
 def _stock(name, rest, root, image_size, view, progress) -> DataSet:
@@ -336,12 +350,18 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
     sides = {"canonical": folders[0]}
   elif len(folders) == 2:
     sides = dict(zip(("canonical", "transformed"), folders, strict=True))
+    one, other = (folder.resolve() for folder in folders)
+    if one.is_relative_to(other) or other.is_relative_to(one):
+      raise types.InputError(
+        "folders: needs two folders of which neither contains the other, or "
+        f"pictures would be both canonical and transformed; got {rest}."
+      )
   else:
     raise types.InputError(
       f"folders: needs two folders, as in folders:CANONICAL,TRANSFORMED; got "
       f"{len(folders)}: {rest}."
     )
-  records = records_lib.FolderRecords(sides, max_images)
+  records = records_lib.FolderRecords(sides, max_images, grouped="transformed")
   groups = {}
   if kind == "folders":
     names = records.groups("transformed")
@@ -357,6 +377,7 @@ def _own(name, root, max_images, image_size, view, progress) -> DataSet:
   images, skipped = decoded.decode(
     records, make_view(image_size, view), root / "folders", progress=progress
   )
+  skipped = [*records.skipped, *skipped]
   canonical = "side=canonical" if groups else ""
   return DataSet(
     name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,6 +110,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# Least and largest values of parameters by their names, in any family.
+_RANGES: dict[str, tuple[float, float]] = {
+  "background": (0, 1),
+  "blocks": (1, math.inf),
+  "glare": (0, math.inf),
+  "level": (0, 1),
+  "light": (0, math.inf),
+  "path": (0, math.inf),
+  "pixels": (0, math.inf),
+  "shade": (0, math.inf),
+  "sigma": (0, math.inf),
+  "stddev": (0, math.inf),
+}
+
+
 def by_names(
   names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Mechanism, ...]:
@@ -124,8 +140,8 @@ def by_names(
     The mechanisms, in the order of `names`.
 
   Raises:
-    InputError: there is no name, a name is unknown or repeated, or a family is
-      unknown.
+    InputError: there is no name, a name is unknown or repeated, or a family or
+      one of its parameters is unknown or out of its range.
   """
   unknown = [name for name in names if name not in MECHANISMS]
   if unknown or not names or len(set(names)) < len(names):
@@ -140,12 +156,59 @@ def by_names(
         f"Unknown mechanism family {name!r}; known: "
         f"{', '.join(sorted(families))}."
       )
+  for mechanism in MECHANISMS.values():
+    _check_parameters(mechanism, parameters.get(family(mechanism), {}))
   return tuple(
     functools.partial(
       MECHANISMS[name], **parameters.get(family(MECHANISMS[name]), {})
     )
     for name in names
   )
+
+
+def _check_parameters(
+  mechanism: Mechanism, parameters: Mapping[str, Any]
+) -> None:
+  """Checks the parameters that a user chose for a mechanism's family.
+
+  Raises:
+    InputError: one is unknown, or out of its range.
+  """
+  name, known = family(mechanism), parameters_of(mechanism)
+  for key, value in parameters.items():
+    if key not in known:
+      raise types.InputError(
+        f"The mechanism {name} has no parameter {key!r}; known: "
+        f"{', '.join(known) or 'none'}."
+      )
+    if key not in _RANGES:
+      continue
+    least, most = _RANGES[key]
+    kinds = (int,) if isinstance(known[key], int) else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+      bounds = f"at least {least}"
+      if most < math.inf:
+        bounds = f"in [{least}, {most}]"
+      raise types.InputError(
+        f"--config.mechanisms.{name}.{key} must be "
+        f"{'a whole number, ' if kinds == (int,) else ''}{bounds}; got "
+        f"{value!r}."
+      )
+
+
+def check_fit(mechanism: Mechanism, shape_HWC: tuple[int, int, int]) -> None:
+  """Checks that a mechanism leaves something of images of a shape.
+
+  Raises:
+    InputError: it moves the images out of their frames.
+  """
+  moved = max(map(abs, displacement(mechanism)))
+  if moved >= min(shape_HWC[:2]):
+    raise types.InputError(
+      f"--config.mechanisms.shift.pixels must be below {min(shape_HWC[:2])}, "
+      f"the size of the images; got {moved}."
+    )
 
 
 def displacement(mechanism: Mechanism) -> tuple[int, int]:

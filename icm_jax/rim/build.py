@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,14 @@ def build_run(
   return run
 
 
+def saw(run: Run) -> dict[str, Any]:
+  """Returns what a run took from its data, JSON data for `config.json`."""
+  return {
+    "variants": list(run.task.variants),
+    "data": dict(run.task.digests),
+  }
+
+
 def init_state(key: jax.Array, run: Run) -> State:
   """Returns the state before any training."""
   params = {
@@ -133,6 +141,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: names the first number that does not.
   """
+  ranges.check_numbers(config)
   ranges.check_least(config, _AT_LEAST)
   for name in ("learning_rate", "clip"):
     if not config.train[name] > 0:

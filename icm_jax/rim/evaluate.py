@@ -136,10 +136,12 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
     The new content of `result.json`.
 
   Raises:
-    InputError: `workdir` holds no run, or no checkpoint that can be read.
+    InputError: `workdir` holds no run, a run that saw other data, or no
+      checkpoint that can be read.
   """
   config = run_folder.read(workdir).config
   run = build.build_run(config)
+  run_folder.check_saw(workdir, build.saw(run))
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
     saved = checkpoints.read_newest(build.abstract_state(config, run), {})
   result = measure(workdir, config, run, saved.state)

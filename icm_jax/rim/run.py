@@ -108,7 +108,7 @@ def train(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
-  saw = {"variants": list(run.task.variants)}
+  saw = build.saw(run)
   with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
     saved = None
     if checkpoints.steps():

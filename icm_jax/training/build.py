@@ -76,6 +76,8 @@ def build(
         "--config.pairs.steps needs mechanisms that are functions, because "
         "images of groups come without their originals."
       )
+  for mechanism in mechanisms:
+    mechanisms_lib.check_fit(mechanism, problem.shape_HWC)
   setup = networks.make_setup(config, problem.shape_HWC)
   # Networks that do not fit together fail here, before any training.
   jax.eval_shape(
@@ -137,13 +139,14 @@ def saw(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
   Returns:
     JSON data: `image_shape`, [H, W, C]; `classes`, K of the evaluation
     classifier, None without one; `mechanisms`, M names; `experts`, E at the
-    start.
+    start; `data`, what `decoded.Images.digests` says of all images.
   """
   return {
     "image_shape": [int(side) for side in run.problem.shape_HWC],
     "classes": _num_classes(run.problem),
     "mechanisms": list(run.mechanism_names),
     "experts": networks.num_experts(config),
+    "data": dict(run.problem.images.digests),
   }
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from icm_jax import types
+
+KEPT = 2  # Checkpoints of a run.
+# Bytes that the other files of a run may need from one checkpoint to the next.
+_RESERVE = 8 << 20
+_BYTES = 4  # Of a number, at most.
 
 
 class Saved(NamedTuple):
@@ -25,6 +32,33 @@ class Saved(NamedTuple):
   progress: dict[str, Any]
 
 
+def check_space(
+  folder: pathlib.Path, trees: types.PyTree, *, count: int = 1
+) -> None:
+  """Makes sure that there is space for checkpoints, before Orbax fails.
+
+  Args:
+    folder: folder of the checkpoints, which need not exist.
+    trees: arrays of a checkpoint, which may be abstract.
+    count: number of checkpoints.
+
+  Raises:
+    InputError: there is not; says how much is needed.
+  """
+  folder = pathlib.Path(folder).absolute()
+  place = next(p for p in (folder, *folder.parents) if p.exists())
+  size = sum(
+    math.prod(_saved_shape(a)) * _BYTES for a in jax.tree.leaves(trees)
+  )
+  needed, free = count * size + _RESERVE, shutil.disk_usage(place).free
+  if free < needed:
+    raise types.InputError(
+      f"{folder} needs {needed / 1e6:,.1f} MB for checkpoints and results, and "
+      f"{free / 1e6:,.1f} MB are free. Free space, or choose another "
+      "--workdir; a run that has begun goes on with --resume."
+    )
+
+
 class Checkpoints:
   """The checkpoints of a working directory, by step.
 
@@ -33,7 +67,7 @@ class Checkpoints:
   without any class of this package.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
+  def __init__(self, workdir: pathlib.Path, *, keep: int = KEPT):
     """Opens `workdir/checkpoints`, which is made if it does not exist.
 
     Args:
@@ -60,11 +94,16 @@ class Checkpoints:
     """Writes a checkpoint, whole or not at all.
 
     An existing checkpoint of the same step is kept, unless it is damaged.
+
+    Raises:
+      InputError: there is not enough space for it.
     """
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
     if step in self._damaged:
       self._manager.delete(step)
+    if step not in self.steps():
+      check_space(self._manager.directory, (saved.state, saved.classifier))
     self._manager.save(
       step,
       args=ocp.args.Composite(

@@ -15,6 +15,7 @@ import optax
 
 from icm_jax import competition, rng, types
 from icm_jax.data import problem as problem_lib
+from icm_jax.data import skipped
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import (
   build,
@@ -62,13 +63,19 @@ def train(
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
-    f"{len(run.problem.test_ids)} test images; "
+    f"{len(run.problem.test_ids)} test images, "
+    f"{run.problem.num_unused} unused; "
     f"{len(run.mechanism_names)} mechanisms, "
     f"{networks.num_experts(config)} experts"
   )
+  if run.problem.skipped:
+    reporter.say(skipped.describe(skipped.by_reason(run.problem.skipped)))
   saw = build.saw(config, run)
+  abstract = networks.abstract_state(config, run.setup, run.classifier)
+  if not resume:
+    checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
   with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
-    session = _start(config, run, checkpoints, reporter, started)
+    session = _start(config, run, abstract, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
@@ -94,9 +101,8 @@ class _Session(NamedTuple):
   clock: train_loop.Clock
 
 
-def _start(config, run, checkpoints, reporter, started) -> _Session:
+def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   """Compiles the step; reads the newest checkpoint, or starts from scratch."""
-  abstract = networks.abstract_state(config, run.setup, run.classifier)
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)

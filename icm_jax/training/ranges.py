@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from icm_jax import types
 
 if TYPE_CHECKING:
   import ml_collections
 
-# The least value of each number of the config.
+# JAX makes keys of 32 bits, and larger seeds would repeat smaller ones.
+_MAX_SEED = 2**32 - 1
+# The least value of every count and size.
 _AT_LEAST = {
   "seed": 0,
   "data.augment.flip": 0,
@@ -28,6 +31,7 @@ _AT_LEAST = {
   "discriminator.features": 1,
   "discriminator.hidden": 1,
   "identity.max_steps": 0,
+  "identity.mse": 0,
   "identity.batch_size": 1,
   "pairs.steps": 0,
   "pairs.batch_size": 1,
@@ -51,9 +55,20 @@ _AT_LEAST = {
   "every.checkpoint": 0,
 }
 
-# The largest value of shares, probabilities and the relative change of a side.
+# Values that must be above 0.
+_POSITIVE = (
+  "experts.learning_rate",
+  "discriminator.learning_rate",
+  "identity.learning_rate",
+  "pairs.learning_rate",
+  "classifier.learning_rate",
+)
+# Shares and probabilities, and how much smaller a picture can become.
 _AT_MOST = {
   "data.augment.flip": 1,
+  "data.augment.shift": 1,
+  "data.augment.contrast": 1,
+  "data.augment.brightness": 1,
   "data.augment.zoom": 1,
   "gate.changed": 1,
 }
@@ -65,7 +80,18 @@ def check(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: a number is out of its range; names the first one.
   """
+  check_numbers(config)
   check_least(config, _AT_LEAST)
+  for path in _POSITIVE:
+    value = _value(config, path)
+    if not value > 0:
+      raise types.InputError(f"--config.{path} must be above 0; got {value!r}.")
+  for path in ("experts.b1", "discriminator.b1"):
+    value = _value(config, path)
+    if not 0 <= value < 1:
+      raise types.InputError(
+        f"--config.{path} must be at least 0 and below 1; got {value!r}."
+      )
   for path, bound in _AT_MOST.items():
     value = _value(config, path)
     if value > bound:
@@ -82,6 +108,37 @@ def check(config: ml_collections.ConfigDict) -> None:
         f"--config.{path} must be a multiple of "
         f"--config.train.updates_per_dispatch, {stride}; got {steps}."
       )
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """Checks that every number is finite, and that the seed is a seed.
+
+  Raises:
+    InputError: the first one that is not.
+  """
+  for path, value in _leaves(config.to_dict()):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise types.InputError(
+        f"--config.{path} must be a finite number; got {value}."
+      )
+  seed = _value(config, "seed")
+  if not isinstance(seed, int) or seed > _MAX_SEED:
+    raise types.InputError(
+      f"--config.seed must be a whole number of at most {_MAX_SEED}; got "
+      f"{seed!r}."
+    )
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Values of nested dicts and tuples, with their paths."""
+  if isinstance(tree, Mapping):
+    for name, value in tree.items():
+      yield from _leaves(value, f"{path}.{name}" if path else str(name))
+  elif isinstance(tree, list | tuple):
+    for value in tree:
+      yield from _leaves(value, path)
+  else:
+    yield path, tree
 
 
 def check_least(
@@ -105,4 +162,18 @@ def check_least(
 
 
 def _value(config: ml_collections.ConfigDict, path: str) -> float:
-  return functools.reduce(operator.getitem, path.split("."), config)
+  """The number at a path.
+
+  Raises:
+    InputError: there is none.
+  """
+  try:
+    value = functools.reduce(operator.getitem, path.split("."), config)
+  except (KeyError, TypeError) as error:
+    raise types.InputError(
+      f"The config has no {path}; start from a copy of a config that comes "
+      "with the package, and keep all of its keys."
+    ) from error
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    raise types.InputError(f"--config.{path} must be a number; got {value!r}.")
+  return value

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
@@ -59,10 +60,10 @@ def claim(
 
   Raises:
     InputError: the folder holds a run and `resume` is False; it holds no run
-      and `resume` is True; or its run was started with another config.
+      and `resume` is True; its run was started with another config; or the
+      folder cannot be written.
   """
-  if workdir.exists() and not workdir.is_dir():
-    raise types.InputError(f"--workdir={workdir} is a file, not a folder.")
+  _check_place(workdir)
   if not holds_run(workdir):
     if resume:
       raise types.InputError(
@@ -90,6 +91,35 @@ def claim(
       f"--workdir={workdir} holds a run with another config: {changed}. Resume "
       "it with its own config, or choose a new folder."
     )
+
+
+def _check_place(workdir: pathlib.Path) -> None:
+  """Makes sure that a folder can be made, or written; leaves it as it is.
+
+  Raises:
+    InputError: it cannot.
+  """
+  existing = workdir.absolute()
+  try:
+    while not existing.exists():
+      if existing.is_symlink():
+        raise types.InputError(
+          f"--workdir={workdir} cannot be used: {existing} is a link to "
+          f"nothing, {existing.readlink()}. Make that folder, or choose "
+          "another."
+        )
+      existing = existing.parent
+    if not existing.is_dir():
+      raise types.InputError(
+        f"--workdir={workdir} cannot be used: {existing} is a file, not a "
+        "folder. Choose another folder."
+      )
+    os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".write-"))
+  except OSError as error:
+    raise types.InputError(
+      f"--workdir={workdir} cannot be written ({error.strerror}). Change "
+      "permissions or free space, or choose another folder."
+    ) from error
 
 
 @contextlib.contextmanager
@@ -125,16 +155,31 @@ def hold(
     except OSError:
       pass  # The file system has no locks.
     if holds_run(workdir):
-      changed = _changes(read(workdir).saw, saw)
-      if changed:
-        raise types.InputError(
-          f"--workdir={workdir} holds a run that saw other data: {changed}. "
-          "Resume it with the same data, or choose a new folder."
-        )
+      check_saw(workdir, saw)
     write(workdir, config, saw)
     yield
   finally:
     os.close(folder)
+
+
+def check_saw(workdir: pathlib.Path, saw: dict[str, Any]) -> None:
+  """Makes sure that the data are those that a run began with.
+
+  Args:
+    workdir: of the run.
+    saw: see `hold`, of the data as they are now.
+
+  Raises:
+    InputError: names what changed.
+  """
+  old = read(workdir).saw
+  if "data" not in old:  # Runs of earlier versions did not store it.
+    saw = {name: value for name, value in saw.items() if name != "data"}
+  if changed := _changes(old, saw):
+    raise types.InputError(
+      f"--workdir={workdir} holds a run that saw other data: {changed}. Give "
+      "it the data that it began with, or start a run in a new folder."
+    )
 
 
 class Description(NamedTuple):
@@ -176,10 +221,7 @@ def read(workdir: pathlib.Path) -> Description:
     raise types.InputError(
       f"--workdir={workdir} holds no run: {CONFIG} is missing."
     )
-  try:
-    content = atomic_files.read_json(path)
-  except json.JSONDecodeError as error:
-    raise types.InputError(f"{path} is not valid JSON: {error}.") from error
+  content = atomic_files.read_json(path)
   found = content.get("format")
   if found != FORMAT:
     raise types.InputError(
@@ -188,19 +230,49 @@ def read(workdir: pathlib.Path) -> Description:
       "it. Use that version to resume the run, to evaluate it or to draw its "
       "page. If the run has ended, result.json names the version."
     )
+  for name in ("config", "saw"):
+    if not isinstance(content.get(name), dict):
+      raise types.InputError(
+        f"{path} is damaged: it has no {name!r}. Copy it from a backup, or do "
+        "without its run."
+      )
   config = ml_collections.ConfigDict(content["config"]).lock()
   return Description(config, content["saw"])
+
+
+def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Reads `result.json`; None if there is none.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  path = workdir / RESULT
+  if not path.exists():
+    return None
+  result = atomic_files.read_json(path)
+  missing = {"config", "seed", "steps", "time", "versions"} - result.keys()
+  if missing:
+    raise types.InputError(
+      f"{path} is damaged: it has no {', '.join(sorted(missing))}. Write it "
+      "again with experiments.evaluate."
+    )
+  return result
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """Reads the rows of `metrics.jsonl` up to one that a crash cut short."""
   path = workdir / METRICS
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  rows: list[dict[str, Any]] = []
+  if not path.exists():
+    return rows
+  for line in path.read_text(errors="replace").splitlines():
     try:
-      rows.append(json.loads(line))
+      row = json.loads(line)
     except json.JSONDecodeError:
       break
+    if not isinstance(row, dict) or "step" not in row:
+      break
+    rows.append(row)
   return rows
 
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from icm_jax import competition, types
+from icm_jax.data import skipped
 from icm_jax.evaluation import (
   chains,
   evaluator,
@@ -76,6 +77,9 @@ def measure(
       "canonical": len(run.problem.canonical_ids),
       "test": len(run.problem.test_ids),
       "evaluated": len(run.final.examples.mechanism_N),
+      "unused": run.problem.num_unused,
+      "skipped": len(run.problem.skipped),
+      "skipped_by_reason": skipped.by_reason(run.problem.skipped),
     },
     "steps": int(state.step),
     "mechanisms": list(names),
@@ -167,10 +171,12 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
     The new content of `result.json`.
 
   Raises:
-    InputError: `workdir` holds no run, or no checkpoint that can be read.
+    InputError: `workdir` holds no run, a run that saw other data, or no
+      checkpoint that can be read.
   """
   config = run_folder.read(workdir).config
   run = build.build(config)
+  run_folder.check_saw(workdir, build.saw(config, run))
   saved = read_checkpoint(workdir, config, run)
   result = measure(workdir, config, run, saved.state, saved.classifier)
   return write(workdir, result, seconds_of(workdir, result, saved))
@@ -189,11 +195,12 @@ def seconds_of(
     result: new result of `measure`.
     saved: checkpoint that was measured.
   """
-  path = workdir / run_folder.RESULT
-  if path.exists():
-    old = atomic_files.read_json(path)
-    if old["steps"] == result["steps"]:
-      return {k.removesuffix("_s"): v for k, v in old["time"].items()}
+  try:
+    old = run_folder.read_result(workdir)
+  except types.InputError:  # It is written again.
+    old = None
+  if old and old["steps"] == result["steps"]:
+    return {k.removesuffix("_s"): v for k, v in old["time"].items()}
   return saved.progress["seconds"]
 
 

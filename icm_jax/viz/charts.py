@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
 import scipy.optimize
 from matplotlib import patches
@@ -366,6 +367,9 @@ def tidy(axes) -> None:
 
 
 def _render(figure: Figure, **options) -> bytes:
+  # Names of groups are no formulas, whatever characters they contain.
+  for text in figure.findobj(matplotlib.text.Text):
+    text.set_parse_math(False)
   buffer = io.BytesIO()
   figure.savefig(buffer, **options)
   return buffer.getvalue()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from icm_jax.data import skipped
 from icm_jax.evaluation import specialisation
 from icm_jax.training import atomic_files
 from icm_jax.viz import charts, html, run_files, sections
@@ -124,11 +125,20 @@ def _page(
             **result["data"]
           ),
         ),
+        ("left out", _left_out(result["data"])),
       ),
     ),
     html.details("Config", html.flags(result["config"])),
   ]
   return html.page(result["data"]["name"], parts)
+
+
+def _left_out(data: Mapping[str, Any]) -> str:
+  """Images that have no part, and pictures that were skipped."""
+  if "skipped" not in data:
+    return "not recorded by the version that measured this run"
+  reasons = skipped.describe(data["skipped_by_reason"])
+  return f"{data['unused']:,} images are in no part; {reasons}"
 
 
 def _course(

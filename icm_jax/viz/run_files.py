@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import atomic_files, run_folder
+from icm_jax.training import run_folder
 
 PAGE = "report.html"
 
@@ -32,7 +33,8 @@ def read(workdir: pathlib.Path) -> RunFiles:
   """Reads the files of a finished run.
 
   Raises:
-    InputError: the run has no result yet, or is of another format.
+    InputError: the run has no result yet, is of another format, or its files
+      are damaged.
   """
   for name in (run_folder.RESULT, run_folder.EXAMPLES):
     if not (workdir / name).exists():
@@ -40,14 +42,31 @@ def read(workdir: pathlib.Path) -> RunFiles:
         f"--workdir={workdir} has no {name}; finish the run with --resume, "
         "or evaluate its checkpoint with experiments.evaluate."
       )
-  run_folder.read(workdir)  # Checks the format.
-  with np.load(workdir / run_folder.EXAMPLES) as archive:
-    arrays = dict(archive)
+  run_folder.read(workdir)  # Makes sure of the format.
+  result = run_folder.read_result(workdir)
+  assert result is not None  # As was checked above.
   return RunFiles(
-    atomic_files.read_json(workdir / run_folder.RESULT),
+    result,
     run_folder.read_metrics(workdir),
-    arrays,
+    _read_arrays(workdir / run_folder.EXAMPLES),
   )
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads all arrays of a file.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  try:
+    with np.load(io.BytesIO(path.read_bytes())) as archive:
+      return dict(archive)
+  # Zips that are empty, cut or changed raise many kinds.
+  except Exception as error:
+    raise types.InputError(
+      f"{path} is damaged ({error or type(error).__name__}). Write it again "
+      "with experiments.evaluate."
+    ) from error
 
 
 def facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

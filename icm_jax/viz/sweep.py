@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icm_jax import types
 from icm_jax.evaluation import specialisation
 from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, html
@@ -66,15 +67,15 @@ def write(
   Returns:
     The path of the page.
   """
-  finished = [
-    Finished(
-      run,
-      atomic_files.read_json(run.workdir / run_folder.RESULT),
-      run_folder.read_metrics(run.workdir),
-    )
-    for run in runs
-    if (run.workdir / run_folder.RESULT).exists()
-  ]
+  finished = []
+  for run in runs:
+    try:
+      result = run_folder.read_result(run.workdir)
+    except types.InputError:  # A damaged result is none.
+      continue
+    if result is not None:
+      rows = run_folder.read_metrics(run.workdir)
+      finished.append(Finished(run, result, rows))
   root.mkdir(parents=True, exist_ok=True)
   table = [layout.line(one) for one in finished]
   buffer = io.StringIO()

@@ -269,12 +269,66 @@ def test_no_images(tmp_path, manual, folder_exists):
 
 @pytest.mark.parametrize(
   "table",
-  ["list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt"],
+  ["list_attr_celeba.txt", "list_eval_partition.txt"],
 )
 def test_missing_table(tmp_path, manual, table):
   write_folder(manual)
   (manual / table).unlink()
   refused(tmp_path, f"Missing: .*{table}. Put here .*{table}")
+
+
+def test_without_the_table_of_people_everybody_is_another(tmp_path, manual):
+  write_folder(manual)
+  (manual / "identity_CelebA.txt").unlink()
+  examples, skipped = prepare(tmp_path)
+  assert not skipped
+  people = [e["person"] for some in examples.values() for e in some]
+  assert sorted(people) == [b"unknown %06d" % n for n in NUMBERS]
+
+
+def as_csv(path: pathlib.Path, header: str, first: int) -> None:
+  """Writes a table as Kaggle hands it out."""
+  rows = [",".join(r.split()) for r in path.read_text().splitlines()[first:]]
+  path.with_suffix(".csv").write_text("\n".join([header, *rows, ""]))
+  path.unlink()
+
+
+def test_what_kaggle_hands_out_is_read(tmp_path, manual):
+  write_folder(manual / FOLDER)
+  names = ",".join(["image_id", *celeb_a.ATTRIBUTES])
+  as_csv(manual / "list_attr_celeba.txt", names, 2)
+  as_csv(manual / "list_eval_partition.txt", "image_id,partition", 0)
+  examples, skipped = prepare(tmp_path)
+  assert not skipped
+  assert {split: len(some) for split, some in examples.items()} == {
+    "train": 3,
+    "validation": 1,
+    "test": 2,
+  }
+  assert examples["train"][0]["file"] == f"{FOLDER}/{name(1)}".encode()
+  assert examples["train"][0][celeb_a.ATTRIBUTES[1]]
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "match"),
+  [
+    ("partition", "part", "csv, line 1: expected partition, found 'part'"),
+    (",2", ",3", "csv, line 6: expected 0 or 1 or 2, found '3'"),
+  ],
+)
+def test_malformed_csv(tmp_path, manual, old, new, match):
+  write_folder(manual)
+  as_csv(manual / "list_eval_partition.txt", "image_id,partition", 0)
+  path = manual / "list_eval_partition.csv"
+  path.write_text(path.read_text().replace(old, new))
+  refused(tmp_path, match)
+
+
+def test_a_byte_order_mark_is_no_number(tmp_path, manual):
+  write_folder(manual)
+  for path in manual.glob("*.txt"):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+  assert len(prepare(tmp_path)[0]["train"]) == 3
 
 
 def test_missing_folder(tmp_path):

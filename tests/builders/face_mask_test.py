@@ -141,6 +141,7 @@ def test_squares_stay_inside_the_picture(corners):
     (("", 0, 0, 20, 20), "unknown class"),
     (("with_mask", "", 0, 20, 20), "corners are not four whole numbers"),
     (("with_mask", "nan", 0, 20, 20), "corners are not four whole numbers"),
+    (("with_mask", "0.5", 0, 20, 20), "corners are not four whole numbers"),
   ],
 )
 def test_boxes_that_cannot_be_used_are_named(tree, box, reason):
@@ -148,6 +149,14 @@ def test_boxes_that_cannot_be_used_are_named(tree, box, reason):
   examples, skipped = tree.prepare()
   assert [e["file"] for e in examples] == [b"images/a.png#1"]
   assert skipped == [("images/a.png#0", reason)]
+
+
+def test_whole_numbers_may_have_a_decimal_point(tree):
+  tree.add("a", ("with_mask", "2.0", " 3", "20.", "21.00"), GOOD)
+  examples, skipped = tree.prepare()
+  assert not skipped
+  corners = [int(examples[0][k]) for k in ("xmin", "ymin", "xmax", "ymax")]
+  assert corners == [2, 3, 20, 21]
 
 
 def test_a_box_without_corners_is_named(tree):

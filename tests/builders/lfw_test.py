@@ -111,13 +111,13 @@ def test_damaged_images_are_kept_as_they_are(tmp_path, manual):
   assert [len(e["image"]) for e in examples[:2]] == [50, 0]
 
 
-def test_file_that_cannot_be_opened_is_skipped(tmp_path, manual):
+def test_a_link_to_nothing_is_skipped(tmp_path, manual):
   path = manual / FOLDER / NAMES[3]
   path.unlink()
   path.symlink_to(tmp_path / "nowhere")
   examples, metadata = prepare(tmp_path)
   assert len(examples) == 3
-  assert metadata["skipped"] == [[f"{FOLDER}/{NAMES[3]}", "cannot be opened"]]
+  assert metadata["skipped"] == [[f"{FOLDER}/{NAMES[3]}", "a link to nothing"]]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -106,6 +106,18 @@ def test_a_damaged_file_is_found_before_it_is_read(made_up_mnist, tmp_path):
   assert len(load("mnist", tmp_path, folder).images.label_N) == 30
 
 
+@pytest.mark.parametrize(
+  "near", ["train-images.idx3-ubyte", "Train_Images-idx3-ubyte.gz"]
+)
+def test_a_name_that_is_nearly_right_is_told(near, made_up_mnist, tmp_path):
+  folder, _ = made_up_mnist
+  name = "train-images-idx3-ubyte.gz"
+  (folder / name).rename(folder / near)
+  message = f"Missing in .*There is '{near}', but the file must be '{name}'"
+  with pytest.raises(types.InputError, match=message):
+    load("mnist", tmp_path, folder)
+
+
 def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
   folder, _ = made_up_mnist
   asked = []

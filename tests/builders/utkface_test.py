@@ -1,6 +1,7 @@
 import collections
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -8,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from icm_jax import types
+from icm_jax.data import sources
 from icm_jax.data.builders import files, utkface
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "utkface"
@@ -45,6 +47,45 @@ def refused(tmp_path: pathlib.Path, match: str) -> None:
     make(tmp_path).download_and_prepare()
   assert "\n" not in str(error.value)
   assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
+
+
+def load(tmp_path, manual):
+  return sources.load(
+    "utkface",
+    image_size=8,
+    data_dir=str(tmp_path / "data"),
+    manual_dir=str(manual) if manual else "",
+  )
+
+
+def test_prepared_data_are_those_of_their_originals(tmp_path):
+  write(tmp_path, f"1_0_0_{END}")
+  first = tmp_path / "manual"
+  assert load(tmp_path, first).origin == str(first)
+  shutil.copytree(first, tmp_path / "copy")
+  assert load(tmp_path, tmp_path / "copy").origin == str(first)
+  write(tmp_path, f"2_0_0_{END}", seed=1)
+  first.rename(tmp_path / "other")
+  (tmp_path / "copy").rename(first)
+  (first / "beside").touch()
+  load(tmp_path, first)
+  for manual, has in (
+    (tmp_path / "other", "other has 2 files, "),
+    (tmp_path / "none", "none has none of its files"),
+  ):
+    with pytest.raises(types.InputError, match=f"from {first}.*{has}") as error:
+      load(tmp_path, manual)
+    assert "\n" not in str(error.value)
+  shutil.rmtree(first)  # They are no longer needed.
+  for manual in (first, None):
+    assert len(load(tmp_path, manual).images.image_NHWC) == 1
+
+
+def test_a_folder_may_lie_in_one_of_its_name(tmp_path):
+  write(tmp_path, f"UTKFace/1_0_0_{END}")
+  (example,), skipped = prepare(tmp_path)
+  assert example["file"] == f"UTKFace/1_0_0_{END}".encode()
+  assert not skipped
 
 
 @pytest.mark.parametrize(

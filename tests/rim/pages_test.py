@@ -12,6 +12,8 @@ def test_a_sweep_compares_models_on_every_test(tmp_path):
     folder = tmp_path / variant / f"seed_{seed}"
     folder.mkdir(parents=True)
     result = {
+      "config": {},
+      "seed": seed,
       "task": "copying",
       "measure": "cross entropy, nats",
       "higher_is_better": False,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
 from icm_jax import types
-from icm_jax.data import pictures
+from icm_jax.data import folders, pictures
 from icm_jax.data.builders import files
 
 # Bytes of a shard, which bounds the memory that preparing needs.
@@ -43,6 +45,9 @@ class ImageBuilder(
   IMAGE_SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 3)
   # Features beside the image, all scalars.
   COLUMNS: ClassVar[Mapping[str, Any]]
+  # Files and folders of the manual directory that are read, as patterns; empty
+  # for data sets that come with a package.
+  ORIGINALS: ClassVar[Sequence[str]] = ()
 
   def __init_subclass__(cls, **kwargs):
     super().__init_subclass__(skip_registration=True, **kwargs)
@@ -88,9 +93,74 @@ class ImageBuilder(
       metadata=tfds.core.MetadataDict(skipped=[]),
     )
 
+  def note_origin(self) -> None:
+    """Stores with the data from which original files they are prepared."""
+    if digest := self._digest_of_originals():
+      self.info.metadata["origin"] = [str(self._manual_dir), digest]
+
+  @property
+  def origin(self) -> str:
+    """The folder from which the data were prepared; "" if it is not known."""
+    return self.info.metadata.get("origin", [""])[0]
+
+  def check_origin(self) -> None:
+    """Makes sure that prepared data come from the manual directory.
+
+    Raises:
+      InputError: they were prepared from other files.
+    """
+    if not self.origin:
+      return
+    folder, digest = self.info.metadata["origin"]
+    found = self._digest_of_originals()
+    is_same = self._manual_dir == pathlib.Path(folder)
+    # Originals may be gone when they are no longer needed.
+    if found == digest or (is_same and not found):
+      return
+    raise types.InputError(
+      f"{self.name} was prepared from {folder} ({digest}), but "
+      f"--config.data.manual_dir={self._manual_dir} has "
+      f"{found or 'none of its files'}. To use it as it is, leave "
+      "--config.data.manual_dir out; to prepare it again, remove "
+      f"{pathlib.Path(self.data_dir).parent} or choose another "
+      "--config.data.dir."
+    )
+
+  def _digest_of_originals(self) -> str:
+    """The number of original files, and a hash of their names and sizes."""
+    paths: list[pathlib.Path] = []
+    for pattern in self.ORIGINALS:
+      for top in sorted(self._manual_dir.glob(pattern)):
+        paths.append(top)
+        for root, _, names in os.walk(top):
+          paths += [pathlib.Path(root, name) for name in names]
+    listed = sorted(
+      f"{path.relative_to(self._manual_dir)} {path.stat().st_size}\n"
+      for path in paths
+      if path.is_file()
+    )
+    digest = hashlib.sha256("".join(listed).encode("utf-8", "replace"))
+    return f"{len(listed):,} files, {digest.hexdigest()[:16]}" if listed else ""
+
   def _skip(self, name: str, reason: str) -> None:
     """Records that `name` is left out; equal reasons are counted together."""
     self.info.metadata["skipped"].append([files.printable(name), reason])
+
+  def _folder(self, name: str) -> pathlib.Path:
+    """A folder of the manual directory, which may lie in one of its name."""
+    folder = self._manual_dir / name
+    return folder / name if (folder / name).is_dir() else folder
+
+  def _pictures(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Finds all pictures below a folder; what is left out is recorded.
+
+    Raises:
+      InputError: the folder, or a folder below it, cannot be read.
+    """
+    found = folders.find(folder)
+    for path, reason in found.skipped:
+      self._skip(path.relative_to(self._manual_dir).as_posix(), reason)
+    return found.paths
 
   def _grey_png(self, path: pathlib.Path, name: str) -> io.BytesIO | None:
     """Converts a picture to a grey PNG; None if it is skipped."""
@@ -161,7 +231,10 @@ class ImageBuilder(
     def flush():
       nonlocal shard, shard_bytes
       staged.append(folder / f"{split}.shard-{len(staged)}")
-      adapter.write_examples(str(staged[-1]), iter(shard))
+      try:
+        adapter.write_examples(str(staged[-1]), iter(shard))
+      except RuntimeError as error:  # As it tells that the disk is full.
+        raise OSError(str(error)) from error
       lengths.append(len(shard))
       shard, shard_bytes = [], 0
 

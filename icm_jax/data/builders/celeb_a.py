@@ -92,7 +92,10 @@ class CelebA(base.ImageBuilder):
   """CelebA, aligned and cropped: 202,599 faces, 178 wide and 218 high.
 
   Any subset of the images is enough, and tables may have more rows than there
-  are images. Without the table of landmarks, landmarks are -1.
+  are images. Tables may be comma-separated files of the same names, and the
+  folder of images may lie in one of its name, as Kaggle hands them out. Without
+  the table of landmarks, landmarks are -1; without the table of people, nobody
+  knows who is on two images, and each counts as a person of its own.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -122,10 +125,12 @@ class CelebA(base.ImageBuilder):
     **dict.fromkeys(ATTRIBUTES, np.bool_),
     **dict.fromkeys(LANDMARKS, np.int32),
   }
+  ORIGINALS = (FOLDER, ZIP, "list_*", "identity_*")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here {ZIP}, still zipped (or the folder {FOLDER} with NNNNNN.jpg, "
     f"which is read where there is no zip), {ATTRIBUTE_TABLE}, "
-    f"{PARTITION_TABLE}, {PERSON_TABLE} and, for landmarks, {LANDMARK_TABLE}."
+    f"{PARTITION_TABLE} and, for people, {PERSON_TABLE}, for landmarks, "
+    f"{LANDMARK_TABLE}; tables may end in .csv."
   )
 
   def _split_generators(self, dl_manager):
@@ -152,26 +157,38 @@ class CelebA(base.ImageBuilder):
 
   def _images(self) -> pathlib.Path:
     """The zip, or the folder if there is no zip."""
-    zipped, folder = self._manual_dir / ZIP, self._manual_dir / FOLDER
+    zipped, folder = self._manual_dir / ZIP, self._folder(FOLDER)
     return folder if folder.is_dir() and not zipped.is_file() else zipped
 
   def _tables(self) -> dict[str, _Table]:
-    """Reads all tables, by name; the table of landmarks may be missing."""
-    folder, instructions = self._manual_dir, self.MANUAL_DOWNLOAD_INSTRUCTIONS
-    for name in (ATTRIBUTE_TABLE, PARTITION_TABLE, PERSON_TABLE):
-      files.require(folder / name, instructions)
+    """Reads all tables; those of people and landmarks may be missing."""
+    paths = {}
+    for name in (
+      ATTRIBUTE_TABLE,
+      PARTITION_TABLE,
+      PERSON_TABLE,
+      LANDMARK_TABLE,
+    ):
+      text = self._manual_dir / name
+      separated = text.with_suffix(".csv")
+      path = separated if separated.exists() and not text.exists() else text
+      if name in (ATTRIBUTE_TABLE, PARTITION_TABLE):
+        files.require(path, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
+      if path.exists():
+        paths[name] = path
     tables = {
       ATTRIBUTE_TABLE: _read_table(
-        folder / ATTRIBUTE_TABLE, np.int8, names=ATTRIBUTES, allowed=("-1", "1")
+        paths[ATTRIBUTE_TABLE], np.int8, names=ATTRIBUTES, allowed=("-1", "1")
       ),
       PARTITION_TABLE: _read_table(
-        folder / PARTITION_TABLE, np.int8, allowed=("0", "1", "2")
+        paths[PARTITION_TABLE], np.int8, allowed=("0", "1", "2")
       ),
-      PERSON_TABLE: _read_table(folder / PERSON_TABLE, np.int32),
     }
-    if (folder / LANDMARK_TABLE).exists():
+    if PERSON_TABLE in paths:
+      tables[PERSON_TABLE] = _read_table(paths[PERSON_TABLE], np.int32)
+    if LANDMARK_TABLE in paths:
       tables[LANDMARK_TABLE] = _read_table(
-        folder / LANDMARK_TABLE, np.int32, names=LANDMARKS
+        paths[LANDMARK_TABLE], np.int32, names=LANDMARKS
       )
     return tables
 
@@ -180,8 +197,8 @@ class CelebA(base.ImageBuilder):
     path = self._images()
     if path.is_dir():
       found = [
-        picture.relative_to(self._manual_dir).as_posix()
-        for picture in files.pictures(path)
+        picture.relative_to(path.parent).as_posix()
+        for picture in self._pictures(path)
       ]
     else:
       files.require(path, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
@@ -210,14 +227,14 @@ class CelebA(base.ImageBuilder):
       for number in numbers:
         file = _file(number)
         try:
-          image = (
-            archive.read(file) if archive else str(self._manual_dir / file)
-          )
+          image = archive.read(file) if archive else str(path.parent / file)
         # Damaged zips raise almost anything.
         except Exception:
           self._skip(file, "cannot be unpacked")
           continue
-        (person,) = tables[PERSON_TABLE].of(number)
+        person = f"unknown {number:06}"
+        if PERSON_TABLE in tables:
+          person = str(*tables[PERSON_TABLE].of(number))
         attributes = tables[ATTRIBUTE_TABLE].of(number)
         landmarks = [-1] * len(LANDMARKS)
         if LANDMARK_TABLE in tables:
@@ -227,7 +244,7 @@ class CelebA(base.ImageBuilder):
           {
             "image": image,
             "file": file,
-            "person": str(person),
+            "person": person,
             **{
               name: value == 1
               for name, value in zip(ATTRIBUTES, attributes, strict=True)
@@ -269,7 +286,12 @@ def _read_table(
   """
   lines = files.read_lines(path)
   first = 0
-  if names:
+  if path.suffix == ".csv":
+    lines = [line.replace(",", " ") for line in lines]
+    header = " ".join([*lines, ""][0].split()[1:])
+    _check_names(path, 0, header, names or ("partition",))
+    first = 1
+  elif names:
     _check_header(path, lines, names)
     first = 2
   row_N = np.full(1_000_000, -1, np.int32)
@@ -317,20 +339,27 @@ def _check_header(
     raise _malformed(
       path, 0, f"expected the number of rows, found {count[:40]!r}"
     )
-  for found, name in itertools.zip_longest(header.split(), names):
-    if found != name:
-      raise _malformed(
-        path,
-        1,
-        f"expected {name or 'no more names'}, found "
-        f"{repr(found[:40]) if found else 'nothing'}",
-      )
+  _check_names(path, 1, header, names)
   if int(count) != len(lines) - 2:
     raise types.InputError(
       f"{path}: its first line promises {int(count)} rows, but "
       f"{len(lines) - 2} follow. Replace it by the original file, or correct "
       "the first line."
     )
+
+
+def _check_names(
+  path: pathlib.Path, line: int, header: str, names: Sequence[str]
+) -> None:
+  """Checks the names of columns."""
+  for found, name in itertools.zip_longest(header.split(), names):
+    if found != name:
+      raise _malformed(
+        path,
+        line,
+        f"expected {name or 'no more names'}, found "
+        f"{repr(found[:40]) if found else 'nothing'}",
+      )
 
 
 def _malformed(

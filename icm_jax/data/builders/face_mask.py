@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 from xml.etree import ElementTree
@@ -60,6 +61,7 @@ class FaceMask(base.ImageBuilder):
     "condition": tfds.features.Text(),
     **dict.fromkeys(_CORNERS, np.int32),
   }
+  ORIGINALS = ("images", "annotations")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here the two folders of the original archive: "
     "images/maksssksksssN.png and annotations/maksssksksssN.xml."
@@ -179,12 +181,22 @@ def _condition(box: ElementTree.Element) -> str:
   return condition
 
 
+def _whole(text: str) -> int:
+  """Reads a whole number; some programs write it as 20.0.
+
+  Raises:
+    ValueError: it is none.
+  """
+  match = re.fullmatch(r"\s*(-?\d+)(?:\.0*)?\s*", text, re.ASCII)
+  return int(match[1] if match else text)
+
+
 def _corners(
   box: ElementTree.Element, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
   try:
     left, top, right, bottom = (
-      int(box.findtext(f"bndbox/{name}", "")) for name in _CORNERS
+      _whole(box.findtext(f"bndbox/{name}", "")) for name in _CORNERS
     )
   except ValueError as error:
     raise _Unusable("corners are not four whole numbers") from error

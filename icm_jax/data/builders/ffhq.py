@@ -52,6 +52,7 @@ class Ffhq(base.ImageBuilder):
     "licence": tfds.features.Text(),
     "author": tfds.features.Text(),
   }
+  ORIGINALS = ("images*", "thumbnails*", TABLE)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here one folder of images, such as images1024x1024, images256x256 or "
     "thumbnails128x128, with the files NN000/NNNNN.png in it, and, for splits, "
@@ -62,7 +63,7 @@ class Ffhq(base.ImageBuilder):
     del dl_manager
     top = self._top_folder()
     numbers = {}
-    for path in files.pictures(top):
+    for path in self._pictures(top):
       match = _NAME.fullmatch(path.relative_to(top).as_posix())
       if not match:
         self._skip(self._relative(path), "not NN000/NNNNN.png")

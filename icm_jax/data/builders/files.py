@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import io
-import os
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -16,21 +16,6 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
-
-PICTURE_SUFFIXES = frozenset(
-  [
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-  ]
-)
 
 
 class OriginalFile(NamedTuple):
@@ -64,8 +49,10 @@ def locate(
   """
   missing = [f for f in files if not (manual_dir / f.name).is_file()]
   if missing and not download:
+    names = ", ".join(f.name for f in missing)
+    hint = near(manual_dir, missing[0].name)
     raise types.InputError(
-      f"Missing in {manual_dir}: {', '.join(f.name for f in missing)}. Put "
+      f"Missing in {manual_dir}: {names}.{hint} Put "
       "these files there, or allow the download with "
       "--config.data.download=True."
     )
@@ -103,10 +90,31 @@ def require(path: pathlib.Path, instructions: str) -> pathlib.Path:
     InputError: the path is missing, or is an empty folder.
   """
   if not path.exists():
-    raise types.InputError(f"Missing: {path}. {instructions}")
+    raise types.InputError(
+      f"Missing: {path}.{near(path.parent, path.name)} {instructions}"
+    )
   if path.is_dir() and next(path.iterdir(), None) is None:
     raise types.InputError(f"The folder {path} is empty. {instructions}")
   return path
+
+
+def near(folder: pathlib.Path, name: str) -> str:
+  """A sentence about a file that is called nearly as it should be, or ""."""
+  if not folder.is_dir():
+    return ""
+  names = {_letters(path.name): path.name for path in folder.iterdir()}
+  close = difflib.get_close_matches(_letters(name), names, n=1, cutoff=0.85)
+  if not close or names[close[0]] == name:
+    return ""
+  return (
+    f" There is {names[close[0]]!r}, but the file must be {name!r}, named and "
+    "packed as its authors published it."
+  )
+
+
+def _letters(name: str) -> str:
+  """A name without its case and without marks between words."""
+  return "".join(filter(str.isalnum, name.casefold()))
 
 
 def package_folder(
@@ -125,33 +133,6 @@ def package_folder(
       f"its dependencies, pip install --no-deps {package}=={version}"
     )
   return pathlib.Path(spec.submodule_search_locations[0])
-
-
-def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  """All pictures below a folder, found by suffix and sorted by path.
-
-  Hidden files and folders are left out.
-
-  Raises:
-    InputError: the folder, or a folder below it, cannot be read.
-  """
-
-  def refuse(error):
-    raise types.InputError(
-      f"{error.filename} cannot be read ({error.strerror}). Change its "
-      "permissions."
-    ) from error
-
-  found = []
-  for root, folders, names in os.walk(folder, onerror=refuse):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    found += [
-      pathlib.Path(root, name)
-      for name in names
-      if pathlib.Path(name).suffix.lower() in PICTURE_SUFFIXES
-      and not name.startswith(".")
-    ]
-  return sorted(found)
 
 
 def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
@@ -189,7 +170,8 @@ def read_lines(path: pathlib.Path) -> list[str]:
     InputError: the file is no UTF-8 text.
   """
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Some editors put a byte order mark in front.
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
   except UnicodeDecodeError as error:
     raise types.InputError(
       f"{path} is not a text file ({error.reason}). Replace it by the "

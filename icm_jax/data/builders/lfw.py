@@ -61,6 +61,7 @@ class Lfw(base.ImageBuilder):
     "person": tfds.features.Text(),
     "number": np.int32,
   }
+  ORIGINALS = (FOLDER, PAIRS)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} with <Name>/<Name>_NNNN.jpg and, for "
     f"pairs, {PAIRS}."
@@ -68,9 +69,9 @@ class Lfw(base.ImageBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    folder = self._manual_dir / FOLDER
+    folder = self._folder(FOLDER)
     matches = []
-    for path in files.pictures(folder) if folder.is_dir() else ():
+    for path in self._pictures(folder) if folder.is_dir() else ():
       name = path.relative_to(folder).as_posix()
       match = _NAME.fullmatch(name)
       if match:

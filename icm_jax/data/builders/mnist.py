@@ -131,6 +131,7 @@ class _Idx(base.ImageBuilder):
 class _FourFiles(_Idx):
   """Base for the layout of MNIST, which Fashion-MNIST shares."""
 
+  ORIGINALS = tuple(_SHA256)
   MANUAL_DOWNLOAD_INSTRUCTIONS = "Put here: " + ", ".join(_SHA256)
 
   def _files(self) -> Sequence[files.OriginalFile]:

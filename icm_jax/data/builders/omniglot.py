@@ -72,6 +72,7 @@ class Omniglot(base.ImageBuilder):
     "person": tfds.features.Text(),
     "number": np.int32,
   }
+  ORIGINALS = tuple(ZIPS.values())
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here one or more of {', '.join(ZIPS.values())}, still zipped."
   )

@@ -53,6 +53,7 @@ class RealAndFakeFaces(base.ImageBuilder):
     **dict.fromkeys(PARTS, np.bool_),
     "label": tfds.features.ClassLabel(names=["real", "fake"]),
   }
+  ORIGINALS = ("training_real", "training_fake")
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here one or both folders of the original archive: "
     "training_real/real_NNNNN.jpg and training_fake/LEVEL_N_ABCD.jpg, where "
@@ -72,7 +73,7 @@ class RealAndFakeFaces(base.ImageBuilder):
   def _generate_examples(self, folders: Sequence[pathlib.Path]):
     number = 0
     for folder in folders:
-      for path in files.pictures(folder):
+      for path in self._pictures(folder):
         file = path.relative_to(self._manual_dir).as_posix()
         level, bits = "", "0000"
         if folder.name == "training_fake":

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from icm_jax import types
+from icm_jax.data import folders
 from icm_jax.data.builders import base, files
 
 # Modalities by the token in the names of folders.
@@ -72,6 +73,7 @@ class TuftsFaces(base.ImageBuilder):
     "pose": np.int32,
     "set": np.int32,
   }
+  ORIGINALS = ("TD*",)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put here the folders of the unpacked original archives, at least one: "
     "TD_RGB_E_Set1/PERSON/TD_RGB_E_1.jpg, where PERSON is a number, and in the "
@@ -95,7 +97,7 @@ class TuftsFaces(base.ImageBuilder):
       elif not modality:
         self._skip(folder.name, "unknown folder")
       else:
-        for columns in self._pictures(folder):
+        for columns in self._examples_of(folder):
           yield number, {**columns, "modality": modality}
           number += 1
     if not number:
@@ -104,9 +106,9 @@ class TuftsFaces(base.ImageBuilder):
         f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )
 
-  def _pictures(self, folder: pathlib.Path) -> Iterator[dict]:
+  def _examples_of(self, folder: pathlib.Path) -> Iterator[dict]:
     """Examples of a folder of one modality, without their modality."""
-    found = files.pictures(folder)
+    found = folders.find(folder).paths
     for path in _others(folder, found):
       self._skip(path.relative_to(self._manual_dir).as_posix(), "not a picture")
     series = _SET.search(folder.name.upper())

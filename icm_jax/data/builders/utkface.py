@@ -59,6 +59,7 @@ class UtkFace(base.ImageBuilder):
     "race": tfds.features.Text(),
     "complete": np.bool_,
   }
+  ORIGINALS = (FOLDER,)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} of the aligned and cropped faces, with "
     "<age>_<gender>_<race>_<date&time>.jpg.chip.jpg."
@@ -66,9 +67,9 @@ class UtkFace(base.ImageBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    folder = self._manual_dir / FOLDER
+    folder = self._folder(FOLDER)
     matches = []
-    for path in files.pictures(folder) if folder.is_dir() else ():
+    for path in self._pictures(folder) if folder.is_dir() else ():
       name = path.relative_to(folder).as_posix()
       match = _AGE.fullmatch(name)
       if "/" in name:

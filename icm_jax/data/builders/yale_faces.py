@@ -65,6 +65,7 @@ class YaleFaces(base.ImageBuilder):
     "person": tfds.features.Text(),
     "condition": tfds.features.Text(),
   }
+  ORIGINALS = (FOLDER,)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f"Put here the folder {FOLDER} with the files subjectNN.<condition>, such "
     "as subject01.glasses."
@@ -73,7 +74,7 @@ class YaleFaces(base.ImageBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager
     folder = files.require(
-      self._manual_dir / FOLDER, self.MANUAL_DOWNLOAD_INSTRUCTIONS
+      self._folder(FOLDER), self.MANUAL_DOWNLOAD_INSTRUCTIONS
     )
     matches = []
     for path in sorted(folder.glob("*")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import types as types_lib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -46,6 +47,7 @@ class Task(NamedTuple):
     higher_is_better: whether a higher measure is better.
     test_examples: number of sequences in the test of a variant; None if there
       are as many as are asked for.
+    digests: see `decoded.Images.digests`; empty for tasks that are drawn.
   """
 
   name: str
@@ -58,6 +60,7 @@ class Task(NamedTuple):
   measure_name: str
   higher_is_better: bool
   test_examples: int | None = None
+  digests: Mapping[str, str] = types_lib.MappingProxyType({})
 
 
 def cross_entropy(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:

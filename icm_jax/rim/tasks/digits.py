@@ -71,6 +71,7 @@ def make_digits(
     measure_name="accuracy",
     higher_is_better=True,
     test_examples=len(problem.test_ids),
+    digests=problem.images.digests,
   )
 
 
