@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -28,6 +28,32 @@ def define_workdir() -> None:
 def workdir() -> pathlib.Path:
   """The folder in the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+def check_free(out: pathlib.Path, written: Sequence[pathlib.Path]) -> None:
+  """Makes sure that nothing is lost in the folder of the flag `--out`.
+
+  Raises:
+    InputError: it is a file; or one of the files that will be written exists,
+      and the flag `--overwrite` does not allow to write over it.
+  """
+  if out.exists() and not out.is_dir():
+    raise types.InputError(f"--out={out} is a file, not a folder.")
+  existing = [path for path in written if path.exists()]
+  if existing and not flags.FLAGS.overwrite:
+    more = f" and {len(existing) - 1:,} more files" if existing[1:] else ""
+    raise types.InputError(
+      f"{existing[0]}{more} would be overwritten; allow that with --overwrite, "
+      "or choose another folder with --out=DIR."
+    )
+
+
+def cannot_write(out: pathlib.Path, error: OSError) -> str:
+  """The message for a folder of the flag `--out` that cannot be written."""
+  return (
+    f"--out={out} cannot be written ({error.strerror}); choose another folder, "
+    "or free space."
+  )
 
 
 def run(main: Callable[[], None]) -> None:

@@ -54,19 +54,14 @@ def paths_of(texts: Sequence[str]) -> list[pathlib.Path]:
 
 
 def check_out(
-  out: pathlib.Path,
-  planned: Sequence[picture_files.Planned],
-  *,
-  overwrite: bool,
+  out: pathlib.Path, planned: Sequence[picture_files.Planned]
 ) -> None:
   """Makes sure that no file is lost.
 
   Raises:
-    InputError: a picture would be written over one that is read, or a file
-      exists and `overwrite` is False.
+    InputError: a picture would be written over one that is read, or as in
+      `launch.check_free`.
   """
-  if out.exists() and not out.is_dir():
-    raise types.InputError(f"--out={out} is a file, not a folder.")
   written = [out / PICTURES / one.written for one in planned]
   originals = {one.path.resolve() for one in planned}
   for path in written:
@@ -75,18 +70,7 @@ def check_out(
         f"{path} is one of the pictures to restore, and would be overwritten; "
         "choose another folder with --out=DIR."
       )
-  existing = [
-    path for path in (*written, out / TABLE, out / SHEET) if path.exists()
-  ]
-  if existing and not overwrite:
-    raise types.InputError(
-      f"{existing[0]}{_and_more(len(existing) - 1)} would be overwritten; "
-      "allow that with --overwrite, or choose another folder with --out=DIR."
-    )
-
-
-def _and_more(count: int) -> str:
-  return f" and {count:,} more files" if count else ""
+  launch.check_free(out, [*written, out / TABLE, out / SHEET])
 
 
 def table(
@@ -212,7 +196,7 @@ def main() -> None:
   f, reporter = flags.FLAGS, console.reporter()
   out = pathlib.Path(f.out).expanduser()
   planned = picture_files.plan(paths_of(f.images), out=out)
-  check_out(out, planned, overwrite=f.overwrite)
+  check_out(out, planned)
   learned = icm_jax.load(launch.workdir(), steps=f.steps)
   margin, source = f.margin, "as --margin says"
   if margin is None:
@@ -236,10 +220,7 @@ def main() -> None:
     if any(not one.skipped for one in done):
       atomic_files.write_bytes(out / SHEET, sheet(done, learned.mechanism_of))
   except OSError as error:
-    raise types.InputError(
-      f"--out={out} cannot be written ({error.strerror}); choose another "
-      "folder, or free space."
-    ) from error
+    raise types.InputError(launch.cannot_write(out, error)) from error
   reporter.say(summary(done))
   if all(one.skipped for one in done):
     raise launch.Failed(f"No picture could be read; {out / TABLE} says why.")

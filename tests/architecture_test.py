@@ -25,6 +25,7 @@ OWNERS = {  # Which folders or files alone import a package.
   "flax": ("models", "rim", "competition/state.py"),
   "orbax": ("training/checkpoint.py",),
   "matplotlib": ("viz",),
+  "safetensors": ("learned/export.py",),
   "tensorboardX": ("training",),
   "tensorflow_datasets": ("data",),
   "cv2": ("evaluation/classical.py",),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 64
 LEFT_ALONE = chain_search.NONE
 
+Array = np.ndarray | jax.Array
+
 
 class Function(NamedTuple):
   """A network with its parameters.
@@ -42,7 +44,7 @@ class Function(NamedTuple):
 
 
 class Restored(NamedTuple):
-  """Images after the experts, as NumPy arrays.
+  """Images after the experts; NumPy arrays unless a jitted function made them.
 
   Attributes:
     restored_BHWC: float32 in [0, 1]; an image that was left alone as it was.
@@ -54,10 +56,10 @@ class Restored(NamedTuple):
       as it was, in logits; negative if no expert does.
   """
 
-  restored_BHWC: np.ndarray
-  winner_B: np.ndarray
-  score_B: np.ndarray
-  change_B: np.ndarray
+  restored_BHWC: Array
+  winner_B: Array
+  score_B: Array
+  change_B: Array
 
 
 class Chained(NamedTuple):
@@ -71,10 +73,10 @@ class Chained(NamedTuple):
     change_B: float32, by how much the chain raised the score, in logits.
   """
 
-  restored_BHWC: np.ndarray
-  expert_BL: np.ndarray
-  score_B: np.ndarray
-  change_B: np.ndarray
+  restored_BHWC: Array
+  expert_BL: Array
+  score_B: Array
+  change_B: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,22 +239,14 @@ class Learned:
         images of the run, which its discriminator has memorised.
       changed: share of these images that may be changed, in [0, 1].
     """
-    change_B = self.restore(clean_images).change_B
+    change_B = np.asarray(self.restore(clean_images).change_B)
     if not len(change_B):
       raise types.InputError("find_margin needs at least one clean image.")
     return chain_search.margin(change_B, changed=changed)
 
   @functools.cached_property
   def _restore(self):
-    def restore(state, x_BHWC):
-      found = competition.restore(state, x_BHWC, setup=self.setup)
-      score_B = found.score_EB.max(axis=0)
-      before_B = competition.score(state, x_BHWC, setup=self.setup)
-      return Restored(
-        found.restored_BHWC, found.winner_B, score_B, score_B - before_B
-      )
-
-    return jax.jit(restore)
+    return jax.jit(functools.partial(restore, setup=self.setup))
 
   @functools.cached_property
   def _search(self):
@@ -305,6 +299,24 @@ class Learned:
         f"{x.min():.4g} to {x.max():.4g}. Scale the images, or give uint8."
       )
     return x
+
+
+def restore(
+  state: types.TrainState, x_BHWC: jax.Array, *, setup: types.Setup
+) -> Restored:
+  """What `Learned.restore` computes without a margin, to be jitted.
+
+  Args:
+    state: read, not donated.
+    x_BHWC: float32 in [0, 1].
+    setup: bound before jitting.
+  """
+  found = competition.restore(state, x_BHWC, setup=setup)
+  score_B = found.score_EB.max(axis=0)
+  before_B = competition.score(state, x_BHWC, setup=setup)
+  return Restored(
+    found.restored_BHWC, found.winner_B, score_B, score_B - before_B
+  )
 
 
 def load(
