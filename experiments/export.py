@@ -5,8 +5,7 @@
 The program writes to OUT: restore.jax, StableHLO for CPUs, CUDA and TPUs that
 jax.export reads, with the parameters in it; parameters.safetensors, the
 parameters alone; config.json, the networks that these belong to; and README.md,
-a model card in the format of Hugging Face's Hub. It needs safetensors: pip
-install "icm-jax[export]".
+a model card in the format of Hugging Face's Hub.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ def define_flags() -> None:
 
 def main() -> None:
   f, say = flags.FLAGS, console.reporter().say
-  export.check_installed()
   out = pathlib.Path(f.out).expanduser()
   launch.check_free(
     out, [out / name for name in (PROGRAM, PARAMETERS, NETWORKS, CARD)]

@@ -138,17 +138,12 @@ def test_messages_name_extras_that_exist():
   named = set()
   for path in (ROOT / "icm_jax").rglob("*.py"):
     named |= set(re.findall(r"icm-jax\[([\w,]+)\]", path.read_text()))
-  assert (
-    {"embedded", "export", "faces"}
-    <= named
-    <= set(SETUP["options.extras_require"])
-  )
+  assert {"embedded", "faces"} <= named <= set(SETUP["options.extras_require"])
 
 
 def test_what_is_imported_is_declared():
   text = SETUP["options"]["install_requires"]
-  for extra in ("export", "faces"):
-    text += SETUP["options.extras_require"][extra]
+  text += SETUP["options.extras_require"]["faces"]
   declared = set(re.findall(r"^[\w-]+", text.lower(), re.MULTILINE))
   sellers = importlib.metadata.packages_distributions()
   for path in (ROOT / "icm_jax").rglob("*.py"):
@@ -169,7 +164,6 @@ def test_requirements_have_lower_bounds():
   for text in (
     SETUP["options"]["install_requires"],
     extras["embedded"],
-    extras["export"],
     extras["faces"],
   ):
     lines = [line for line in text.splitlines() if line and line[0] != "#"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors.numpy
 
-from icm_jax import types
 from icm_jax.learned import loading
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -48,13 +48,7 @@ def parameters(learned: loading.Learned) -> bytes:
 
   Names are `experts.`, `expert_stats.` or `discriminator.` and the names of
   layers; arrays of experts have a leading axis of experts.
-
-  Raises:
-    InputError: the package safetensors is not installed.
   """
-  check_installed()
-  import safetensors.numpy
-
   state = learned.state
   tree = {
     "experts": state.experts_E,
@@ -69,21 +63,6 @@ def parameters(learned: loading.Learned) -> bytes:
     },
     metadata={"library": "icm-jax", "steps": str(learned.steps)},
   )
-
-
-def check_installed() -> None:
-  """Makes sure that parameters can be written.
-
-  Raises:
-    InputError: the package safetensors is not installed.
-  """
-  try:
-    import safetensors.numpy  # noqa: F401
-  except ImportError as error:
-    raise types.InputError(
-      "Parameters are written with safetensors; run: "
-      'pip install "icm-jax[export]"'
-    ) from error
 
 
 def networks(learned: loading.Learned) -> dict[str, Any]:

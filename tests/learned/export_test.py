@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from safetensors import numpy as safetensors
 
 import icm_jax
 from experiments import export as program
-from icm_jax import types
-from icm_jax.learned import export, model_card
+from icm_jax.learned import model_card
 
 ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = np.random.default_rng(0).random((5, 32, 32, 1), np.float32)
@@ -82,8 +82,6 @@ np.savez("found", **found)
 
 
 def test_parameters_are_those_of_the_run(exported, trained):
-  from safetensors import numpy as safetensors
-
   arrays = safetensors.load_file(exported / program.PARAMETERS)
   state = icm_jax.load(trained).state
   leaves = jax.tree.leaves(state.experts_E)
@@ -140,10 +138,3 @@ def test_files_are_overwritten_only_when_allowed(exported, trained):
   again = start(f"--workdir={trained}", f"--out={exported / program.CARD}")
   assert again.returncode == 2
   assert "is a file, not a folder" in again.stderr
-
-
-def test_a_missing_package_is_told(monkeypatch):
-  monkeypatch.setitem(sys.modules, "safetensors", None)
-  monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-  with pytest.raises(types.InputError, match=r"icm-jax\[export\]"):
-    export.check_installed()
