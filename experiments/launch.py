@@ -12,6 +12,8 @@ from absl import app, flags, logging
 from icm_jax import types
 from icm_jax.training import train_loop
 
+# Configs that come with the programs.
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -28,6 +30,37 @@ def define_workdir() -> None:
 def workdir() -> pathlib.Path:
   """The folder in the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+def config_path(text: str) -> str:
+  """The file and mode of a config, which may be one that ships by its name.
+
+  Where there is no such file, `mnist`, `mnist.py` and
+  `experiments/configs/mnist.py` are all the config of that name, from any
+  folder.
+
+  Args:
+    text: file or name, and mode after a colon.
+  """
+  name, colon, mode = text.partition(":")
+  path = pathlib.Path(name)
+  own = CONFIGS / f"{path.name.removesuffix('.py')}.py"
+  known = path.parent in (pathlib.Path(), pathlib.Path("experiments/configs"))
+  if path.is_file() or not known or not own.is_file():
+    return text
+  return f"{own}{colon}{mode}"
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+  """Arguments in which the flag `--config` names a file."""
+  out = list(argv)
+  for number, text in enumerate(argv):
+    if text in ("--config", "-config") and number + 1 < len(argv):
+      out[number + 1] = config_path(argv[number + 1])
+    elif text.startswith(("--config=", "-config=")):
+      flag, _, value = text.partition("=")
+      out[number] = f"{flag}={config_path(value)}"
+  return out
 
 
 def check_free(out: pathlib.Path, written: Sequence[pathlib.Path]) -> None:
@@ -86,7 +119,7 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(_with_config_path(argv))
     if "config" in flags.FLAGS:
       # A config that cannot be loaded raises its error only when it is read.
       _ = flags.FLAGS["config"].value["seed"]

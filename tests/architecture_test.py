@@ -19,6 +19,7 @@ LAYERS = (
   "learned",
   "viz",
   "rim",
+  "programs",
 )
 FILES = sorted((ROOT / "icm_jax").rglob("*.py"))
 OWNERS = {  # Which folders or files alone import a package.

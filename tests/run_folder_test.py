@@ -1,6 +1,7 @@
 """What a run's folder says of it, and how it is opened without its data."""
 
 import json
+import pathlib
 
 import jax
 import ml_collections
@@ -121,3 +122,38 @@ def test_another_format_is_told_in_one_line(use, content, came, tmp_path):
   with pytest.raises(types.InputError, match=came) as caught:
     uses[use]()
   assert "\n" not in str(caught.value)
+
+
+def own_pictures(name):
+  config = mnist.get_config("smoke")
+  config.update_from_flattened_dict(
+    {"data.name": name, "data.dir": "prepared", "data.manual_dir": ""}
+  )
+  return config
+
+
+def test_folders_are_stored_as_absolute_paths(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  given = own_pictures("folders:clean, ../dirty")
+  given.transfer.name = "folder:~/other"
+  config = run_folder.absolute(given)
+  assert config.data.name == f"folders:{tmp_path}/clean,{tmp_path}/../dirty"
+  assert config.data.dir == str(tmp_path / "prepared")
+  assert config.data.manual_dir == ""
+  assert config.transfer.name == f"folder:{pathlib.Path.home() / 'other'}"
+  assert given.data.name == "folders:clean, ../dirty"
+  assert run_folder.absolute(config) == config
+  named = run_folder.absolute(own_pictures("mnist_5k"))
+  assert named.data.name == "mnist_5k"
+
+
+def test_own_pictures_that_moved_can_be_named_again(tmp_path):
+  saw = {"image_shape": [32, 32, 1]}
+  run_folder.write(tmp_path, own_pictures("folder:/before"), saw)
+  moved = own_pictures("folder:/after")
+  run_folder.claim(tmp_path, moved, resume=True)
+  with run_folder.hold(tmp_path, moved, saw):
+    assert run_folder.read(tmp_path).config.data.name == "folder:/after"
+  for other in ("folders:/a,/b", "mnist_5k"):
+    with pytest.raises(types.InputError, match="data.name was 'folder:/after'"):
+      run_folder.claim(tmp_path, own_pictures(other), resume=True)
