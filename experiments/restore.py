@@ -87,7 +87,7 @@ def table(
         one.planned.name,
         f"{PICTURES}/{one.planned.written}",
         " > ".join(map(str, one.experts)),
-        " > ".join(mechanism_of[expert] for expert in one.experts),
+        _names(one.experts, mechanism_of),
         f"{one.score:.4f}",
         f"{one.change:.4f}",
         "changed" if one.experts else "left alone",
@@ -132,15 +132,20 @@ def gather(done: Iterable[picture_files.Done]) -> list[picture_files.Done]:
   return kept
 
 
+def _names(experts: Sequence[int], mechanism_of: Sequence[str]) -> str:
+  """What experts undo, in their order."""
+  return " > ".join(mechanism_of[expert] or "unknown" for expert in experts)
+
+
 def _row(experts, count, members, mechanism_of) -> contact_sheet.Row:
   note = f"{count:,} picture{'s' * (count > 1)}"
   if not experts:
     return contact_sheet.Row(
       "left alone", note, np.stack([one.before_HWC for one in members])
     )
-  names = " > ".join(mechanism_of[expert] for expert in experts)
+  names = _names(experts, mechanism_of)
   return contact_sheet.Row(
-    f"expert {' > '.join(map(str, experts))}" + f": {names}" * bool(names),
+    f"expert {' > '.join(map(str, experts))}: {names}",
     f"{note}; before, after",
     np.stack(
       [
