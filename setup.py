@@ -10,9 +10,11 @@ import platform
 import shutil
 
 import setuptools
-from setuptools.command import build, build_ext
+from setuptools.command import build, build_ext, build_py
 
 CPU = pathlib.Path("icm_jax/kernels/cpu")
+# Where `icm_jax.programs` finds the programs of an installation.
+SHIPPED = pathlib.Path("icm_jax/shipped")
 
 
 class Build(build.build):
@@ -21,6 +23,21 @@ class Build(build.build):
   def run(self):
     shutil.rmtree(self.build_lib, ignore_errors=True)
     super().run()
+
+
+class BuildPackages(build_py.build_py):
+  """Installs the programs and their configs inside of the package.
+
+  `experiments` is no package of its own there: other projects have one too.
+  """
+
+  def run(self):
+    super().run()
+    if not self.editable_mode:
+      for path in pathlib.Path("experiments").rglob("*.py"):
+        installed = self.build_lib / SHIPPED / path
+        self.mkpath(str(installed.parent))
+        self.copy_file(str(path), str(installed))
 
 
 class BuildExtension(build_ext.build_ext):
@@ -45,7 +62,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
   flags.append("-march=x86-64-v3")
 
 setuptools.setup(
-  cmdclass={"build": Build, "build_ext": BuildExtension},
+  cmdclass={
+    "build": Build,
+    "build_ext": BuildExtension,
+    "build_py": BuildPackages,
+  },
   ext_modules=[
     setuptools.Extension(
       "icm_jax.kernels.cpu._compiled",

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -17,6 +17,8 @@ from experiments import interrupt
 from icm_jax import types
 from icm_jax.training import train_loop
 
+# Configs that come with the programs.
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 BAD_INPUT = 2
 # Errors that folders and disks are at fault for, not this package.
 _OF_THE_DISK = frozenset(
@@ -58,6 +60,63 @@ def define_workdir() -> None:
 def workdir() -> pathlib.Path:
   """Returns the folder of the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+def config_path(text: str) -> str:
+  """The file and mode of a config, which may be one that ships by its name.
+
+  Where there is no such file, `mnist`, `mnist.py` and
+  `experiments/configs/mnist.py` are all the config of that name, from any
+  folder.
+
+  Args:
+    text: file or name, and mode after a colon.
+  """
+  name, colon, mode = text.partition(":")
+  path = pathlib.Path(name)
+  own = CONFIGS / f"{path.name.removesuffix('.py')}.py"
+  known = path.parent in (pathlib.Path(), pathlib.Path("experiments/configs"))
+  if path.is_file() or not known or not own.is_file():
+    return text
+  return f"{own}{colon}{mode}"
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+  """Arguments in which the flag `--config` names a file."""
+  out = list(argv)
+  for number, text in enumerate(argv):
+    if text in ("--config", "-config") and number + 1 < len(argv):
+      out[number + 1] = config_path(argv[number + 1])
+    elif text.startswith(("--config=", "-config=")):
+      flag, _, value = text.partition("=")
+      out[number] = f"{flag}={config_path(value)}"
+  return out
+
+
+def check_free(out: pathlib.Path, written: Sequence[pathlib.Path]) -> None:
+  """Makes sure that nothing is lost in the folder of the flag `--out`.
+
+  Raises:
+    InputError: it is a file; or one of the files that will be written exists,
+      and the flag `--overwrite` does not allow to write over it.
+  """
+  if out.exists() and not out.is_dir():
+    raise types.InputError(f"--out={out} is a file, not a folder.")
+  existing = [path for path in written if path.exists()]
+  if existing and not flags.FLAGS.overwrite:
+    more = f" and {len(existing) - 1:,} more files" if existing[1:] else ""
+    raise types.InputError(
+      f"{existing[0]}{more} would be overwritten; allow that with --overwrite, "
+      "or choose another folder with --out=DIR."
+    )
+
+
+def cannot_write(out: pathlib.Path, error: OSError) -> str:
+  """The message for a folder of the flag `--out` that cannot be written."""
+  return (
+    f"--out={out} cannot be written ({error.strerror}); choose another folder, "
+    "or free space."
+  )
 
 
 def run(main: Callable[[], None]) -> None:
@@ -121,7 +180,7 @@ def _help(about: str) -> str:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(_with_config_path(argv))
     if "config" in flags.FLAGS:
       # A config that cannot be loaded raises its error only when it is read.
       _ = flags.FLAGS["config"].value["seed"]

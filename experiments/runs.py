@@ -31,7 +31,7 @@ class Planned(NamedTuple):
 
   Attributes:
     run: variant, seed and folder of the run.
-    arguments: arguments of `experiments.train`, without the folder.
+    arguments: arguments of `icm train`, without the folder.
     config: the config with these arguments.
   """
 
@@ -80,7 +80,7 @@ def plan(
     InputError: an override is no `name=value`, two variants are the same, or
       a folder holds a run of another format.
   """
-  variants = {}
+  config, variants = launch.config_path(config), {}
   for text in overrides:
     pairs = text.split()
     for pair in pairs:
@@ -132,7 +132,8 @@ def is_finished(planned: Planned) -> bool:
   except types.InputError:  # The run goes on, and writes it again.
     return False
   return result is not None and (
-    result["config"] == run_folder.plain_config(planned.config)
+    result["config"]
+    == run_folder.plain_config(run_folder.absolute(planned.config))
   )
 
 
@@ -149,8 +150,8 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   folder = planned.run.workdir
   folder.parent.mkdir(parents=True, exist_ok=True)
   log = folder.with_suffix(".log")
-  command = [sys.executable, "-m", "experiments.train", *planned.arguments]
-  command.append(f"--workdir={folder}")
+  command = [sys.executable, "-m", "icm_jax.programs", "train"]
+  command += [*planned.arguments, f"--workdir={folder}"]
   if run_folder.holds_run(folder):
     command.append("--resume")
   # In a session of its own, a run gets only the signal that is passed on. A

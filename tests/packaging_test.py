@@ -116,7 +116,9 @@ def _isort(name: str) -> tuple[int, str]:
   return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("name", ["data", "evaluation", "training", "viz"])
+@pytest.mark.parametrize(
+  "name", ["data", "evaluation", "learned", "training", "viz"]
+)
 def test_a_package_alone_brings_nothing(name):
   names = vars(importlib.import_module(f"icm_jax.{name}"))
   own = f"icm_jax.{name}."

@@ -1,6 +1,7 @@
 """The description of a run in its folder, and opening a run without data."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -203,3 +204,38 @@ def test_metrics_are_read_up_to_what_is_damaged(rest, tmp_path):
   path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + rest + b'\n{"step": 3}\n')
   rows = run_folder.read_metrics(tmp_path)
   assert [row["step"] for row in rows] == [1, 2]
+
+
+def own_pictures(name):
+  config = mnist.get_config("smoke")
+  config.update_from_flattened_dict(
+    {"data.name": name, "data.dir": "prepared", "data.manual_dir": ""}
+  )
+  return config
+
+
+def test_folders_are_stored_as_absolute_paths(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  given = own_pictures("folders:clean, ../dirty")
+  given.transfer.name = "folder:~/other"
+  config = run_folder.absolute(given)
+  assert config.data.name == f"folders:{tmp_path}/clean,{tmp_path}/../dirty"
+  assert config.data.dir == str(tmp_path / "prepared")
+  assert config.data.manual_dir == ""
+  assert config.transfer.name == f"folder:{pathlib.Path.home() / 'other'}"
+  assert given.data.name == "folders:clean, ../dirty"
+  assert run_folder.absolute(config) == config
+  named = run_folder.absolute(own_pictures("mnist_5k"))
+  assert named.data.name == "mnist_5k"
+
+
+def test_own_pictures_that_moved_can_be_named_again(tmp_path):
+  saw = {"image_shape": [32, 32, 1]}
+  run_folder.write(tmp_path, own_pictures("folder:/before"), saw)
+  moved = own_pictures("folder:/after")
+  run_folder.claim(tmp_path, moved, resume=True)
+  with run_folder.hold(tmp_path, moved, saw):
+    assert run_folder.read(tmp_path).config.data.name == "folder:/after"
+  for other in ("folders:/a,/b", "mnist_5k"):
+    with pytest.raises(types.InputError, match="data.name was 'folder:/after'"):
+      run_folder.claim(tmp_path, own_pictures(other), resume=True)

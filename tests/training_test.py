@@ -439,7 +439,7 @@ def test_two_processes_cannot_resume_one_run(six):
     ({"data.augment.zoom": 1.2}, "augment.zoom must be at most 1; got 1.2"),
     (
       {"detection.examples": 1, "detection.single_network": "nowhere"},
-      "finished run with one expert, .* one_network.py; nowhere is not",
+      "finished run with one expert, .* one_network.py; .*nowhere is not",
     ),
     (
       {"detection.examples": 1, "data.groups": "label=1,label=2"},

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from icm_jax import competition, types
 
@@ -63,7 +64,7 @@ def search(
     max_length: L, the largest length of a chain, at least 1.
     width: K, the number of chains that are kept.
     margin: logits by which every further expert must raise the score, see
-      `find_margin`; images that gain less are left alone.
+      `margin`; images that gain less are left alone.
   """
   num_images = x_BHWC.shape[0]
   image_B = jnp.arange(num_images)
@@ -119,3 +120,13 @@ def search(
   lengths = jnp.arange(1, max_length + 1, dtype=jnp.int32)
   (_, best), _ = jax.lax.scan(extend, (start, best), lengths)
   return best
+
+
+def margin(gain_N: np.ndarray, *, changed: float) -> float:
+  """The gain in score below which an image is left alone; logits, at least 0.
+
+  Args:
+    gain_N: logits by which the best expert raises the scores of clean images.
+    changed: share of clean images that may be changed, in [0, 1].
+  """
+  return max(0.0, float(np.quantile(gain_N, 1.0 - changed)))

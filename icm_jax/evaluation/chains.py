@@ -53,7 +53,7 @@ def find_margin(
   gain_N = restoration.by_batches(
     gain, state, clean_NHWC, batch_size=batch_size
   )
-  return max(0.0, float(np.quantile(gain_N, 1.0 - changed)))
+  return chain_search.margin(gain_N, changed=changed)
 
 
 def margin_of_run(

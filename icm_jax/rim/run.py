@@ -102,6 +102,7 @@ def train(
   """
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
+  config = run_folder.absolute(config)
   run_folder.claim(workdir, config, resume=resume)
   run = build.build_run(config, progress=reporter.prepare)
   reporter.say(

@@ -42,6 +42,38 @@ _MAY_CHANGE = (
   "data.download",
 )
 
+# Kinds of data sets of a user's own.
+_OWN = ("folder", "folders")
+# Values that are folders, and data sets that may be: `folder:` and `folders:`.
+_FOLDERS = (
+  "data.dir",
+  "data.manual_dir",
+  "transfer.manual_dir",
+  "detection.single_network",
+)
+_DATA_SETS = ("data.name", "transfer.name")
+
+
+def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A copy whose folders are absolute, so that a run works from anywhere."""
+  config = config.copy_and_resolve_references()
+  for path in (*_FOLDERS, *_DATA_SETS):
+    section, name = path.split(".")
+    value = config.get(section, {}).get(name)
+    if value and path in _DATA_SETS:
+      kind, colon, rest = value.partition(":")
+      if kind in _OWN and colon:
+        parts = rest.split(",") if kind == "folders" else [rest]
+        rest = ",".join(map(_absolute, parts))
+        config[section][name] = f"{kind}:{rest}"
+    elif value:
+      config[section][name] = _absolute(value)
+  return config
+
+
+def _absolute(path: str) -> str:
+  return str(pathlib.Path(path.strip()).expanduser().absolute())
+
 
 def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the config as JSON data."""
@@ -81,11 +113,8 @@ def claim(
       f"--workdir={workdir} holds a run already; continue it with --resume, or "
       "choose a new folder."
     )
-  changed = _changes(
-    plain_config(read(workdir).config),
-    plain_config(config),
-    may_change=_MAY_CHANGE,
-  )
+  old, new = plain_config(read(workdir).config), plain_config(config)
+  changed = _changes(old, new, may_change=_may_change(old, new))
   if changed:
     raise types.InputError(
       f"--workdir={workdir} holds a run with another config: {changed}. Resume "
@@ -120,6 +149,20 @@ def _check_place(workdir: pathlib.Path) -> None:
       f"--workdir={workdir} cannot be written ({error.strerror}). Change "
       "permissions or free space, or choose another folder."
     ) from error
+
+
+def _may_change(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
+  """Values that may change from one config to the other.
+
+  A user's own folders may have moved. Whether they hold the same data is what
+  `hold` looks at.
+  """
+  kinds = [
+    config.get("data", {}).get("name", "").partition(":")[0]
+    for config in (old, new)
+  ]
+  moved = kinds[0] == kinds[1] and kinds[0] in _OWN
+  return (*_MAY_CHANGE, *(["data.name"] if moved else []))
 
 
 @contextlib.contextmanager

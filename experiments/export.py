@@ -1,0 +1,66 @@
+"""Exports what a run has learned, for programs without this package.
+
+  python -m experiments.export --workdir=runs/mnist --out=OUT
+
+The program writes to OUT: restore.jax, StableHLO for CPUs, CUDA and TPUs that
+jax.export reads, with the parameters in it; parameters.safetensors, the
+parameters alone; config.json, the networks that these belong to; and README.md,
+a model card in the format of Hugging Face's Hub.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+import icm_jax
+from experiments import console, launch
+from icm_jax import types
+from icm_jax.learned import export, model_card
+from icm_jax.training import atomic_files
+
+PROGRAM = "restore.jax"
+PARAMETERS = "parameters.safetensors"
+NETWORKS = "config.json"
+CARD = "README.md"
+
+
+def define_flags() -> None:
+  """Defines the flags of the program."""
+  launch.define_workdir()
+  flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
+  flags.DEFINE_integer("steps", None, "Checkpoint; default: the newest one.")
+  flags.DEFINE_bool("overwrite", False, "Whether files may be overwritten.")
+
+
+def main() -> None:
+  f, say = flags.FLAGS, console.reporter().say
+  out = pathlib.Path(f.out).expanduser()
+  launch.check_free(
+    out, [out / name for name in (PROGRAM, PARAMETERS, NETWORKS, CARD)]
+  )
+  learned = icm_jax.load(launch.workdir(), steps=f.steps)
+  say(f"step {learned.steps}; exporting for {', '.join(export.PLATFORMS)}")
+  card = model_card.write(
+    learned,
+    program=PROGRAM,
+    parameters=PARAMETERS,
+    networks=NETWORKS,
+    platforms=export.PLATFORMS,
+  )
+  program, parameters = export.program(learned), export.parameters(learned)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_bytes(out / PROGRAM, program)
+    atomic_files.write_bytes(out / PARAMETERS, parameters)
+    atomic_files.write_json(out / NETWORKS, export.networks(learned))
+    atomic_files.write_bytes(out / CARD, card.encode())
+  except OSError as error:
+    raise types.InputError(launch.cannot_write(out, error)) from error
+  say(f"wrote {out}: {len(program) / 1e6:.1f} MB of program")
+
+
+if __name__ == "__main__":
+  define_flags()
+  launch.run(main)
