@@ -5,11 +5,13 @@
 The program writes to OUT: restore.jax, StableHLO for CPUs, CUDA and TPUs that
 jax.export reads, with the parameters in it; parameters.safetensors, the
 parameters alone; config.json, the networks that these belong to; and README.md,
-a model card in the format of Hugging Face's Hub.
+a model card in the format of Hugging Face's Hub. Nothing is uploaded unless
+--push=USER/NAME asks for it, which needs: pip install "icm-jax[hub]".
 """
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 
 from absl import flags
@@ -24,6 +26,7 @@ PROGRAM = "restore.jax"
 PARAMETERS = "parameters.safetensors"
 NETWORKS = "config.json"
 CARD = "README.md"
+FILES = (PROGRAM, PARAMETERS, NETWORKS, CARD)
 
 
 def define_flags() -> None:
@@ -31,15 +34,58 @@ def define_flags() -> None:
   launch.define_workdir()
   flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
   flags.DEFINE_integer("steps", None, "Checkpoint; default: the newest one.")
+  flags.DEFINE_string("push", "", "USER/NAME on the Hub; default: no upload.")
   flags.DEFINE_bool("overwrite", False, "Whether files may be overwritten.")
+
+
+def check_hub() -> None:
+  """Makes sure that there is a client of the Hub.
+
+  Raises:
+    InputError: the package huggingface_hub is not installed.
+  """
+  if importlib.util.find_spec("huggingface_hub") is None:
+    raise types.InputError(
+      '--push needs huggingface_hub; run: pip install "icm-jax[hub]"'
+    )
+
+
+def push(out: pathlib.Path, repository: str) -> str:
+  """Uploads the exported files, and nothing else in their folder.
+
+  Args:
+    out: folder of the files.
+    repository: `USER/NAME`; made, for its owner's eyes only, if there is none.
+
+  Returns:
+    The address of the commit.
+
+  Raises:
+    Failed: the Hub, or the way to it, refused; the files are still there.
+  """
+  import huggingface_hub
+
+  api = huggingface_hub.HfApi()
+  try:
+    api.create_repo(repository, private=True, exist_ok=True)
+    commit = api.upload_folder(
+      repo_id=repository, folder_path=out, allow_patterns=list(FILES)
+    )
+  # The client and the libraries under it raise many kinds.
+  except Exception as error:
+    raise launch.Failed(
+      f"The upload to {repository} failed: {launch.one_line(error)} The files "
+      f"are in {out}."
+    ) from error
+  return commit.commit_url
 
 
 def main() -> None:
   f, say = flags.FLAGS, console.reporter().say
+  if f.push:
+    check_hub()
   out = pathlib.Path(f.out).expanduser()
-  launch.check_free(
-    out, [out / name for name in (PROGRAM, PARAMETERS, NETWORKS, CARD)]
-  )
+  launch.check_free(out, [out / name for name in FILES])
   learned = icm_jax.load(launch.workdir(), steps=f.steps)
   say(f"step {learned.steps}; exporting for {', '.join(export.PLATFORMS)}")
   card = model_card.write(
@@ -59,6 +105,8 @@ def main() -> None:
   except OSError as error:
     raise types.InputError(launch.cannot_write(out, error)) from error
   say(f"wrote {out}: {len(program) / 1e6:.1f} MB of program")
+  if f.push:
+    say(f"uploaded to {push(out, f.push)}")
 
 
 if __name__ == "__main__":

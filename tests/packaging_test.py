@@ -165,6 +165,7 @@ def test_requirements_have_lower_bounds():
     SETUP["options"]["install_requires"],
     extras["embedded"],
     extras["faces"],
+    extras["hub"],
   ):
     lines = [line for line in text.splitlines() if line and line[0] != "#"]
     assert lines and all(" >=" in line for line in lines), lines

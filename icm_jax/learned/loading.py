@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -329,13 +330,13 @@ def load(
     steps: completed updates of the checkpoint; None is the newest one.
 
   Raises:
-    InputError: the folder holds no run of images, or no such checkpoint.
+    InputError: the folder holds no run of images, or no such checkpoint; or
+      its result is damaged.
   """
   folder = pathlib.Path(workdir).expanduser()
   opened = saved_run.open_run(folder, steps=steps)
   state = opened.setup.through("test_state", opened.saved.state)
-  path = folder / run_folder.RESULT
-  result = atomic_files.read_json(path) if path.exists() else None
+  result = _read_result(folder)
   if result and result["steps"] != int(state.step):
     result = None
   return Learned(
@@ -348,3 +349,16 @@ def load(
     setup=opened.setup,
     state=state,
   )
+
+
+def _read_result(folder: pathlib.Path) -> dict[str, Any] | None:
+  path = folder / run_folder.RESULT
+  if not path.exists():
+    return None
+  try:
+    return atomic_files.read_json(path)
+  except json.JSONDecodeError as error:
+    raise types.InputError(
+      f"{path} is not valid JSON: {error}. Remove it, or write it again by "
+      "evaluating the run."
+    ) from error

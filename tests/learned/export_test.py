@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types as types_lib
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from safetensors import numpy as safetensors
 
 import icm_jax
 from experiments import export as program
+from experiments import launch
+from icm_jax import types
 from icm_jax.learned import model_card
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -138,3 +141,38 @@ def test_files_are_overwritten_only_when_allowed(exported, trained):
   again = start(f"--workdir={trained}", f"--out={exported / program.CARD}")
   assert again.returncode == 2
   assert "is a file, not a folder" in again.stderr
+
+
+class Hub:
+  """A client that remembers what it was asked for."""
+
+  def __init__(self):
+    self.asked = []
+
+  def create_repo(self, repo_id, *, private, exist_ok):
+    self.asked.append((repo_id, private, exist_ok))
+
+  def upload_folder(self, *, repo_id, folder_path, allow_patterns):
+    if repo_id == "me/refused":
+      raise OSError("not logged in.")
+    self.asked.append((repo_id, folder_path, sorted(allow_patterns)))
+    return types_lib.SimpleNamespace(commit_url="address")
+
+
+def test_uploads_hold_the_exported_files_only(monkeypatch, tmp_path):
+  hub = Hub()
+  client = types_lib.SimpleNamespace(HfApi=lambda: hub)
+  monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+  assert program.push(tmp_path, "me/run") == "address"
+  assert hub.asked == [
+    ("me/run", True, True),
+    ("me/run", tmp_path, sorted(program.FILES)),
+  ]
+  with pytest.raises(launch.Failed, match=r"me/refused failed: not logged in"):
+    program.push(tmp_path, "me/refused")
+
+
+def test_a_missing_client_is_told(monkeypatch):
+  monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(types.InputError, match=r"icm-jax\[hub\]"):
+    program.check_hub()

@@ -174,11 +174,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_run_without_a_result_restores(trained, images, tmp_path):
+def test_a_run_without_a_result_is_opened(trained, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(trained, folder)
   (folder / run_folder.RESULT).unlink()
   assert icm_jax.load(folder).result is None
+  (folder / run_folder.RESULT).write_text('{"steps": 3, "wi')
+  with pytest.raises(types.InputError, match="is not valid JSON"):
+    icm_jax.load(folder)
 
 
 def test_loading_reads_no_data_and_brings_no_reader_of_data(trained, tmp_path):
