@@ -58,7 +58,12 @@ def train(
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
   run_folder.claim(workdir, config, resume=resume)
+  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   run = build.build(config, progress=reporter.prepare)
+  if run.problem.group_names:
+    reporter.say(
+      "mechanisms are the groups of the data; --config.mechanisms is not used"
+    )
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
@@ -105,6 +110,8 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)
+    for step, reason in checkpoints.damaged.items():
+      reporter.say(f"the checkpoint of step {step} {reason}")
     reporter.say(f"resuming at step {int(saved.state.step)}")
   clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
