@@ -111,7 +111,10 @@ def train(
   total = config.train.updates * len(run.networks)
   checkpoint.check_steps(workdir, total, "--config.train.updates")
   saw = build.saw(run)
-  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
+  with train_loop.occupy(workdir, config, saw, reporter) as (
+    checkpoints,
+    stop_requested,
+  ):
     saved = None
     if checkpoints.steps():
       saved = checkpoints.read_newest(build.abstract_state(config, run), {})

@@ -78,7 +78,10 @@ def train(
   abstract = build.abstract_state(config, run.setup, run.classifier)
   if not resume:
     checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
-  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
+  with train_loop.occupy(workdir, config, saw, reporter) as (
+    checkpoints,
+    stop_requested,
+  ):
     session = _start(config, run, abstract, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
