@@ -65,7 +65,8 @@ def prepare(
   Args:
     name: name or folder, as for `sources.load`.
     image_size: height and width in pixels; None is 64, or 32 for digits.
-    groups: groups, as for `roles.choose`; empty for all, each independently.
+    groups: groups, as for `roles.choose`; empty for those that training uses by
+      default, or for all, each independently.
     canonical: rule for canonical examples; "" is the data set's own.
     **options: the other arguments of `sources.load`.
 
@@ -80,10 +81,11 @@ def prepare(
     name, image_size=image_size or (32 if digits else 64), **options
   )
   seconds = time.perf_counter() - start
-  chosen = roles.choose(data.roles, tuple(groups)) if groups else data.roles
+  names = tuple(groups) or data.default_groups  # As training does.
+  chosen = roles.choose(data.roles, names) if names else data.roles
   if canonical:
     chosen = chosen._replace(canonical=canonical)
-  return Prepared(data._replace(roles=chosen), bool(groups), seconds)
+  return Prepared(data._replace(roles=chosen), bool(names), seconds)
 
 
 def tables(prepared: Prepared, *, seed: int) -> list[contact_sheet.Table]:

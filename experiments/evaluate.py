@@ -11,6 +11,8 @@ launch.define_workdir()
 def main() -> None:
   kind = kinds.from_workdir(launch.workdir())
   result = kind.evaluate_checkpoint(launch.workdir())
+  # Not the newest step if the newest checkpoint is damaged.
+  console.reporter().say(f"evaluated the checkpoint of step {result['steps']}")
   console.reporter().say(kind.headline(result))
 
 

@@ -65,6 +65,24 @@ def test_space_is_looked_for_before_orbax_writes(tmp_path, monkeypatch):
   save(tmp_path, tiny_state(2))
 
 
+def test_damaged_checkpoints_that_are_passed_over_are_told(tmp_path):
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  damage(tmp_path, 2)
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    assert int(checkpoints.read_newest(tiny_state(), {}).state.step) == 1
+    ((step, reason),) = checkpoints.damaged.items()
+  assert step == 2
+  assert reason.startswith("is damaged, ")
+
+
+def test_a_run_does_not_become_shorter(tmp_path):
+  checkpoint.check_steps(tmp_path, 0, "--steps")
+  save(tmp_path, tiny_state(9), tiny_state(10))
+  checkpoint.check_steps(tmp_path, 10, "--steps")
+  with pytest.raises(types.InputError, match="--steps asks for 9 .*done 10"):
+    checkpoint.check_steps(tmp_path, 9, "--steps")
+
+
 def numbers(state):
   state = state.replace(key=jax.random.key_data(state.key))
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]

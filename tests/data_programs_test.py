@@ -111,8 +111,25 @@ def test_examples_of_several_groups_have_no_role(prepare):
   )
 
 
-def test_known_groups_are_counted_on_their_own(prepare):
+def test_parts_are_those_that_training_uses(prepare):
   tables = data.tables(prepare(), seed=0)
+  assert cells(tables, "Roles") == {
+    "canonical": "12",
+    "red": "5",
+    "up": "6",
+    "unused": "0",
+  }
+  parts = cells(tables, "Parts of the problem")
+  assert sum(int(parts[p]) for p in ("canonical", "transformed", "test")) == 23
+  assert cells(tables, "Splits") == {"all": "23"}
+  assert cells(tables, "Columns")["folder"] == "3"
+
+
+def test_known_groups_are_counted_on_their_own(prepare):
+  prepared = prepare()
+  # As of a data set whose groups are used on request only.
+  prepared = prepared._replace(chosen=False)
+  tables = data.tables(prepared, seed=0)
   assert cells(tables, "Roles, each on its own") == {
     "canonical": "12",
     "red": "5",
@@ -120,8 +137,19 @@ def test_known_groups_are_counted_on_their_own(prepare):
   }
   parts = cells(tables, "Parts of the problem, for image mechanisms")
   assert sum(map(int, parts.values())) == 12
-  assert cells(tables, "Splits") == {"all": "23"}
-  assert cells(tables, "Columns")["folder"] == "3"
+
+
+def test_names_of_many_letters_are_drawn():
+  image_BHWC = np.zeros((1, 8, 8, 1), np.uint8)
+  drawn = [
+    contact_sheet.draw([contact_sheet.Row(name, "", image_BHWC)])
+    for name in (
+      "\u00fc",
+      "\u03bc",
+      "\u0436",
+    )
+  ]
+  assert len(set(drawn)) == 3  # What a font lacks is the same box for all.
 
 
 def test_a_rule_about_an_unknown_column_is_refused(prepare):

@@ -92,6 +92,7 @@ def test_what_was_skipped_is_told_everywhere(run):
   assert result["data"]["skipped_by_reason"] == reasons
   expected = "2 skipped: "
   (line,) = (line for line in lines if expected in line)
+  assert any("--config.mechanisms is not used" in line for line in lines)
   page = report.write(root / "run").read_text()
   for text in (line, page):
     assert expected in text

@@ -3,6 +3,7 @@ import math
 import os
 import re
 import signal
+import threading
 
 import jax
 import ml_collections
@@ -150,9 +151,16 @@ def test_an_interruption_saves_first(six, tmp_path):
   class Impatient(train_loop.Silent):
     """Presses Ctrl-C in the middle of the run."""
 
+    said = threading.Event()
+
+    def say(self, text):
+      if text.startswith("stopping after the next step"):
+        self.said.set()
+
     def progress(self, step, total, values):
       if step == 3:
         os.kill(os.getpid(), signal.SIGINT)
+        assert self.said.wait(60)  # At once, not after the step.
 
   folder = tmp_path / "run"
   handler = signal.getsignal(signal.SIGINT)

@@ -109,11 +109,18 @@ def train(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
+  total = config.train.updates * len(run.networks)
+  checkpoint.check_steps(workdir, total, "--config.train.updates")
   saw = build.saw(run)
-  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
+  with train_loop.occupy(workdir, config, saw, reporter) as (
+    checkpoints,
+    stop_requested,
+  ):
     saved = None
     if checkpoints.steps():
       saved = checkpoints.read_newest(build.abstract_state(config, run), {})
+      for step, reason in checkpoints.damaged.items():
+        reporter.say(f"the checkpoint of step {step} {reason}")
       reporter.say(f"resuming at step {int(saved.state.step)}")
       state = saved.state
     else:

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from icm_jax import types
 
+FOLDER = "checkpoints"
 KEPT = 2  # Checkpoints of a run.
 # Bytes that the other files of a run may need from one checkpoint to the next.
 _RESERVE = 8 << 20
@@ -59,12 +60,35 @@ def check_space(
     )
 
 
+def check_steps(workdir: pathlib.Path, last: int, flag: str) -> None:
+  """Makes sure that a run has not gone on for longer than it shall.
+
+  Args:
+    workdir: folder of the run.
+    last: updates that are done in the end.
+    flag: name of the flag that says so.
+
+  Raises:
+    InputError: there is a checkpoint of a later step.
+  """
+  names = [path.name for path in (workdir / FOLDER).glob("*")]
+  newest = max((int(name) for name in names if name.isdecimal()), default=0)
+  if newest > last:
+    raise types.InputError(
+      f"{flag} asks for {last} steps, and the run in {workdir} has done "
+      f"{newest}. Ask for at least as many, or start a run in a new folder."
+    )
+
+
 class Checkpoints:
   """The checkpoints of a working directory, by step.
 
   The arrays of step N are a tree of their own in `checkpoints/N/arrays`, which
   `orbax.checkpoint.StandardCheckpointer` reads as nested dicts and lists,
   without any class of this package.
+
+  Attributes:
+    damaged: newer steps that `read_newest` passed over, and why.
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int = KEPT):
@@ -75,7 +99,7 @@ class Checkpoints:
       keep: number of newest checkpoints that are kept.
     """
     self._manager = ocp.CheckpointManager(
-      workdir.absolute() / "checkpoints",
+      workdir.absolute() / FOLDER,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=False
       ),
@@ -84,7 +108,7 @@ class Checkpoints:
         "progress": ocp.JsonCheckpointHandler(),
       },
     )
-    self._damaged: set[int] = set()
+    self.damaged: dict[int, str] = {}
 
   def steps(self) -> list[int]:
     """Returns the steps of complete checkpoints, the newest first."""
@@ -100,7 +124,7 @@ class Checkpoints:
     """
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
-    if step in self._damaged:
+    if step in self.damaged:
       self._manager.delete(step)
     if step not in self.steps():
       check_space(self._manager.directory, (saved.state, saved.classifier))
@@ -166,7 +190,7 @@ class Checkpoints:
         continue
       if not fits:
         break  # Continuing from an older step would overwrite a newer one.
-      self._damaged = set(failures)
+      self.damaged = failures
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
     raise types.InputError(self._explain(failures, fits))
 

@@ -60,7 +60,12 @@ def train(
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
   run_folder.claim(workdir, config, resume=resume)
+  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   run = build.build(config, progress=reporter.prepare)
+  if run.problem.group_names:
+    reporter.say(
+      "mechanisms are the groups of the data; --config.mechanisms is not used"
+    )
   reporter.say(
     f"{run.problem.name}: {len(run.problem.transformed_ids)} transformed, "
     f"{len(run.problem.canonical_ids)} canonical, "
@@ -75,7 +80,10 @@ def train(
   abstract = networks.abstract_state(config, run.setup, run.classifier)
   if not resume:
     checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
-  with train_loop.occupy(workdir, config, saw) as (checkpoints, stop_requested):
+  with train_loop.occupy(workdir, config, saw, reporter) as (
+    checkpoints,
+    stop_requested,
+  ):
     session = _start(config, run, abstract, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
@@ -107,6 +115,8 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)
+    for step, reason in checkpoints.damaged.items():
+      reporter.say(f"the checkpoint of step {step} {reason}")
     reporter.say(f"resuming at step {int(saved.state.step)}")
   clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import signal
 import threading
@@ -191,7 +192,10 @@ class Occupied(NamedTuple):
 
 @contextlib.contextmanager
 def occupy(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, saw: dict[str, Any]
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  saw: dict[str, Any],
+  reporter: Reporter,
 ) -> Iterator[Occupied]:
   """Keeps a run's folder for this process, which can be asked to stop.
 
@@ -199,6 +203,7 @@ def occupy(
     workdir: folder of the run.
     config: config of the run.
     saw: see `run_folder.hold`.
+    reporter: told when the process is asked to stop.
 
   Raises:
     InputError: another process works in the folder, or the run saw other data.
@@ -206,16 +211,27 @@ def occupy(
   with (
     run_folder.hold(workdir, config, saw),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    stop_requests() as stop_requested,
+    stop_requests(
+      lambda: reporter.say(
+        "stopping after the next step, with a checkpoint; once more ends at "
+        "once, without"
+      )
+    ) as stop_requested,
   ):
     yield Occupied(checkpoints, stop_requested)
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def stop_requests(
+  acknowledge: Callable[[], None] = lambda: None,
+) -> Iterator[threading.Event]:
   """Turns the first SIGINT or SIGTERM into an event; the second one kills.
 
   An exception in the middle of a step would leave its donated state unusable.
+
+  Args:
+    acknowledge: called by another thread as soon as a signal comes. Python
+      itself handles signals only between compiled calls.
 
   Yields:
     The event, which is set when a stop is requested.
@@ -232,10 +248,24 @@ def stop_requests() -> Iterator[threading.Event]:
     requested.set()
     signal.signal(number, previous[number])
 
+  def listen():
+    while came := os.read(reading, 1):
+      if came[0] in kinds:
+        acknowledge()
+
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  listener = threading.Thread(target=listen, daemon=True)
+  listener.start()
   for kind in kinds:
     previous[kind] = signal.signal(kind, request)
+  wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
   try:
     yield requested
   finally:
+    signal.set_wakeup_fd(wakeup)
     for kind in kinds:
       signal.signal(kind, previous[kind])
+    os.close(writing)
+    listener.join()
+    os.close(reading)

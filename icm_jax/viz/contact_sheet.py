@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -73,12 +76,14 @@ def draw(rows: Sequence[Row]) -> bytes:
   _, side, _, channels = rows[0].image_BHWC.shape
   cell = _cell(side)
   font_size = max(13, cell // 5)
-  name_font = PIL.ImageFont.load_default(font_size)
-  note_font = PIL.ImageFont.load_default(0.85 * font_size)
+  # It comes with matplotlib, and has more letters than the font of Pillow.
+  file = pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+  name_font = PIL.ImageFont.truetype(file, font_size)
+  note_font = PIL.ImageFont.truetype(file, 0.85 * font_size)
   texts = [(row.name, name_font) for row in rows]
   texts += [(row.note, note_font) for row in rows]
   label = max(font.getlength(text) for text, font in texts)
-  label = min(round(label), 3 * cell) + 3 * _MARGIN
+  label = min(math.ceil(label), 3 * cell) + 3 * _MARGIN
   width = max((len(row.image_BHWC) for row in rows), default=0)
   width = label + max(width, 1) * (cell + _GAP) - _GAP
   height = len(rows) * (cell + _GAP) - _GAP

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import importlib
+import io
 import pathlib
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_a_name_that_is_nearly_right_is_told(near, made_up_mnist, tmp_path):
     load("mnist", tmp_path, folder)
 
 
-def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
+def test_downloads_happen_only_on_request(made_up_mnist, tmp_path, monkeypatch):
   folder, _ = made_up_mnist
   asked = []
 
@@ -127,6 +128,11 @@ def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
       asked.append(url)
       return backup
 
+  def connect(address, timeout):
+    assert timeout
+    return io.BytesIO()
+
+  monkeypatch.setattr(files.socket, "create_connection", connect)
   backup = tmp_path / "backup"
   name = "train-images-idx3-ubyte.gz"
   (folder / name).rename(backup)
@@ -136,6 +142,16 @@ def test_downloads_happen_only_on_request(made_up_mnist, tmp_path):
   paths = files.locate(mnist.FILES, Network(), folder, download=True)
   assert [url.rsplit("/")[-1] for url in asked] == [name]
   assert paths[name] == backup
+
+
+def test_without_a_network_a_download_fails_at_once(tmp_path, monkeypatch):
+  def connect(address, timeout):
+    raise OSError("Name or service not known")
+
+  monkeypatch.setattr(files.socket, "create_connection", connect)
+  manager = None  # It is not asked.
+  with pytest.raises(types.InputError, match="cannot be downloaded .Name or"):
+    files.locate(mnist.FILES, manager, tmp_path, download=True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import hashlib
 import importlib.util
 import io
 import pathlib
+import socket
+import urllib.parse
+import urllib.request
 import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +19,8 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from icm_jax import types
+
+_TIMEOUT_S = 10  # Of a connection.
 
 
 class OriginalFile(NamedTuple):
@@ -58,10 +63,37 @@ def locate(
     )
   paths = {f.name: manual_dir / f.name for f in files if f not in missing}
   for file in missing:
-    paths[file.name] = pathlib.Path(dl_manager.download(file.url))
+    paths[file.name] = _download(file, dl_manager, manual_dir)
   for file in files:
     check(paths[file.name], file.sha256)
   return paths
+
+
+def _download(
+  file: OriginalFile,
+  dl_manager: tfds.download.DownloadManager,
+  manual_dir: pathlib.Path,
+) -> pathlib.Path:
+  """Downloads a file.
+
+  Raises:
+    InputError: the network, or the file, cannot be reached.
+  """
+  scheme = urllib.parse.urlsplit(file.url).scheme
+  proxy = urllib.request.getproxies().get(scheme)
+  url = urllib.parse.urlsplit(proxy or file.url)
+  try:
+    # The manager of tfds would try again and again for minutes.
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    socket.create_connection((url.hostname, port), _TIMEOUT_S).close()
+    return pathlib.Path(dl_manager.download(file.url))
+  # Downloads raise the errors of several libraries.
+  except Exception as error:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    raise types.InputError(
+      f"{file.url} cannot be downloaded ({reason}). Download it elsewhere and "
+      f"put it into {manual_dir}, or try again with a network."
+    ) from error
 
 
 def check(path: pathlib.Path, sha256: str) -> None:
