@@ -60,26 +60,29 @@ class Done(NamedTuple):
   after_HWC: np.ndarray | None = None
 
 
-def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
+def plan(
+  paths: Sequence[pathlib.Path], *, written: Sequence[pathlib.Path]
+) -> list[Planned]:
   """Finds pictures, and names what will be written.
 
   `a/b.jpg` becomes `a/b.png`, or `a/b.jpg.png` if there is another `a/b`.
 
   Args:
     paths: files, and folders with pictures at any depth.
-    out: folder below which nothing is read.
+    written: files and folders that earlier calls wrote, which are not read.
 
   Raises:
     InputError: a path does not exist, a folder holds no picture, or two
       pictures have the same name.
   """
   found: list[tuple[pathlib.Path, pathlib.PurePath]] = []
+  ours = [path.resolve() for path in written]
   for path in paths:
     if path.is_dir():
       inside = [
         (file, file.relative_to(path))
         for file in files.pictures(path)
-        if not file.resolve().is_relative_to(out.resolve())
+        if not any(map(file.resolve().is_relative_to, ours))
       ]
       if not inside:
         raise types.InputError(
@@ -101,11 +104,11 @@ def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
     )
     for path, name in found
   ]
-  written = collections.Counter(one.written for one in planned)
+  names = collections.Counter(one.written for one in planned)
   for one in planned:
-    if written[one.written] > 1:
+    if names[one.written] > 1:
       raise types.InputError(
-        f"{written[one.written]} pictures would be written as {one.written}; "
+        f"{names[one.written]} pictures would be written as {one.written}; "
         "restore them in separate calls, to separate folders."
       )
   return planned
