@@ -200,7 +200,9 @@ def define_flags() -> None:
 def main() -> None:
   f, reporter = flags.FLAGS, console.reporter()
   out = pathlib.Path(f.out).expanduser()
-  planned = picture_files.plan(paths_of(f.images), out=out)
+  planned = picture_files.plan(
+    paths_of(f.images), written=(out / PICTURES, out / SHEET)
+  )
   check_out(out, planned)
   learned = icm_jax.load(launch.workdir(), steps=f.steps)
   margin, source = f.margin, "as --margin says"

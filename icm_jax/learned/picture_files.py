@@ -63,14 +63,16 @@ class Done(NamedTuple):
   after_HWC: np.ndarray | None = None
 
 
-def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
+def plan(
+  paths: Sequence[pathlib.Path], *, written: Sequence[pathlib.Path]
+) -> list[Planned]:
   """Finds pictures, and names what will be written.
 
   `a/b.jpg` becomes `a/b.png`, or `a/b.jpg.png` if there is another `a/b`.
 
   Args:
     paths: files, and folders with pictures at any depth.
-    out: folder below which nothing is read.
+    written: files and folders that earlier calls wrote, which are not read.
 
   Raises:
     InputError: a path does not exist, a folder holds no picture, or two
@@ -78,13 +80,14 @@ def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
   """
   found: list[tuple[pathlib.Path, pathlib.PurePath]] = []
   left_out: list[Planned] = []
+  ours = [path.resolve() for path in written]
   for path in paths:
     if path.is_dir():
       below = folders.find(path)
       inside = [
         (file, file.relative_to(path))
         for file in below.paths
-        if not file.resolve().is_relative_to(out.resolve())
+        if not any(map(file.resolve().is_relative_to, ours))
       ]
       left_out += [
         Planned(
@@ -94,7 +97,7 @@ def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
           left_out=reason,
         )
         for file, reason in below.skipped
-        if not file.absolute().is_relative_to(out.absolute())
+        if not any(map(file.absolute().is_relative_to, ours))
       ]
       if not inside:
         raise types.InputError(
@@ -116,11 +119,11 @@ def plan(paths: Sequence[pathlib.Path], *, out: pathlib.Path) -> list[Planned]:
     )
     for path, name in found
   ]
-  written = collections.Counter(one.written for one in planned)
+  names = collections.Counter(one.written for one in planned)
   for one in planned:
-    if written[one.written] > 1:
+    if names[one.written] > 1:
       raise types.InputError(
-        f"{written[one.written]} pictures would be written as {one.written}; "
+        f"{names[one.written]} pictures would be written as {one.written}; "
         "restore them in separate calls, to separate folders."
       )
   return planned + left_out

@@ -56,7 +56,7 @@ def start(*arguments):
 
 
 def test_names_are_kept(folder):
-  planned = picture_files.plan([folder], out=folder / "out")
+  planned = picture_files.plan([folder], written=())
   assert {one.name: one.written for one in planned} == {
     "a.png": "a.png",
     "b.jpg": "b.jpg.png",
@@ -65,12 +65,12 @@ def test_names_are_kept(folder):
     "deep/c.png": "deep/c.png",
     "deep/ü.gif": "deep/ü.png",
   }
-  (one,) = picture_files.plan([folder / "deep" / "a.bmp"], out=folder / "out")
+  (one,) = picture_files.plan([folder / "deep" / "a.bmp"], written=())
   assert (one.name, one.written) == ("a.bmp", "a.png")
 
 
 def test_what_was_written_is_not_read_again(folder):
-  planned = picture_files.plan([folder], out=folder / "deep")
+  planned = picture_files.plan([folder], written=[folder / "deep"])
   assert {one.name for one in planned} == {"a.png", "b.jpg", "b.png"}
 
 
@@ -89,7 +89,7 @@ def test_pictures_that_cannot_be_planned_are_refused(folder, paths, message):
   root = folder.parent
   (root / "empty").mkdir()
   with pytest.raises(types.InputError, match=message):
-    picture_files.plan([root / path for path in paths], out=root / "out")
+    picture_files.plan([root / path for path in paths], written=())
 
 
 def test_pictures_are_read_as_those_of_the_run(learned):
@@ -98,7 +98,7 @@ def test_pictures_are_read_as_those_of_the_run(learned):
 
 @pytest.mark.parametrize("chain", [False, True])
 def test_files_are_restored_as_arrays_are(folder, learned, tmp_path, chain):
-  planned = picture_files.plan([folder], out=tmp_path / "out")
+  planned = picture_files.plan([folder], written=())
   seen = []
   done = list(
     picture_files.restore(
