@@ -58,8 +58,8 @@ def train(
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
   run_folder.claim(workdir, config, resume=resume)
-  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   run = build.build(config, progress=reporter.prepare)
+  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   if run.problem.group_names:
     reporter.say(
       "mechanisms are the groups of the data; --config.mechanisms is not used"
