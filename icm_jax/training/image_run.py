@@ -60,8 +60,8 @@ def train(
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
   run_folder.claim(workdir, config, resume=resume)
-  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   run = build.build(config, progress=reporter.prepare)
+  checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   if run.problem.group_names:
     reporter.say(
       "mechanisms are the groups of the data; --config.mechanisms is not used"
