@@ -180,7 +180,7 @@ def test_a_run_without_a_result_is_opened(trained, tmp_path):
   (folder / run_folder.RESULT).unlink()
   assert icm_jax.load(folder).result is None
   (folder / run_folder.RESULT).write_text('{"steps": 3, "wi')
-  with pytest.raises(types.InputError, match="result.json is damaged, .*not valid JSON"):
+  with pytest.raises(types.InputError, match="is damaged, .* not valid JSON"):
     icm_jax.load(folder)
 
 
