@@ -17,7 +17,7 @@ _USE = """\
 ## Use
 
 `{program}` is a program for {platforms}, with the parameters in it. It needs
-jax and nothing else:
+the packages jax and flatbuffers, and nothing else:
 
 ```python
 import jax, numpy as np
