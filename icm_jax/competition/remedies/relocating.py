@@ -246,18 +246,9 @@ def relocate(
 
 def _perturbed_copies(key, experts_E, donor_E, perturbation):
   """Returns, for every expert, the perturbed parameters of its donor."""
-  # All noise is one draw, because every draw adds to compile time. Kernels come
-  # before biases, as they did when stacks of layers were tuples, so that
-  # published runs can be repeated by their seeds.
-  paths, structure = jax.tree_util.tree_flatten_with_path(experts_E)
-  order = sorted(
-    range(len(paths)),
-    key=lambda index: (
-      jax.tree_util.keystr(paths[index][0][:-1]),
-      -paths[index][1].ndim,
-    ),
-  )
-  sizes = [paths[index][1][0].size for index in order]
+  # All noise is one draw, because every draw adds to compile time.
+  leaves, structure = jax.tree.flatten(experts_E)
+  sizes = [leaf[0].size for leaf in leaves]
   noise_E = jax.random.normal(key, (len(donor_E), sum(sizes)), jnp.float32)
 
   def perturbed(a_E, noise_E):
@@ -268,8 +259,4 @@ def _perturbed_copies(key, experts_E, donor_E, perturbation):
     return copy_E + perturbation * scale_E * noise_E
 
   noises_E = jnp.split(noise_E, np.cumsum(sizes)[:-1], axis=1)
-  copies = {
-    index: perturbed(paths[index][1], noise_E)
-    for index, noise_E in zip(order, noises_E, strict=True)
-  }
-  return jax.tree.unflatten(structure, [copies[i] for i in range(len(paths))])
+  return jax.tree.unflatten(structure, map(perturbed, leaves, noises_E))
