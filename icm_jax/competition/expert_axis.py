@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from icm_jax import kernels, types
 
-MODES = ("auto", "unroll", "vmap")
+
+class Form(NamedTuple):
+  """How an update maps over experts, and how winners learn.
+
+  "unroll" is a Python loop, "vmap" one operation for all.
+
+  Attributes:
+    experts: map of experts over all images.
+    discriminator: map of the discriminator over the outputs of all experts. Its
+      kernels are shared, so that "vmap" gives one larger convolution, and no
+      grouped one.
+    groups: map over groups of images that one expert won; "" is no groups: the
+      backward pass runs over all outputs, with zeros where an expert lost.
+    size: images of a group; None is an expert's equal share of the batch.
+  """
+
+  experts: str
+  discriminator: str
+  groups: str
+  size: int | None
+
+
+# Unrolled groups of fewer than 4 images need more, smaller convolutions; larger
+# groups have more empty slots, because each expert's last group is seldom full.
+# The names with two parts are for accelerators, and are measured by
+# `benchmarks/accelerator.py`.
+FORMS = {
+  "unroll": Form("unroll", "unroll", "unroll", 4),
+  "vmap": Form("vmap", "vmap", "vmap", 1),
+  "unroll_blocks": Form("unroll", "vmap", "unroll", None),
+  "unroll_masked": Form("unroll", "vmap", "", None),
+  "vmap_blocks": Form("vmap", "vmap", "vmap", None),
+  "vmap_masked": Form("vmap", "vmap", "", None),
+}
+MODES = ("auto", *FORMS)
 
 
 def check(mode: str) -> None:
   """Checks that a mode is known.
 
   Args:
-    mode: "auto", "unroll" or "vmap".
+    mode: "auto" or a name of `FORMS`.
 
   Raises:
     InputError: the mode is unknown; lists the known ones.
@@ -48,7 +82,7 @@ def resolve(
     *args: arguments of the mapped function.
 
   Returns:
-    "unroll" or "vmap".
+    A name of `FORMS`; "unroll" or "vmap" for "auto".
 
   Raises:
     InputError: the mode is unknown.
@@ -83,6 +117,15 @@ def _has_convolution(jaxpr: Any) -> bool:
   return False
 
 
+def of_discriminator(mode: str) -> str:
+  """Returns the mode of the discriminator's map over the experts' outputs.
+
+  Args:
+    mode: mode that the user chose.
+  """
+  return mode if mode == "auto" else FORMS[mode].discriminator
+
+
 def map_leading(
   fn: Callable[..., Any], in_axes: tuple[int | None, ...], *, mode: str
 ) -> Callable[..., Any]:
@@ -91,14 +134,15 @@ def map_leading(
   Args:
     fn: function of positional arguments.
     in_axes: 0 for an argument that is mapped, None for one that is shared.
-    mode: "vmap"; "unroll", a Python loop; or "auto", see `resolve`.
+    mode: a name of `FORMS`, of which `experts` is used; or "auto", see
+      `resolve`.
 
   Returns:
     A function of the same arguments; its outputs have a new leading axis.
   """
 
   def mapped(*args):
-    if resolve(mode, fn, in_axes, *args) == "vmap":
+    if FORMS[resolve(mode, fn, in_axes, *args)].experts == "vmap":
       return jax.vmap(fn, in_axes=in_axes)(*args)
     (size,) = {
       leaf.shape[0]

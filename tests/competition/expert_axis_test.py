@@ -10,7 +10,7 @@ from icm_jax.competition import expert_axis
 from icm_jax.kernels import convolution
 
 
-@pytest.mark.parametrize("mode", ["unroll", "vmap"])
+@pytest.mark.parametrize("mode", expert_axis.FORMS)
 def test_map_leading_equals_vmap(mode):
   fn = lambda a, b, c: {"sum": a + b * c["x"]}
   args = (jnp.arange(3.0), jnp.float32(2.0), {"x": jnp.arange(3.0) + 1})
