@@ -20,6 +20,7 @@ Kinds of rows (`kind`):
             `cases.measure`. `to_torch` is its time divided by PyTorch's least
             time in this size and dtype
   parts     milliseconds of the parts of an update (`parts.py`)
+  kernels   the longest kernels of an update, from a profile
   result    the config mnist.py until every mechanism has its own expert
   pipeline  images per second of the input pipeline, and the share of the time
             that the device waits for them
@@ -32,10 +33,9 @@ are compiled in parallel; nothing else runs while something is timed.
 import concurrent.futures
 import contextlib
 import functools
-import json
+import gzip
 import math
 import os
-import pathlib
 import statistics
 import sys
 import threading
@@ -48,6 +48,7 @@ from absl import app, flags, logging
 
 from benchmarks import accelerator_runs, cases, torch_process
 from benchmarks.cases import Case
+from benchmarks.rows import Rows, finish
 
 _STARTED = time.perf_counter()
 _BUDGET_S = flags.DEFINE_float("budget_s", 450.0, "Seconds for everything.", 30)
@@ -57,6 +58,9 @@ _TORCH = flags.DEFINE_string(
 )
 _TORCH_S = flags.DEFINE_float("torch_s", 110.0, "Seconds for PyTorch.", 0)
 _JOBS = flags.DEFINE_integer("jobs", 8, "Programs compiled at a time.", 1)
+_PROGRAMS = flags.DEFINE_string(
+  "programs", "", "A file for the text of compiled updates, gzipped."
+)
 _FORMS = flags.DEFINE_list("forms", list(cases.FORMS), "Forms to compare.")
 _SMALLEST = flags.DEFINE_bool("smallest", False, "Smallest sizes only.")
 
@@ -82,35 +86,6 @@ class Task(NamedTuple):
   guess_s: float = 0.0
 
 
-class Rows:
-  """Writes rows as they come, and keeps them for the table."""
-
-  def __init__(self, path: str):
-    self.rows: list[dict[str, Any]] = []
-    self._path = pathlib.Path(path) if path else None
-    self._lock = threading.Lock()
-
-  def add(self, kind: str, **values: Any) -> None:
-    row = {"kind": kind, **values}
-    row["at_s"] = time.perf_counter() - _STARTED
-    line = json.dumps({k: _rounded(v) for k, v in row.items()})
-    with self._lock:
-      self.rows.append(row)
-      print(line, flush=True)
-      if self._path:
-        with self._path.open("a") as file:
-          file.write(line + "\n")
-
-  def of_kind(self, kind: str) -> list[dict[str, Any]]:
-    return [row for row in self.rows if row["kind"] == kind]
-
-
-def _rounded(value):
-  if isinstance(value, float) and math.isfinite(value):
-    return float(f"{value:.4g}")
-  return value
-
-
 def remaining_s() -> float:
   return _BUDGET_S.value - (time.perf_counter() - _STARTED)
 
@@ -123,7 +98,8 @@ def torch_cases(smallest: bool) -> Iterator[tuple[dict[str, Any], int]]:
   """Yields requests to `torch_reference.py`, the most important ones first."""
   sizes = [(10, 1024, SMALL), (10, 32, SMALL), (10, 128, SMALL)]
   sizes += [(32, 32, SMALL), (32, 1024, SMALL)]
-  sizes += [(10, 32, MIDDLE), (10, 1024, MIDDLE), (10, 32, LARGE)]
+  sizes += [(10, 32, MIDDLE), (10, 1024, MIDDLE)]
+  sizes += [(10, 32, LARGE), (10, 128, LARGE)]
   compiled = sizes[:2]
   if smallest:
     sizes, compiled = [(2, 4, (8, 8, 1))], []
@@ -180,7 +156,11 @@ def measure_torch(rows: Rows, device: str, smallest: bool) -> None:
 
 
 def best_form(rows: Rows, case: Case) -> str:
-  """Returns the form that was best in the most similar size."""
+  """Returns the form that was best in the most similar size.
+
+  Forms with too many convolutions for the size, which would take minutes to
+  compile, are not considered.
+  """
   work = case.batch * case.image[0] * case.image[1]
   similar = [
     row
@@ -189,6 +169,8 @@ def best_form(rows: Rows, case: Case) -> str:
     and row["updates"] == row["seeds"] == 1
     # The columns of products take nine times the memory of images.
     and (row["form"] != "products" or case.experts * work < 2e7)
+    and (row["form"] != "unroll" or (case.experts, case.batch) == (10, 32))
+    and (row["form"] != "unroll_blocks" or case.experts <= 10)
   ]
   if not similar:
     return "auto"
@@ -235,6 +217,9 @@ def measure_cases(
       for row in rows.of_kind("torch")
       if all(row[name] == getattr(case, name) for name in Case._fields[:4])
     ]
+    if _PROGRAMS.value:
+      with gzip.open(_PROGRAMS.value, "at") as file:
+        file.write(f"// {case}\n{program.as_text()}\n")
     rows.add(
       "step",
       **case._asdict(),
@@ -258,15 +243,17 @@ def plan(rows: Rows, forms: Sequence[str], smallest: bool) -> list[Task]:
     )
     return Task(name, each)
 
-  def parts(*size):
+  def inside(measure, *size):
+    """Returns a task that looks into one update."""
     case = Case(*size, BEST)
     return Task(
-      f"parts {size}",
-      run=lambda: accelerator_runs.parts(
-        case._replace(form=best_form(rows, case))
-      ),
+      f"{measure.__name__} {size}",
+      run=lambda: measure(case._replace(form=best_form(rows, case))),
       guess_s=20,
     )
+
+  parts = functools.partial(inside, accelerator_runs.parts)
+  kernels = functools.partial(inside, accelerator_runs.kernels)
 
   def best_result():
     form = best_form(rows, Case(10, 32, SMALL, "float32", BEST))
@@ -280,6 +267,7 @@ def plan(rows: Rows, forms: Sequence[str], smallest: bool) -> list[Task]:
       best("updates", tiny, dtypes=both[1:], updates=3),
       best("seeds", tiny, dtypes=both[1:], seeds=2),
       parts(*tiny, "float32"),
+      kernels(*tiny, "float32"),
       Task("result", run=lambda: runs("auto")),
       Task("pipeline", run=lambda: pipeline(4)),
     ]
@@ -309,9 +297,11 @@ def plan(rows: Rows, forms: Sequence[str], smallest: bool) -> list[Task]:
     Task("pipeline 32", run=lambda: pipeline(32), guess_s=25),
     best("seeds", (10, 32, SMALL), seeds=16),
     parts(10, 1024, SMALL, "bfloat16"),
+    kernels(10, 1024, SMALL, "bfloat16"),
     best("128x128x3", (10, 32, LARGE), (10, 128, LARGE), dtypes=both[:1]),
     Task("pipeline 1024", run=lambda: pipeline(1024), guess_s=25),
     parts(10, 32, SMALL, "bfloat16"),
+    kernels(10, 32, SMALL, "bfloat16"),
     Task("result, best form", run=best_result, guess_s=60),
     one_by_one,
     best("128x128x3 float32", (10, 32, LARGE), dtypes=both[1:]),
@@ -351,65 +341,11 @@ def run_plan(
       rows.add("left out", name=task.name, cases=task.cases[len(chosen) :])
 
 
-# ------------------------------------------------------------------------------
-# The table.
-
-COLUMNS = {
-  "experts": "experts",
-  "batch": "batch",
-  "image": "image",
-  "dtype": "dtype",
-  "form": "form",
-  "updates": "updates",
-  "seeds": "seeds",
-  "ms": "ms",
-  "to_torch": "/ torch",
-  "share_of_products": "of products",
-  "share_of_limit": "of limit",
-  "peak_gib": "GiB",
-  "compile_s": "compile s",
-}
-
-
-def table(rows: Rows) -> str:
-  """Returns updates, ours and PyTorch's, as a table in Markdown."""
-
-  def cell(value):
-    if isinstance(value, (tuple, list)):
-      return "x".join(map(str, value))
-    if isinstance(value, float):
-      return f"{value:.3g}"
-    return "" if value is None else str(value)
-
-  lines = [
-    f"| {' | '.join(COLUMNS.values())} |",
-    f"|{' --- |' * len(COLUMNS)}",
-  ]
-  for row in rows.of_kind("step") + rows.of_kind("torch"):
-    if row["kind"] == "torch":
-      row = {**row, "form": "torch.compile" if row["compile"] else "torch"}
-    lines.append(f"| {' | '.join(cell(row.get(k)) for k in COLUMNS)} |")
-  return "\n".join(lines)
-
-
-def finish(rows: Rows, left: list[str]) -> None:
-  """Prints what is short, then the table, whose end is the last line."""
-  print(table(rows), flush=True)
-  for row in rows.rows:
-    if row["kind"] not in ("step", "torch"):
-      print(json.dumps({k: _rounded(v) for k, v in row.items()}))
-  print(
-    f"left out: {', '.join(left) or 'nothing'}; "
-    f"{time.perf_counter() - _STARTED:.0f} s",
-    flush=True,
-  )
-
-
 def main(_) -> None:
   logging.set_verbosity(logging.WARNING)  # Orbax logs every step of a save.
   # PyTorch needs memory too, and programs come in many sizes.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  rows, left = Rows(_OUT.value), []
+  rows, left = Rows(_OUT.value, _STARTED), []
 
   def stop():
     """Ends everything, also in the middle of a compilation."""

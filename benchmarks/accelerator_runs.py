@@ -1,5 +1,6 @@
 """Parts of an update, whole runs and their input, on an accelerator."""
 
+import collections
 import functools
 import pathlib
 import tempfile
@@ -49,6 +50,49 @@ def parts(case: cases.Case) -> dict[str, Any]:
   return row
 
 
+def kernels(case: cases.Case, *, calls: int = 3, most: int = 30) -> dict:
+  """Profiles updates.
+
+  Returns:
+    `busy_ms`, the sum of all kernels of an update; and `top`, the longest ones:
+    milliseconds and number in an update, operation of the compiled program
+    (empty within a graph of the device), and name.
+  """
+  _, shapes = cases.make_program(case)
+  state, batch = (cases.draw(tree) for tree in shapes)
+  program = cases.lower(case).compile()
+  state, _ = jax.block_until_ready(program(state, batch))
+  sums, counts = collections.Counter(), collections.Counter()
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      for _ in range(calls):
+        state, _ = program(state, batch)
+      jax.block_until_ready(state)
+    for path in pathlib.Path(folder).rglob("*.xplane.pb"):
+      profile = jax.profiler.ProfileData.from_file(str(path))
+      for plane in profile.planes:
+        on_gpu = plane.name.startswith("/device:GPU")
+        for line in plane.lines:
+          # Other lines of a GPU repeat its streams, grouped by operations.
+          if on_gpu and not line.name.startswith("Stream"):
+            continue
+          for event in line.events:
+            operation = dict(event.stats).get("hlo_op", "")
+            if on_gpu or operation:
+              key = (str(operation), event.name[:90])
+              sums[key] += event.duration_ns / calls / 1e6
+              counts[key] += 1 / calls
+  return {
+    "kind": "kernels",
+    **case._asdict(),
+    "busy_ms": sum(sums.values()),
+    "top": [
+      [round(ms, 4), round(counts[key], 1), *key]
+      for key, ms in sums.most_common(most)
+    ],
+  }
+
+
 def _config(smallest, folder):
   from experiments.configs import mnist
 
@@ -95,7 +139,7 @@ def result(form: str, *, smallest: bool) -> dict[str, Any]:
         row["found_step"] = metrics["step"]
         row["found_train_s"] = metrics["wall_s"]
     row["accuracy"] = final["classifier"]
-    row |= {name: final[name] for name in ("found_steps", "time", "versions")}
+    row |= {name: final[name] for name in ("found_steps", "time")}
     row["accuracy"].pop("per_mechanism")
   return row
 

@@ -59,7 +59,7 @@ def test_updates_of_a_run_are_lowered(updates):
 
 @pytest.fixture
 def rows(tmp_path):
-  return accelerator.Rows(str(tmp_path / "rows.jsonl"))
+  return accelerator.Rows(str(tmp_path / "rows.jsonl"), started=0.0)
 
 
 def test_the_plan_has_all_forms_and_sizes(rows):
