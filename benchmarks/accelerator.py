@@ -16,7 +16,7 @@ Kinds of rows (`kind`):
             Python of `--torch` has it: float32 and bfloat16 by autocast, with
             and without `torch.compile`, in the faster memory format
   step      an update, by experts, batch, image, dtype, form of the expert axis
-            (`cases.FORMS`), updates of one dispatch, and seeds at once; see
+            (`expert_axis.FORMS`), updates of a dispatch, and seeds at once; see
             `cases.measure`. `to_torch` is its time divided by PyTorch's least
             time in this size and dtype
   parts     milliseconds of the parts of an update (`parts.py`)
@@ -49,6 +49,7 @@ from absl import app, flags, logging
 from benchmarks import accelerator_runs, cases, torch_process
 from benchmarks.cases import Case
 from benchmarks.rows import Rows, finish
+from icm_jax.competition import expert_axis
 
 _STARTED = time.perf_counter()
 _BUDGET_S = flags.DEFINE_float("budget_s", 450.0, "Seconds for everything.", 30)
@@ -61,7 +62,9 @@ _JOBS = flags.DEFINE_integer("jobs", 8, "Programs compiled at a time.", 1)
 _PROGRAMS = flags.DEFINE_string(
   "programs", "", "A file for the text of compiled updates, gzipped."
 )
-_FORMS = flags.DEFINE_list("forms", list(cases.FORMS), "Forms to compare.")
+_FORMS = flags.DEFINE_list(
+  "forms", list(expert_axis.FORMS), "Forms to compare."
+)
 _SMALLEST = flags.DEFINE_bool("smallest", False, "Smallest sizes only.")
 
 BEST = "best"  # Stands for the form that was best in a similar size.
@@ -167,8 +170,6 @@ def best_form(rows: Rows, case: Case) -> str:
     for row in rows.of_kind("step")
     if row["dtype"] == case.dtype
     and row["updates"] == row["seeds"] == 1
-    # The columns of products take nine times the memory of images.
-    and (row["form"] != "products" or case.experts * work < 2e7)
     and (row["form"] != "unroll" or (case.experts, case.batch) == (10, 32))
     and (row["form"] != "unroll_blocks" or case.experts <= 10)
   ]
@@ -256,8 +257,7 @@ def plan(rows: Rows, forms: Sequence[str], smallest: bool) -> list[Task]:
   kernels = functools.partial(inside, accelerator_runs.kernels)
 
   def best_result():
-    form = best_form(rows, Case(10, 32, SMALL, "float32", BEST))
-    return runs("vmap_blocks" if form == "products" else form)
+    return runs(best_form(rows, Case(10, 32, SMALL, "float32", BEST)))
 
   if smallest:
     tiny = (2, 4, (8, 8, 1))

@@ -13,9 +13,7 @@ import numpy as np
 
 from benchmarks import measured
 from icm_jax import competition
-from icm_jax.competition import expert_axis
 
-FORMS = (*expert_axis.FORMS, "products")
 # Seconds of one timed bundle of calls, and the number of bundles.
 BUNDLE_S, BUNDLES = 0.08, 5
 
@@ -28,7 +26,7 @@ class Case(NamedTuple):
     batch: images of a batch.
     image: shape of an image.
     dtype: dtype of the computation.
-    form: a name of `FORMS`.
+    form: mode of the map over experts.
     updates: updates of one dispatch, by `jax.lax.scan`.
     seeds: states that one update trains at once, by `jax.vmap`.
   """

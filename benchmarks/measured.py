@@ -5,7 +5,7 @@ import functools
 import jax
 import optax
 
-from icm_jax import competition, kernels, models, types
+from icm_jax import competition, models
 
 
 def make_setup(
@@ -16,17 +16,12 @@ def make_setup(
   Args:
     image: shape of an image.
     dtype: dtype of the computation.
-    form: mode of the map over experts; or "products", which is "vmap_blocks"
-      with products of matrices for the experts' convolutions.
+    form: mode of the map over experts.
   """
-  expert = models.from_linen(
-    models.ConvExpert(norm="none"), image, compute_dtype=dtype
-  )
-  if form == "products":
-    form = "vmap_blocks"
-    expert = types.Network(expert.init, _by_products(expert.apply))
   return competition.Setup(
-    expert=expert,
+    expert=models.from_linen(
+      models.ConvExpert(norm="none"), image, compute_dtype=dtype
+    ),
     discriminator=models.from_linen(
       models.ConvDiscriminator(), image, compute_dtype=dtype
     ),
@@ -34,14 +29,6 @@ def make_setup(
     discriminator_tx=optax.adam(1e-3),
     expert_map=form,
   )
-
-
-def _by_products(apply):
-  def apply_by_products(*args, **kwargs):
-    with kernels.use("products"):
-      return apply(*args, **kwargs)
-
-  return apply_by_products
 
 
 def make_state(setup, experts) -> competition.TrainState:

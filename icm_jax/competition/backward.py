@@ -104,7 +104,7 @@ def apply_experts(
 
   Where experts have running statistics, an output depends on the whole batch,
   and the result has a pullback over all of it. It has one, too, if
-  `setup.expert_map` names a form without groups.
+  `setup.expert_map` names a form that is masked.
 
   Args:
     state: state before the update.
@@ -118,7 +118,7 @@ def apply_experts(
     return over(experts_E, state.expert_stats_E, x_BHWC)
 
   form = expert_axis.FORMS.get(setup.expert_map)
-  masked = form is not None and not form.groups
+  masked = form is not None and form.masked
   over_all = setup.losers_learn or masked
   if not over_all and not jax.tree.leaves(state.expert_stats_E):
     y_EBHWC, stats_E = all_outputs(state.experts_E)
@@ -207,7 +207,7 @@ def experts_gradient(
     output = lambda params: apply(params, stats_E, x_SHWC)[0]
     return jax.vjp(output, params)[1](cotangent_SHWC)[0]
 
-  over = expert_axis.map_leading(one_group, (0, 0), mode=form.groups)
+  over = expert_axis.map_leading(one_group, (0, 0), mode=form.experts)
   grads_G = over(*groups)
   sum_by_expert = functools.partial(
     jax.ops.segment_sum,

@@ -17,33 +17,33 @@ class Form(NamedTuple):
   "unroll" is a Python loop, "vmap" one operation for all.
 
   Attributes:
-    experts: map of experts over all images.
+    experts: map of experts over all images, and over groups of images that one
+      expert won.
     discriminator: map of the discriminator over the outputs of all experts. Its
       kernels are shared, so that "vmap" gives one larger convolution, and no
       grouped one.
-    groups: map over groups of images that one expert won; "" is no groups: the
-      backward pass runs over all outputs, with zeros where an expert lost.
     size: images of a group; None is an expert's equal share of the batch.
+    masked: whether there are no groups, and the backward pass runs over all
+      outputs, with zeros where an expert lost.
   """
 
   experts: str
   discriminator: str
-  groups: str
-  size: int | None
+  size: int | None = None
+  masked: bool = False
 
 
 # Unrolled groups of fewer than 4 images need more, smaller convolutions; larger
 # groups have more empty slots, because each expert's last group is seldom full.
-# The names with two parts are for accelerators, and are measured by
-# `benchmarks/accelerator.py`.
+# The names with two parts are for accelerators. `benchmarks/README.md` has the
+# times of more forms on a GPU; these are the two fastest.
 FORMS = {
-  "unroll": Form("unroll", "unroll", "unroll", 4),
-  "vmap": Form("vmap", "vmap", "vmap", 1),
-  "unroll_blocks": Form("unroll", "vmap", "unroll", None),
-  "unroll_masked": Form("unroll", "vmap", "", None),
-  "vmap_blocks": Form("vmap", "vmap", "vmap", None),
-  "vmap_masked": Form("vmap", "vmap", "", None),
+  "unroll": Form("unroll", "unroll", size=4),
+  "vmap": Form("vmap", "vmap", size=1),
+  "unroll_blocks": Form("unroll", "vmap"),
+  "vmap_masked": Form("vmap", "vmap", masked=True),
 }
+ON_ACCELERATORS = "unroll_blocks"
 MODES = ("auto", *FORMS)
 
 
@@ -67,13 +67,21 @@ def resolve(
 ) -> str:
   """Turns "auto" into the mode that suits a function and the backend.
 
+  Functions without convolutions are vmapped. For others, "auto" depends on the
+  backend, JAX's default one when the function is traced; name the mode of a
+  program that is lowered for another platform.
+
   On CPU, XLA's gradient of a vmapped (grouped) convolution is tens of times
   slower than a Python loop, and its gradient of one convolution over many
   images takes about twice the time of several convolutions over few images. So
-  "auto" is "unroll" for functions with XLA's convolutions on CPU. It is "vmap"
-  elsewhere, and for the compiled convolutions of `icm_jax.kernels`. The backend
-  is JAX's default one when the function is traced; name the mode of a program
-  with XLA's convolutions that is lowered for another platform.
+  "auto" is "unroll" for functions with XLA's convolutions, and "vmap" for the
+  compiled convolutions of `icm_jax.kernels`.
+
+  On accelerators it is "unroll_blocks", the fastest form of the one size that
+  was measured: on an H100, 10 experts, batches of 1,024 of 32x32x1, bfloat16,
+  an update takes 39.0 ms, and 41.9 ms by "vmap_masked". Batches of 32 and 32
+  experts were not measured. The program grows with the number of experts; that
+  of "vmap_masked" does not, but takes 2.8 times the memory.
 
   Args:
     mode: mode that the user chose.
@@ -82,7 +90,7 @@ def resolve(
     *args: arguments of the mapped function.
 
   Returns:
-    A name of `FORMS`; "unroll" or "vmap" for "auto".
+    A name of `FORMS`.
 
   Raises:
     InputError: the mode is unknown.
@@ -90,29 +98,31 @@ def resolve(
   check(mode)
   if mode != "auto":
     return mode
-  if jax.default_backend() != "cpu":
-    return "vmap"
   one = [
     arg
     if axis is None
     else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arg)
     for arg, axis in zip(args, in_axes, strict=True)
   ]
-  has_convolution = _has_convolution(jax.make_jaxpr(fn)(*one).jaxpr)
-  return "unroll" if has_convolution else "vmap"
+  on_cpu = jax.default_backend() == "cpu"
+  compiled = on_cpu and kernels.is_compiled()
+  if not _has_convolution(jax.make_jaxpr(fn)(*one).jaxpr, compiled):
+    return "vmap"
+  return "unroll" if on_cpu else ON_ACCELERATORS
 
 
-def _has_convolution(jaxpr: Any) -> bool:
+def _has_convolution(jaxpr: Any, compiled: bool) -> bool:
+  """Whether there are XLA's convolutions, or kernels that become these."""
   for equation in jaxpr.eqns:
     if equation.primitive.name == "conv_general_dilated":
       return True
-    if kernels.is_kernel(equation.primitive) and not kernels.is_compiled():
+    if kernels.is_kernel(equation.primitive) and not compiled:
       return True
     for value in jax.tree.leaves(
       list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
     ):
       inner = getattr(value, "jaxpr", value)
-      if hasattr(inner, "eqns") and _has_convolution(inner):
+      if hasattr(inner, "eqns") and _has_convolution(inner, compiled):
         return True
   return False
 
@@ -121,9 +131,11 @@ def of_discriminator(mode: str) -> str:
   """Returns the mode of the discriminator's map over the experts' outputs.
 
   Args:
-    mode: mode that the user chose.
+    mode: mode that the user chose; "auto" stays what it is on CPU.
   """
-  return mode if mode == "auto" else FORMS[mode].discriminator
+  if mode == "auto" and jax.default_backend() == "cpu":
+    return mode
+  return FORMS[ON_ACCELERATORS if mode == "auto" else mode].discriminator
 
 
 def map_leading(

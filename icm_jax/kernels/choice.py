@@ -1,4 +1,4 @@
-"""The switch between compiled functions and forms of XLA's operations."""
+"""The switch that turns compiled functions off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 from icm_jax import types
 
 VARIABLE = "ICM_JAX_KERNELS"
-FORMS = ("auto", "xla", "products")
+FORMS = ("auto", "xla")
 
 # The choice is part of the key of `jax.jit`'s cache, so that a function that
 # was traced with one choice is traced again with another.
@@ -25,8 +25,7 @@ def use(form: str) -> contextlib.AbstractContextManager[None]:
 
   Args:
     form: "auto" uses compiled functions in programs that are lowered for a CPU,
-      if the library is available; "xla" uses XLA's operations everywhere;
-      "products" uses them too, with products of matrices for convolutions. It
+      if the library is available; "xla" uses XLA's operations everywhere. It
       overrides the environment variable `ICM_JAX_KERNELS`, which has the same
       values.
 
@@ -36,13 +35,16 @@ def use(form: str) -> contextlib.AbstractContextManager[None]:
   return _CHOSEN(_checked(form, "kernels.use"))
 
 
-def chosen() -> str:
-  """Returns the form that the user asked for.
+def is_xla() -> bool:
+  """Whether the user asked for XLA's operations only.
 
   Raises:
     InputError: the environment variable has an unknown value.
   """
-  return _CHOSEN.value or _checked(os.environ.get(VARIABLE) or "auto", VARIABLE)
+  chosen = _CHOSEN.value or _checked(
+    os.environ.get(VARIABLE) or "auto", VARIABLE
+  )
+  return chosen == "xla"
 
 
 def _checked(form, name):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icm_jax import types
-from icm_jax.kernels import choice, primitive
+from icm_jax.kernels import primitive
 
 # {"layer_0": {"kernel": [3, 3, C, F], "bias": [F]}, "layer_1": ...}
 Parameters = Mapping[str, Mapping[str, jax.Array]]
@@ -153,18 +153,6 @@ def _plain_values(x_BHWC, *flat, layers):
 
 
 def _convolve(x_BHWC, kernel):
-  if choice.chosen() == "products":
-    # `jax.vmap` over kernels turns a convolution into a grouped one, but this
-    # product into a batched one. The columns of nine shifts take memory.
-    _, height, width, _ = x_BHWC.shape
-    padded = jnp.pad(x_BHWC, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifts = [
-      padded[:, row : row + height, column : column + width]
-      for row, column in np.ndindex(3, 3)
-    ]
-    return jnp.concatenate(shifts, axis=-1) @ kernel.reshape(
-      -1, kernel.shape[-1]
-    )
   return jax.lax.conv_general_dilated(
     x_BHWC,
     kernel,

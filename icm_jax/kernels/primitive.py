@@ -110,8 +110,7 @@ class Kernel:
     The plain form is used, without the primitive, if `icm_jax.kernels.use` or
     the environment asks for XLA's operations, or if an array is not float32.
     """
-    xla = choice.chosen() != "auto"
-    if xla or any(a.dtype != jnp.float32 for a in arrays):
+    if choice.is_xla() or any(a.dtype != jnp.float32 for a in arrays):
       return self._plain(*arrays, **static)
     return tuple(self.bind(*arrays, groups=0, **static))
 

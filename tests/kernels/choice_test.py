@@ -46,7 +46,7 @@ def test_a_function_is_traced_again_with_another_choice():
 
 
 def test_unknown_forms_are_refused(monkeypatch):
-  with pytest.raises(types.InputError, match="auto, xla, .*; got 'cpu'"):
+  with pytest.raises(types.InputError, match="auto, xla; got 'cpu'"):
     kernels.use("cpu")
   monkeypatch.setenv("ICM_JAX_KERNELS", "none")
   with pytest.raises(types.InputError, match="ICM_JAX_KERNELS.*got 'none'"):

@@ -77,24 +77,6 @@ def assert_same(fn, plain, x, parameters):
   assert_near(jax.jit(fn)(x, parameters), expected[0])
 
 
-@pytest.mark.parametrize("name", ["odd sides", "narrow", "halved last"])
-def test_products_of_matrices_equal_convolutions(name):
-  shape, layers = STACKS[name]
-  rng = np.random.default_rng(0)
-  plain = functools.partial(convolution.plain_stack, layers=layers)
-
-  def by_products(x_BHWC, parameters):
-    with kernels.use("products"):
-      return convolution.stack(x_BHWC, parameters, layers)
-
-  x_BHWC = draw(rng, *shape)
-  parameters = draw_parameters(rng, shape[-1], layers)
-  assert "conv_general" not in str(
-    jax.make_jaxpr(by_products)(x_BHWC, parameters)
-  )
-  assert_same(by_products, plain, x_BHWC, parameters)
-
-
 @needs_compiled
 @pytest.mark.parametrize("name", STACKS)
 def test_compiled_stacks_equal_those_of_xla(name):
