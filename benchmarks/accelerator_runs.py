@@ -101,11 +101,10 @@ def _config(smallest, folder):
   return config
 
 
-def result(form: str, *, smallest: bool) -> dict[str, Any]:
+def result(*, smallest: bool) -> dict[str, Any]:
   """Trains the config mnist.py, seed 0, with its 5,000 digits.
 
   Args:
-    form: mode of the map over experts.
     smallest: whether the mode is `smoke`, which finds nothing.
 
   Returns:
@@ -117,10 +116,9 @@ def result(form: str, *, smallest: bool) -> dict[str, Any]:
   from icm_jax.evaluation import specialisation
   from icm_jax.training import image_run, run_folder
 
-  row = {"kind": "result", "form": form, "found_step": None}
+  row = {"kind": "result", "found_step": None}
   with tempfile.TemporaryDirectory() as folder:
     config = _config(smallest, folder)
-    config.experts.map = form
     if not smallest:
       config.every.evaluate = EVERY
     workdir = pathlib.Path(folder, "run")

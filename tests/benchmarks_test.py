@@ -63,62 +63,60 @@ def rows(tmp_path):
   return accelerator.Rows(str(tmp_path / "rows.jsonl"), started=0.0)
 
 
-def test_the_plan_has_all_forms_and_sizes(rows):
-  tasks = accelerator.plan(rows, tuple(expert_axis.FORMS), smallest=False)
-  planned = {case for task in tasks for case in task.cases}
+def planned(forms, *, smallest=False):
+  """Returns the cases and the names of a plan, in order."""
+  chosen = []
+  tasks = [*accelerator.plan(chosen.append, forms, smallest=smallest)]
+  for task in tasks:
+    if task.name.startswith("update "):
+      task.run()
+  return chosen, [task.name for task in tasks]
+
+
+def test_the_plan_has_all_sizes():
+  chosen, names = planned(("vmap", "unroll"))
+  assert len(names) == len(set(names)), "a row is named by its name"
   for dtype in ("float32", "bfloat16"):
-    small = {case for case in planned if case.image == (32, 32, 1)}
-    small = {case for case in small if case.dtype == dtype}
-    assert {case.form for case in small} == {
-      *expert_axis.FORMS,
-      accelerator.BEST,
-    }
+    small = [case for case in chosen if case.image == (32, 32, 1)]
+    small = [case for case in small if case.dtype == dtype]
     assert {case.batch for case in small} >= {32, 64, 128, 256, 512, 1024}
     assert {case.experts for case in small} == {10, 32}
     assert {case.updates for case in small} == {1, 50}
     assert {case.seeds for case in small} == {1, 16}
-  assert {case.image for case in planned} >= {(64, 64, 3), (128, 128, 3)}
+  assert {case.image for case in chosen} >= {(64, 64, 3), (128, 128, 3)}
+  kinds = {name.split()[0] for name in names}
+  assert kinds == {"update", "parts", "kernels", "result", "pipeline"}
+  assert kinds == {
+    name.split()[0] for name in planned(("vmap",), smallest=True)[1]
+  }
 
 
-def test_the_best_form_is_that_of_the_most_similar_size(rows):
-  for batch, form, ms in [(32, "vmap", 2), (32, "unroll", 3), (1024, "a", 9)]:
-    case = Case(10, batch, (32, 32, 1), "float32", form)
-    rows.add("step", **case._asdict(), ms=ms)
-  case = Case(32, 128, (32, 32, 1), "float32", accelerator.BEST)
-  assert accelerator.best_form(rows, case) == "vmap"
-  case = case._replace(image=(64, 64, 3))
-  assert accelerator.best_form(rows, case) == "a"
-  assert accelerator.best_form(rows, case._replace(dtype="x")) == "auto"
+def test_forms_are_compared_first_and_in_two_sizes():
+  chosen, _ = planned(("vmap", "unroll"))
+  assert [(case.batch, case.form) for case in chosen[:4]] == [
+    (32, "vmap"),
+    (32, "unroll"),
+    (1024, "vmap"),
+    (1024, "unroll"),
+  ]
+  assert {case.form for case in chosen[4:]} == {"auto"}
 
 
-def test_rows_are_written_as_they_come_and_named_if_they_fail(
-  rows, monkeypatch, tmp_path
-):
-  monkeypatch.setattr(accelerator, "remaining_s", lambda: 1.0)
+def test_rows_are_written_as_they_come_and_named_if_they_fail(rows, tmp_path):
+  left = []
+
+  def measure():
+    assert left == ["first", "second"], "a row in work is left out so far"
+    return {"kind": "device", "rate": 1 / 3}
 
   def fail():
     raise RuntimeError("out of memory")
 
-  case = Case(*TINY, "float32", "vmap")
-  tasks = [
-    accelerator.Task("first", run=lambda: {"kind": "device", "rate": 1 / 3}),
-    accelerator.Task("second", run=fail),
-    accelerator.Task("third", run=fail, guess_s=2.0),
-    accelerator.Task("fourth", (case,)),
-  ]
-  left = []
-  accelerator.run_plan(rows, tasks, {}, {}, left)
+  tasks = [accelerator.Task("first", measure), accelerator.Task("second", fail)]
+  accelerator.run_plan(rows, tasks, left)
   assert left == []
   lines = (tmp_path / "rows.jsonl").read_text().splitlines()
   written = [json.loads(line) for line in lines]
-  assert [row["kind"] for row in written] == [
-    "device",
-    "failed",
-    "left out",
-    "left out",
-  ]
+  assert [row["kind"] for row in written] == ["device", "failed"]
   assert written[0]["rate"] == 0.3333
   assert "out of memory" in written[1]["error"]
-  assert written[3]["cases"] == [
-    [*TINY[:2], [8, 8, 1], "float32", "vmap", 1, 1]
-  ]
