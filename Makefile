@@ -10,6 +10,9 @@
 # make bench   times updates, startup and data on this machine (bench-step,
 #              bench-startup, bench-parts, bench-kernels, bench-data and
 #              bench-rim run one benchmark each)
+# make bench-accelerator  measures a GPU or a TPU in less than 8 minutes; needs
+#              jax for it in .venv, and PyTorch where ACCELERATOR="--torch=..."
+#              says
 # make bench-result  times runs until all mechanisms are undone; takes hours
 
 # The first of these that runs and is new enough makes the environment; `make
@@ -37,7 +40,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test test-fast lint format mnist faces paper data-check clean \
 	bench bench-step bench-startup bench-parts bench-kernels bench-data \
-	bench-rim bench-result
+	bench-rim bench-accelerator bench-result
 
 # An interrupted installation has no mark and is repeated.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
@@ -128,6 +131,9 @@ bench-data: $(INSTALLED)
 
 bench-rim: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.rim --torch=.venv-torch/bin/python $(RIM)
+
+bench-accelerator: $(INSTALLED)
+	$(BIN)/python -m benchmarks.accelerator $(ACCELERATOR)
 
 # This takes hours, most of them in PyTorch.
 bench-result: $(INSTALLED) $(TORCH)

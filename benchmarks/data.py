@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from benchmarks import step as step_lib
+from benchmarks import measured
 from icm_jax import competition, mechanisms
 from icm_jax.data import problem, sources
 
@@ -89,8 +89,8 @@ def pipeline_and_step() -> tuple[float, float]:
   distort = jax.jit(
     lambda step, raw: problem.make_batch(key, step, raw, preset)
   )
-  setup = step_lib.make_setup((32, 32, 1))
-  state = step_lib.make_state(setup, 10)
+  setup = measured.make_setup((32, 32, 1))
+  state = measured.make_state(setup, 10)
   update = jax.jit(functools.partial(competition.competition_step, setup=setup))
   seconds = ([], [])
   for step in range(11):

@@ -20,7 +20,7 @@ from unittest import mock
 import jax
 import optax
 
-from benchmarks import step as step_lib
+from benchmarks import measured
 from icm_jax import competition, kernels, models
 from icm_jax.kernels import normalisation
 
@@ -44,8 +44,8 @@ def without_normalisation():
 
 def measure(name, norm, without) -> None:
   setup = make_setup(norm)
-  state = step_lib.make_state(setup, EXPERTS)
-  batch = step_lib.make_batch(BATCH, IMAGE)
+  state = measured.make_state(setup, EXPERTS)
+  batch = measured.make_batch(BATCH, IMAGE)
 
   def compile_step():
     step = functools.partial(competition.competition_step, setup=setup)

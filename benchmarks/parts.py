@@ -17,50 +17,47 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import step as step_lib
-from icm_jax import competition
-from icm_jax.competition import expert_axis, losses, winners
+from benchmarks import measured
+from icm_jax import competition, types
+from icm_jax.competition import backward, expert_axis, losses
 
 EXPERTS, BATCH, IMAGE, REPEATS = 10, 32, (32, 32, 1), 15
 
 
-def main() -> None:
-  setup = step_lib.make_setup(IMAGE)
-  state = step_lib.make_state(setup, EXPERTS)
-  batch = step_lib.make_batch(BATCH, IMAGE)
-  x_BHWC = batch.transformed_BHWC
-  winner_B = jnp.arange(BATCH) % EXPERTS
-  wins_E = jnp.bincount(winner_B, length=EXPERTS)
-  over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
+def make_parts(setup, state, batch):
+  """Returns the update and its parts: functions by name, and their arguments.
 
-  def experts(experts_E):
-    apply = lambda p, x: setup.expert.apply(p, {}, x, train=True)[0]
-    return over(apply, (0, None))(experts_E, x_BHWC)
+  Args:
+    setup: setup of the update.
+    state: state, or its shapes.
+    batch: batch, or its shapes.
+  """
+  size, image = batch[0].shape[0], batch[0].shape[1:]
+  experts = jax.tree.leaves(state.experts_E)[0].shape[0]
 
-  def score(discriminator, y_BHWC):
-    return setup.discriminator.apply(discriminator, {}, y_BHWC, train=True)[0]
+  def apply_experts(state, batch):
+    return backward.apply_experts(state, batch[0], setup=setup).y_EBHWC
 
-  def discriminator(discriminator, y_EBHWC):
-    score_EB = over(score, (None, 0))(discriminator, y_EBHWC)
-    real_B = score(discriminator, batch.canonical_BHWC)
-    return losses.discriminator_loss(score_EB, real_B, winner_B).mean()
+  def judge(discriminator, y_EBHWC, canonical_BHWC):
+    score = functools.partial(backward.score, setup)
+    mode = expert_axis.of_discriminator(setup.expert_map)
+    over = expert_axis.map_leading(score, (None, 0), mode=mode)
+    score_EB = over(discriminator, y_EBHWC)
+    weight_EB = jnp.full_like(score_EB, 1 / experts)
+    canonical_B = score(discriminator, canonical_BHWC)
+    return losses.discriminator_loss(score_EB, canonical_B, weight_EB)
 
-  def backward(experts_E):
-    return winners.winners_gradient(
-      setup.expert,
-      experts_E,
-      {},
-      x_BHWC,
-      x_BHWC,
-      winner_B,
-      wins_E,
-      mode=setup.expert_map,
-      pullback=None,
+  def learn(state, x_BHWC, cotangent_BHWC):
+    winner_B = jnp.arange(size, dtype=jnp.int32) % experts
+    won = types.Assignment(winner_B, jnp.bincount(winner_B, length=experts))
+    outputs = backward.apply_experts(state, x_BHWC, setup=setup)
+    return backward.experts_gradient(
+      state, x_BHWC, outputs, cotangent_BHWC, won, setup=setup
     )
 
-  def optimize(state, grads_E):
+  def optimize(state):
     updates_E, opt_E = jax.vmap(setup.expert_tx.update)(
-      grads_E, state.expert_opt_E
+      state.experts_E, state.expert_opt_E
     )
     updates, opt = setup.discriminator_tx.update(
       state.discriminator, state.discriminator_opt
@@ -72,28 +69,42 @@ def main() -> None:
       opt,
     )
 
-  y_EBHWC = jax.jit(experts)(state.experts_E)
-  grads_E = jax.jit(backward)(state.experts_E)
   step = functools.partial(competition.competition_step, setup=setup)
-  parts = {
+  y_EBHWC = jax.ShapeDtypeStruct((experts, size, *image), jnp.float32)
+  return {
     "step": (step, (state, batch)),
-    "experts_forward": (experts, (state.experts_E,)),
+    "experts_forward": (apply_experts, (state, batch)),
     "discriminator_forward_backward": (
-      jax.value_and_grad(discriminator, argnums=(0, 1)),
-      (state.discriminator, y_EBHWC),
+      jax.value_and_grad(judge, argnums=(0, 1)),
+      (state.discriminator, y_EBHWC, batch[1]),
     ),
-    "winners_forward_backward": (backward, (state.experts_E,)),
-    "optimizers": (optimize, (state, grads_E)),
+    "winners_forward_backward": (learn, (state, batch[0], batch[1])),
+    "optimizers": (optimize, (state,)),
   }
+
+
+def main() -> None:
+  setup = measured.make_setup(IMAGE)
+  state = measured.make_state(setup, EXPERTS)
+  batch = measured.make_batch(BATCH, IMAGE)
+  parts = make_parts(setup, state, batch)
   compiled = {
-    name: (jax.jit(fn).lower(*args).compile(), args)
+    name: jax.jit(fn).lower(*args).compile()
     for name, (fn, args) in parts.items()
+  }
+  zeros = lambda a: jnp.zeros(a.shape, a.dtype)
+  arguments = {
+    name: [
+      zeros(arg) if isinstance(arg, jax.ShapeDtypeStruct) else arg
+      for arg in args
+    ]
+    for name, (_, args) in parts.items()
   }
   times = {name: [] for name in parts}
   for _ in range(REPEATS + 1):
-    for name, (fn, args) in compiled.items():
+    for name, run in compiled.items():
       start = time.perf_counter()
-      jax.block_until_ready(fn(*args))
+      jax.block_until_ready(run(*arguments[name]))
       times[name].append(time.perf_counter() - start)
   medians = {
     name: statistics.median(seconds[1:]) * 1e3  # The first run is slower.

@@ -26,15 +26,15 @@ def child(started: float) -> dict[str, float]:
   """Runs in the process that is timed."""
   import jax
 
-  from benchmarks import step as step_lib
+  from benchmarks import measured
   from icm_jax import competition
 
   times = [started, time.time()]
-  setup = step_lib.make_setup(IMAGE)
-  state = jax.block_until_ready(step_lib.make_state(setup, EXPERTS))
-  batch = step_lib.make_batch(BATCH, IMAGE)
+  setup = measured.make_setup(IMAGE)
+  state = jax.block_until_ready(measured.make_state(setup, EXPERTS))
+  batch = measured.make_batch(BATCH, IMAGE)
   times.append(time.time())
-  compiled = step_lib.compile_step(
+  compiled = measured.compile_step(
     lambda s, b: competition.competition_step(s, b, setup=setup), state, batch
   )
   times.append(time.time())

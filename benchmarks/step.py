@@ -23,11 +23,10 @@ import statistics
 import time
 
 import jax
-import optax
 from absl import app, flags
 
-from benchmarks import torch_process
-from icm_jax import competition, kernels, models
+from benchmarks import measured, torch_process
+from icm_jax import competition, kernels
 
 _EXPERTS = flags.DEFINE_list(
   "experts", ["1", "4", "10", "16", "32"], "Numbers of experts."
@@ -46,38 +45,10 @@ MATRIX = 2_048
 PLAIN_S = 0.17
 
 
-def make_setup(image) -> competition.Setup:
-  """Makes the paper's networks without normalisation, and its optimizers."""
-  return competition.Setup(
-    expert=models.from_linen(models.ConvExpert(norm="none"), image),
-    discriminator=models.from_linen(models.ConvDiscriminator(), image),
-    expert_tx=optax.adam(1e-3),
-    discriminator_tx=optax.adam(1e-3),
-  )
-
-
-def make_state(setup, experts) -> competition.TrainState:
-  init = functools.partial(
-    competition.init_state, setup=setup, num_experts=experts
-  )
-  return jax.jit(init)(jax.random.key(0))
-
-
-def make_batch(batch, image) -> competition.Batch:
-  keys = jax.random.split(jax.random.key(1))
-  return competition.Batch(
-    *(jax.random.uniform(key, (batch, *image)) for key in keys)
-  )
-
-
-def compile_step(step, state, batch):
-  return jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-
-
 def compile_plain(setup, state, batch):
   """Compiles the plain form of the paper's step, with XLA's operations."""
   with kernels.use("xla"):
-    return compile_step(
+    return measured.compile_step(
       functools.partial(competition.paper_step, setup=setup), state, batch
     )
 
@@ -108,7 +79,7 @@ class Runner:
 
   def __init__(self, compiled, setup, experts, batch):
     self._compiled, self._batch = compiled, batch
-    self._state = make_state(setup, experts)
+    self._state = measured.make_state(setup, experts)
     self.seconds()  # The first run is slower.
 
   def seconds(self) -> float:
@@ -119,33 +90,13 @@ class Runner:
     return time.perf_counter() - start
 
 
-def flops(experts, batch, image) -> float:
-  """Counts the floating point operations of convolutions and products.
-
-  The count of an update includes the forward pass of all experts; the
-  discriminator's forward pass and both of its gradients, on all outputs and on
-  canonical images; and the winners' backward pass with its forward pass.
-  """
-  height, width, channels = image
-  pixels, taps = height * width, 9
-  expert = taps * pixels * (2 * channels * 32 + 3 * 32 * 32)
-  discriminator = taps * pixels * (channels * 16 + 2 * 16 * 16)
-  discriminator += taps * pixels / 4 * (16 * 32 + 32 * 32)
-  discriminator += taps * pixels / 16 * (32 * 64 + 64 * 64)
-  discriminator += pixels / 64 * 64 * 1024
-  images = batch * (experts + 1)
-  return 2 * (
-    batch * experts * expert + 3 * images * discriminator + 3 * batch * expert
-  )
-
-
 def measure(experts, batch, image, reference):
   """Measures one line of output."""
-  setup, data = make_setup(image), make_batch(batch, image)
-  state = jax.eval_shape(lambda: make_state(setup, experts))
+  setup, data = measured.make_setup(image), measured.make_batch(batch, image)
+  state = jax.eval_shape(lambda: measured.make_state(setup, experts))
   step = functools.partial(competition.competition_step, setup=setup)
   with PeakMemory() as peak:
-    compiled = compile_step(step, state, data)
+    compiled = measured.compile_step(step, state, data)
     runs = {"ours": Runner(compiled, setup, experts, data).seconds}
 
   plain_s = PLAIN_S * experts * batch * image[0] * image[1] / 32**2
@@ -182,7 +133,7 @@ def measure(experts, batch, image, reference):
         low, _, high = statistics.quantiles(times[name], n=4)
         row[f"{name}_spread"] = round((high - low) / median, 2)
   rate = 2 * MATRIX**3 / statistics.median(times["matrix"])
-  row["limit_s"] = round(flops(experts, batch, image) / rate, 4)
+  row["limit_s"] = round(measured.flops(experts, batch, image) / rate, 4)
   row["gflops_per_s"] = round(rate / 1e9)
   for other in ("torch", "plain"):
     ratio = row[f"{other}_s"] and row["ours_s"] / row[f"{other}_s"]

@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 import subprocess
+import threading
+from collections.abc import Iterator
 
 
 class TorchProcess(contextlib.AbstractContextManager):
@@ -24,11 +26,30 @@ class TorchProcess(contextlib.AbstractContextManager):
     )
 
   def __exit__(self, *exception):
-    self._process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
     self._process.wait()
 
+  @contextlib.contextmanager
+  def limit(self, seconds: float) -> Iterator[None]:
+    """Ends the program if the block takes longer; `ask` then raises.
+
+    Args:
+      seconds: limit of the block.
+    """
+    timer = threading.Timer(seconds, self._process.kill)
+    timer.start()
+    try:
+      yield
+    finally:
+      timer.cancel()
+
   def ask(self, **request):
-    """Sends a request and waits for its answer."""
+    """Sends a request and waits for its answer.
+
+    Raises:
+      OSError, ValueError: the program has ended.
+    """
     self._process.stdin.write(json.dumps(request) + "\n")
     self._process.stdin.flush()
     return json.loads(self._process.stdout.readline())

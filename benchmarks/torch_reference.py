@@ -6,16 +6,22 @@ Reads JSON requests, one per line, and answers each with one line. Benchmarks
 run it in a process beside their own, under the same conditions. It imports
 nothing of icm_jax.
 
-  {"do": "make", "experts": 10, "batch": 32, "image": [32, 32, 1], "seed": 0}
-      -> {"channels_last": ..., "threads": ..., "version": ...}
-  {"do": "step"} -> {"seconds": ...}, the time of an update on random images, or
-      on `x` and `canonical`, the paths of .npy files [B, H, W, C], if given
+  {"do": "make", "experts": 10, "batch": 32, "image": [32, 32, 1], "seed": 0,
+      "device": "cuda", "dtype": "bfloat16", "compile": true}
+      -> {"channels_last": ..., "threads": ..., "version": ...}; the last three
+      are optional: the default is a CPU, float32, and nothing compiled;
+      bfloat16 is that of `torch.autocast`
+  {"do": "step", "count": 10} -> {"seconds": ..., "peak_gib": ...}, the mean
+      time of `count` updates (1 if it is missing) on random images, or on `x`
+      and `canonical`, the paths of .npy files [B, H, W, C], if given; and the
+      peak memory of a GPU since "make"
   {"do": "copy", "x": ...} -> {"seconds": ..., "errors": [...]}, time and errors
       of an update of the identity start
   {"do": "restore", "x": ..., "y": ...} -> {"winners": [...]}; writes the
       winners' outputs to the path `y`
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -61,17 +67,40 @@ class Reference:
   that were measured.
   """
 
-  def __init__(self, experts, image, *, channels_last=True, seed=0):
+  def __init__(
+    self,
+    experts,
+    image,
+    *,
+    channels_last=True,
+    seed=0,
+    device="cpu",
+    dtype="float32",
+    compile=False,
+  ):
     torch.manual_seed(seed)
     height, width, channels = image
     self.format = (
       torch.channels_last if channels_last else torch.contiguous_format
     )
-    place = {"memory_format": self.format}
-    self.experts = [Expert(channels).to(**place) for _ in range(experts)]
-    self.discriminator = Discriminator(height, width, channels).to(**place)
-    self.expert_adams = [torch.optim.Adam(e.parameters()) for e in self.experts]
-    self.discriminator_adam = torch.optim.Adam(self.discriminator.parameters())
+    self.device, self.dtype = device, dtype
+
+    def place(module):
+      module = module.to(device=device, memory_format=self.format)
+      return torch.compile(module) if compile else module
+
+    self.experts = [place(Expert(channels)) for _ in range(experts)]
+    self.discriminator = place(Discriminator(height, width, channels))
+    adam = lambda module: torch.optim.Adam(
+      module.parameters(), fused=device == "cuda"
+    )
+    self.expert_adams = [adam(expert) for expert in self.experts]
+    self.discriminator_adam = adam(self.discriminator)
+
+  def autocast(self):
+    if self.dtype == "float32":
+      return contextlib.nullcontext()
+    return torch.autocast(self.device, dtype=getattr(torch, self.dtype))
 
   def score(self, y):
     return self.discriminator(y)[:, 0]
@@ -101,7 +130,8 @@ class Reference:
 
   def step(self, x, canonical):
     """Makes one update and returns the winners."""
-    discriminator, experts, winner = self.gradients(x, canonical)
+    with self.autocast():
+      discriminator, experts, winner = self.gradients(x, canonical)
     for index, gradients in experts.items():
       _apply(self.expert_adams[index], self.experts[index], gradients)
     _apply(self.discriminator_adam, self.discriminator, discriminator)
@@ -136,18 +166,58 @@ def to_torch(x_BHWC: np.ndarray) -> torch.Tensor:
   return torch.from_numpy(x_BHWC).permute(0, 3, 1, 2)
 
 
-def measure_format(experts, batch, image) -> bool:
+def measure_format(batch, image, **chosen) -> bool:
   """Returns whether channels_last is faster on this machine."""
   seconds = {}
-  x = torch.rand(batch, image[2], *image[:2])
   for channels_last in (False, True):
-    reference = Reference(experts, image, channels_last=channels_last)
-    data = x.contiguous(memory_format=reference.format)
-    reference.step(data, data)
-    start = time.perf_counter()
-    reference.step(data, data)
-    seconds[channels_last] = time.perf_counter() - start
+    reference = Reference(image=image, channels_last=channels_last, **chosen)
+    data = random_images(reference, batch, image)
+    # The first updates on a GPU are slower than the others.
+    count = 3 if reference.device == "cuda" else 1
+    mean_seconds(reference, data, count)
+    seconds[channels_last] = mean_seconds(reference, data, count)
   return seconds[True] < seconds[False]
+
+
+def random_images(reference, batch, image):
+  """Returns one batch of random images, twice."""
+  random = torch.rand(batch, image[2], *image[:2], device=reference.device)
+  return [random.contiguous(memory_format=reference.format)] * 2
+
+
+def mean_seconds(reference, data, count) -> float:
+  """Returns the mean time of updates."""
+  wait(reference)
+  start = time.perf_counter()
+  for _ in range(count):
+    reference.step(*data)
+  wait(reference)
+  return (time.perf_counter() - start) / count
+
+
+def wait(reference) -> None:
+  """Waits until the GPU, if there is one, has finished."""
+  if reference.device == "cuda":
+    torch.cuda.synchronize()
+
+
+def make(experts, batch, image, *, seed=0, compile=False, **place):
+  """Returns a reference in its faster memory format, and random images."""
+  if place.get("device") == "cuda":
+    # Products of float32 use the same units as those of jax.
+    torch.set_float32_matmul_precision("high")
+  if compile:
+    # All experts share their programs, but each batch size and dtype has some.
+    torch._dynamo.config.recompile_limit = 64
+  chosen = {"experts": experts, "seed": seed, **place}
+  channels_last = measure_format(batch, image, **chosen)
+  chosen |= {"channels_last": channels_last, "compile": compile}
+  reference = Reference(image=image, **chosen)
+  data = random_images(reference, batch, image)
+  if place.get("device") == "cuda":
+    mean_seconds(reference, data, 3)
+    torch.cuda.reset_peak_memory_stats()
+  return reference, data, channels_last
 
 
 def main() -> None:
@@ -159,16 +229,10 @@ def main() -> None:
   for line in sys.stdin:
     request = json.loads(line)
     if request["do"] == "make":
-      image, batch = tuple(request["image"]), request["batch"]
-      channels_last = measure_format(request["experts"], batch, image)
-      reference = Reference(
-        request["experts"],
-        image,
-        channels_last=channels_last,
-        seed=request.get("seed", 0),
-      )
-      random = torch.rand(batch, image[2], *image[:2])
-      data = [random.contiguous(memory_format=reference.format)] * 2
+      del request["do"]
+      reference = data = None  # Frees the memory of the last one.
+      request["image"] = tuple(request["image"])
+      reference, data, channels_last = make(**request)
       answer = {
         "channels_last": channels_last,
         "threads": torch.get_num_threads(),
@@ -177,9 +241,12 @@ def main() -> None:
     elif request["do"] == "step":
       if "x" in request:
         data = [load(request["x"]), load(request["canonical"])]
-      start = time.perf_counter()
-      reference.step(*data)
-      answer = {"seconds": time.perf_counter() - start}
+      answer = {
+        "seconds": mean_seconds(reference, data, request.get("count", 1)),
+        "peak_gib": None,
+      }
+      if reference.device == "cuda":
+        answer["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     elif request["do"] == "copy":
       x = load(request["x"])
       start = time.perf_counter()

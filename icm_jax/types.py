@@ -180,8 +180,8 @@ class Setup(NamedTuple):
       paper.
     losers_learn: whether every expert learns from every image, which removes
       the competition; for ablations.
-    expert_map: how experts are mapped over: "unroll", "vmap", or "auto" (see
-      `competition.expert_axis`).
+    expert_map: how experts are mapped over: a name of
+      `competition.expert_axis.FORMS`, or "auto".
   """
 
   expert: Network

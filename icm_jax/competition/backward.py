@@ -16,11 +16,6 @@ import jax.numpy as jnp
 from icm_jax import types
 from icm_jax.competition import expert_axis
 
-# Images per group, by mode. Unrolled groups of fewer images need more, smaller
-# convolutions; larger groups have more empty slots, because each expert's last
-# group is seldom full. Mapped groups are one operation whatever their number.
-GROUP_SIZE = {"unroll": 4, "vmap": 1}
-
 
 class Groups(NamedTuple):
   """A batch in groups of images that one expert won; some slots are empty.
@@ -94,7 +89,7 @@ class Outputs(NamedTuple):
     y_EBHWC: float in [0, 1], the outputs.
     stats_E: running statistics of the experts after these images.
     pullback: function from the gradient with respect to all outputs to that of
-      the experts; None where experts learn only from outputs that won.
+      the experts; None where the backward pass runs over won images only.
   """
 
   y_EBHWC: jax.Array
@@ -108,7 +103,8 @@ def apply_experts(
   """Applies every expert to every image, in training.
 
   Where experts have running statistics, an output depends on the whole batch,
-  and the result has a pullback over all of it.
+  and the result has a pullback over all of it. It has one, too, if
+  `setup.expert_map` names a form that is masked.
 
   Args:
     state: state before the update.
@@ -121,7 +117,10 @@ def apply_experts(
     over = expert_axis.map_leading(apply, (0, 0, None), mode=setup.expert_map)
     return over(experts_E, state.expert_stats_E, x_BHWC)
 
-  if not setup.losers_learn and not jax.tree.leaves(state.expert_stats_E):
+  form = expert_axis.FORMS.get(setup.expert_map)
+  masked = form is not None and form.masked
+  over_all = setup.losers_learn or masked
+  if not over_all and not jax.tree.leaves(state.expert_stats_E):
     y_EBHWC, stats_E = all_outputs(state.experts_E)
     return Outputs(y_EBHWC, stats_E, None)
   y_EBHWC, pull, stats_E = jax.vjp(all_outputs, state.experts_E, has_aux=True)
@@ -197,7 +196,9 @@ def experts_gradient(
   mode = expert_axis.resolve(
     setup.expert_map, apply, (0, 0, None), experts_E, stats_E, x_BHWC
   )
-  groups = group_by_winner(*won, size=GROUP_SIZE[mode])
+  form = expert_axis.FORMS[mode]
+  share = -(-x_BHWC.shape[0] // won.wins_E.shape[0])
+  groups = group_by_winner(*won, size=form.size or share)
 
   def one_group(expert_id, image_S):
     params = jax.tree.map(lambda a_E: a_E[expert_id], experts_E)
@@ -206,7 +207,8 @@ def experts_gradient(
     output = lambda params: apply(params, stats_E, x_SHWC)[0]
     return jax.vjp(output, params)[1](cotangent_SHWC)[0]
 
-  grads_G = expert_axis.map_leading(one_group, (0, 0), mode=mode)(*groups)
+  over = expert_axis.map_leading(one_group, (0, 0), mode=form.experts)
+  grads_G = over(*groups)
   sum_by_expert = functools.partial(
     jax.ops.segment_sum,
     segment_ids=groups.expert_G,

@@ -56,14 +56,15 @@ def restore(
   check.check_images(x_BHWC)
   check.check_memory(state, setup)
   state = setup.through("test_state", state)
-  over = functools.partial(expert_axis.map_leading, mode=setup.expert_map)
+  over = expert_axis.map_leading
   apply = functools.partial(setup.expert.apply, train=False)
-  output_EBHWC, _ = over(apply, (0, 0, None))(
+  output_EBHWC, _ = over(apply, (0, 0, None), mode=setup.expert_map)(
     state.experts_E, state.expert_stats_E, x_BHWC
   )
   score_EB = over(
     functools.partial(backward.score, setup, state.discriminator, train=False),
     (0,),
+    mode=expert_axis.of_discriminator(setup.expert_map),
   )(output_EBHWC)
   score_EB = setup.through("test_merit", score_EB, state)
   winner_B = assign.assign_winners(score_EB).winner_B

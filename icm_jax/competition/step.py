@@ -49,7 +49,8 @@ def competition_step(
   # 2. Score and assign: the output with the largest merit takes the image.
   def judge(discriminator, y_EBHWC):
     score = functools.partial(backward.score, setup)
-    over = expert_axis.map_leading(score, (None, 0), mode=setup.expert_map)
+    mode = expert_axis.of_discriminator(setup.expert_map)
+    over = expert_axis.map_leading(score, (None, 0), mode=mode)
     objective = jnp.zeros((), jnp.float32)
     objective = setup.through("objective", objective, discriminator, seen)
     canonical_B = score(discriminator, canonical_BHWC)

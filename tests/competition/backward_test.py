@@ -9,13 +9,19 @@ import pytest
 from hypothesis import strategies as st
 
 from icm_jax import types
-from icm_jax.competition import backward
+from icm_jax.competition import backward, expert_axis
 
 jit_groups = jax.jit(backward.group_by_winner, static_argnames="size")
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
-@pytest.mark.parametrize("mode", ["unroll", "vmap"])
+@pytest.mark.parametrize(
+  ("norm", "mode"),
+  [
+    *(("none", mode) for mode in expert_axis.FORMS),
+    ("batch", "unroll"),
+    ("batch", "vmap"),
+  ],
+)
 @pytest.mark.parametrize(
   "winner_B",
   [[0, 1, 2, 0, 1, 2, 0], [1] * 7, [2, 2, 2, 2, 2, 0, 0]],

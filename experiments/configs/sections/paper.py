@@ -104,7 +104,7 @@ def experts() -> dict:
     decay_begin=300,  # Step from which the learning rate decays.
     half_life=0,  # Steps in which the learning rate halves; 0 is no decay.
     unet=dict(levels=3),  # Number of times that sides are halved.
-    map="auto",  # unroll or vmap over experts; auto chooses between them.
+    map="auto",  # A name of competition.expert_axis.FORMS; auto chooses.
     losers_learn=False,  # True: all experts learn from all images.
   )
 
