@@ -16,8 +16,10 @@ only, unless --host says otherwise, and takes nothing from the network.
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import socket
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
@@ -262,13 +264,19 @@ def warm_up(examiner: examine.Examiner) -> None:
   examiner.examine(black_HWC, margin=-np.inf)
 
 
-def serve(blocks, sock: socket.socket) -> None:
-  """Serves the page until it is interrupted."""
+def serve(blocks, sock: socket.socket, say: Callable[[str], None]) -> None:
+  """Serves the page until it is interrupted.
+
+  Args:
+    blocks: of `build`.
+    sock: of `listen`.
+    say: is told where the page is.
+  """
   import fastapi
   import gradio
   import uvicorn
 
-  # The pages of FastAPI about itself are drawn by scripts of the network.
+  # FastAPI's pages about itself are drawn by scripts of the network.
   app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
   fonts = dict(font=["system-ui", "sans-serif"], font_mono=["monospace"])
   app = gradio.mount_gradio_app(
@@ -283,8 +291,13 @@ def serve(blocks, sock: socket.socket) -> None:
     mcp_server=False,
     pwa=False,
   )
-  server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-  server.run(sockets=[sock])
+  # Pages that are still open keep connections, for which nothing has to wait.
+  config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+  server = uvicorn.Server(config)
+  host, port = sock.getsockname()
+  say(f"open http://{host}:{port}")
+  with contextlib.suppress(KeyboardInterrupt):
+    server.run(sockets=[sock])
 
 
 def define_flags() -> None:
@@ -292,11 +305,17 @@ def define_flags() -> None:
   launch.define_workdir()
   flags.DEFINE_integer("steps", None, "Checkpoint; default: the newest one.")
   flags.DEFINE_string("host", "127.0.0.1", "Address; 0.0.0.0 is every one.")
-  flags.DEFINE_integer("port", 7860, "Port; 0 is any that is free.")
+  flags.DEFINE_integer(
+    "port",
+    7860,
+    "Port; 0 is any that is free.",
+    lower_bound=0,
+    upper_bound=65_535,
+  )
 
 
 def main() -> None:
-  f, reporter = flags.FLAGS, console.reporter()
+  f = flags.FLAGS
   check_installed()
   learned = icm_jax.load(launch.workdir(), steps=f.steps)
   try:
@@ -312,8 +331,8 @@ def main() -> None:
   examiner = examine.Examiner(learned, detect=detect)
   with listen(f.host, f.port) as sock:
     warm_up(examiner)
-    reporter.say(f"open http://{f.host}:{sock.getsockname()[1]}")
-    serve(build(examiner, margin=margin, note=note), sock)
+    blocks = build(examiner, margin=margin, note=note)
+    serve(blocks, sock, console.reporter().say)
 
 
 if __name__ == "__main__":

@@ -261,8 +261,8 @@ def weakened(mechanism: Mechanism, strength: float) -> Mechanism:
     )
   # Half of a shift is no average of two images, which would show both.
   if any(displacement(mechanism)):
-    length = parameters_of(mechanism)["pixels"]
-    return functools.partial(mechanism, **{"pixels": round(strength * length)})
+    shorter = {"pixels": round(strength * parameters_of(mechanism)["pixels"])}
+    return functools.partial(mechanism, **shorter)
 
   def weak(key, x_HWC):
     return x_HWC + strength * (mechanism(key, x_HWC) - x_HWC)

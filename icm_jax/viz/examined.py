@@ -146,7 +146,7 @@ def _figure(
     boxes = _boxes(stage.faces, stage.image_HWC.shape)
     score += f"<br>{_count(stage.faces)}"
   return (
-    f'<figure{" class=wins" * wins}><div class="picture">'
+    f'<figure class="{"wins" * wins}"><div class="picture">'
     f"{html.image(_png(stage.image_HWC), 'png', caption)}{boxes}</div>"
     f"<figcaption><b>{html.text(caption)}</b><br>{score}{below}</figcaption>"
     "</figure>"
