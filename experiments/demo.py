@@ -28,13 +28,13 @@ import icm_jax
 from experiments import console, launch
 from icm_jax import types
 from icm_jax.evaluation import detection
-from icm_jax.learned import examine
+from icm_jax.learned import examine, loading
 from icm_jax.viz import examined
 
 NONE = "nothing"
 DRAW = "Draw a digit, or load a picture."
 LOAD = "Load a picture."
-_SLOTS = ("1st mechanism", "2nd mechanism", "3rd mechanism")
+SLOTS = ("1st mechanism", "2nd mechanism", "3rd mechanism")
 # The margin in logits where a run has measured none. In runs/mnist, seed 0, one
 # clean digit in a hundred gains more than 0.11 logits, and one distorted digit
 # in a hundred less than 1.3, whatever the mechanism.
@@ -187,6 +187,21 @@ class Page:
     )
 
 
+def examiner_of(learned: loading.Learned) -> tuple[examine.Examiner, str]:
+  """Makes an examiner, with a detector if the run's pictures are faces.
+
+  Returns:
+    The examiner, and what is missing for a detector; "" if nothing is.
+  """
+  detect, missing = None, ""
+  if examine.shows_faces(learned):
+    try:
+      detect = detection.centerface()
+    except types.InputError as error:
+      missing = str(error)
+  return examine.Examiner(learned, detect=detect), missing
+
+
 def build(examiner: examine.Examiner, *, margin: float, note: str = ""):
   """The page, as Gradio's blocks.
 
@@ -222,7 +237,7 @@ def build(examiner: examine.Examiner, *, margin: float, note: str = ""):
           apply_default_css=False,
         )
         inputs = []
-        for number, words in enumerate(_SLOTS if examiner.mechanisms else ()):
+        for number, words in enumerate(SLOTS if examiner.mechanisms else ()):
           with gradio.Row():
             inputs += [
               gradio.Dropdown(
@@ -322,13 +337,7 @@ def main() -> None:
     margin = learned.margin
   except types.InputError:
     margin = _MARGIN
-  detect, note = None, ""
-  if examine.shows_faces(learned):
-    try:
-      detect = detection.centerface()
-    except types.InputError as error:
-      note = str(error)
-  examiner = examine.Examiner(learned, detect=detect)
+  examiner, note = examiner_of(learned)
   with listen(f.host, f.port) as sock:
     warm_up(examiner)
     blocks = build(examiner, margin=margin, note=note)

@@ -129,10 +129,12 @@ class Examiner:
 
     For a run on MNIST it is scaled and centred as the digits of MNIST were.
     """
-    if self.learned.config.data.name in _CENTRED:
-      data = _centre(data)
     # The pictures of the run may have been black on white.
-    return _read(data, self.view._replace(invert=False))
+    return _read(
+      data,
+      self.view._replace(invert=False),
+      centre=self.learned.config.data.name in _CENTRED,
+    )
 
   def examine(
     self,
@@ -178,12 +180,17 @@ class Examiner:
     undone = [self._stage(x_1HWC[0]) for x_1HWC in undone_1HWC[1:]]
     if self.detect:
       places = [(distorted, 0), (outputs, winner)]
-      places += [(distorted, -1)] * bool(steps) + [(undone, -1)] * bool(undone)
+      places += [(distorted, -1)] * bool(steps)
+      # Detection takes most of the time, and a chain is often the winner alone.
+      is_winner = experts == (winner,)
+      places += [(undone, -1)] * (bool(undone) and not is_winner)
       found = self.detect(
         np.stack([stages[index].image_HWC for stages, index in places])
       )
       for (stages, index), faces in zip(places, found, strict=True):
         stages[index] = stages[index]._replace(faces=faces)
+      if is_winner:
+        undone[-1] = outputs[winner]
     return Examined(
       steps=tuple(steps),
       distorted=tuple(distorted),
@@ -222,26 +229,28 @@ def _centre(data: bytes) -> bytes:
   if box := drawing.getbbox():
     drawing = drawing.crop(box)
     scale = 20 / max(drawing.size)
-    size = [max(1, round(scale * side)) for side in drawing.size]
-    small_HW = np.asarray(drawing.resize(size, PIL.Image.Resampling.BICUBIC))
-    places = [
-      round(14 - np.average(np.arange(side) + 0.5, weights=small_HW.sum(1 - d)))
-      for d, side in enumerate(small_HW.shape)
-    ]
-    top, left = (
-      int(np.clip(place, 0, 28 - side))
-      for place, side in zip(places, small_HW.shape, strict=True)
-    )
-    height, width = small_HW.shape
+    width, height = (max(1, round(scale * side)) for side in drawing.size)
+    drawing = drawing.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    small_HW = np.asarray(drawing)
+    top = _start(small_HW.sum(axis=1))
+    left = _start(small_HW.sum(axis=0))
     digit[top : top + height, left : left + width] = small_HW
   buffer = io.BytesIO()
   PIL.Image.fromarray(digit).save(buffer, format="PNG")
   return buffer.getvalue()
 
 
-def _read(data: bytes, view: pictures.View) -> np.ndarray:
+def _start(mass_N: np.ndarray) -> int:
+  """Where N of 28 pixels begin whose centre of mass is the middle."""
+  middle = np.average(np.arange(len(mass_N)) + 0.5, weights=mass_N + 1e-9)
+  return int(np.clip(round(14 - middle), 0, 28 - len(mass_N)))
+
+
+def _read(
+  data: bytes, view: pictures.View, *, centre: bool = False
+) -> np.ndarray:
   try:
-    return pictures.read(data, view)
+    return pictures.read(_centre(data) if centre else data, view)
   except pictures.Unreadable as error:
     raise types.InputError(f"This picture is left out: {error}.") from error
 

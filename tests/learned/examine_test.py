@@ -124,6 +124,8 @@ def test_drawings_lie_where_digits_of_mnist_lie(examiner):
   assert rows.mean() == pytest.approx(15.5, abs=0.5)
   assert columns.mean() == pytest.approx(15.5, abs=0.5)
   assert not examiner.read_drawing(file(0 * drawing)).any()
+  with pytest.raises(types.InputError, match=r"not a picture"):
+    examiner.read_drawing(b"nothing")
 
 
 def test_drawings_stay_where_they_are_for_other_data_sets():
@@ -145,26 +147,27 @@ def test_drawings_stay_where_they_are_for_other_data_sets():
 
 def bright(x_BHWC):
   """Detects a face in bright images."""
-  return [
-    detection.Faces(
-      np.array([[0, 0, 16, 32]] * int(x_HWC.mean() > 0.5), np.float32).reshape(
-        -1, 4
-      ),
-      np.ones(int(x_HWC.mean() > 0.5), np.float32),
-    )
-    for x_HWC in x_BHWC
-  ]
+  box_N4, score_N = np.zeros((1, 4), np.float32), np.ones(1, np.float32)
+  counts = [int(x_HWC.mean() > 0.5) for x_HWC in x_BHWC]
+  return [detection.Faces(box_N4[:n], score_N[:n]) for n in counts]
+
+
+def count(stage):
+  return None if stage.faces is None else len(stage.faces.score_N)
 
 
 def test_faces_are_looked_for_before_and_after():
   examiner = examine.Examiner(toy_run.learned(), detect=bright)
-  found = examiner.examine(255 - square(), [examine.Step("invert")], margin=0.5)
-  plain, inverted = found.distorted
-  assert len(plain.faces.score_N) == 1
-  assert len(inverted.faces.score_N) == 0
-  assert found.winner == toy_run.COPY
-  assert len(found.outputs[toy_run.COPY].faces.score_N) == 0
-  assert found.outputs[0].faces is None
+  found = examiner.examine(255 - square(), margin=0.5)
+  assert found.experts == (2,)
+  assert [count(stage) for stage in found.distorted] == [1]
+  assert [count(stage) for stage in found.outputs] == [None, None, 0, None]
+  assert [count(stage) for stage in found.undone] == [0]
+  steps = [examine.Step("right"), examine.Step("invert")]
+  found = examiner.examine(square(), steps, margin=0.5)
+  assert [count(stage) for stage in found.distorted] == [0, None, 1]
+  assert count(found.outputs[found.winner]) == 0
+  assert [count(stage) for stage in found.undone] == [None, 0]
 
 
 @pytest.mark.parametrize(
