@@ -42,9 +42,10 @@ _MARGIN = 0.5
 # A drawing is white on black, as the digits are.
 _PAD = """
 <div class="drawing">
-  <canvas width="280" height="280"${draws ? '' : ' hidden'}></canvas>
+  <canvas aria-label="Draw here" width="280" height="280"
+  ${draws ? '' : 'hidden'}></canvas>
   <div class="buttons">
-  <button type="button"${draws ? '' : ' hidden'}>Clear</button>
+  <button type="button" ${draws ? '' : 'hidden'}>Clear</button>
   <label>Load a picture<input type="file" accept="image/*"></label></div>
 </div>
 """
@@ -90,7 +91,7 @@ const draw = (event) => {
   last = next;
 };
 canvas.addEventListener('pointermove', draw);
-canvas.addEventListener('pointerup', () => {
+canvas.addEventListener('lostpointercapture', () => {
   last = null;
   send('drawing ' + canvas.toDataURL());
 });

@@ -54,7 +54,7 @@ def test_the_markup_is_whole_and_needs_no_other_file():
   bars = [b.get("style") for b in root.findall(".//div[@class='bar']/div")]
   assert bars == ["width:0%", "width:0%", "width:100%"]
   words = "".join(root.itertext())
-  assert "Expert 2 wins, which undoes c" in words
+  assert "Expert 2 wins, which undoes c, and gains 3.00 logits" in words
   assert "retired" in words
   assert "http" not in text
 
@@ -63,8 +63,7 @@ def test_the_gate_is_explained():
   found = make(change=0.25, experts=(), undone=())
   text = examined.draw(found, NAMES)
   assert "<b>Left alone</b>" in text
-  assert "(2, c) changes the score by +0.25" in text
-  assert "more than +0.50" in text
+  assert "(2, c) gains 0.25 logits; the gate asks for more than 0.5." in text
   assert "left alone." in text
 
 

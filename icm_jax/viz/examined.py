@@ -18,19 +18,22 @@ STYLE = """
 .examined p { margin: 0 0 .3rem; }
 .examined .verdict { font-size: 1.15rem; }
 .examined .row { display: flex; flex-wrap: wrap; gap: .6rem; }
-.examined figure { margin: 0; padding: .3rem; width: 6.8rem;
+.examined .experts { display: grid; gap: .5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(6.4rem, 30%), 1fr)); }
+.examined figure { margin: 0; padding: .3rem; width: 6.4rem;
   box-sizing: border-box; border: 2px solid transparent; border-radius: .4rem;
   font-size: .8rem; line-height: 1.3; }
+.examined .experts figure { width: auto; max-width: 7.4rem; }
 .examined .picture { position: relative; }
 .examined img { display: block; width: 100%; margin: 0; background: #000;
-  image-rendering: pixelated; }
+  image-rendering: pixelated; outline: 1px solid #8886; }
 .examined .face { position: absolute; border: 2px solid #2fbf71;
   box-sizing: border-box; }
 .examined figcaption { overflow-wrap: anywhere; padding-top: .2rem; }
 .examined .bar { height: .25rem; margin-top: .2rem; background: #8886; }
 .examined .bar div { height: 100%; background: currentcolor; }
 .examined .wins { border-color: #e8590c; }
-.examined .arrow { padding-top: 2.2rem; font-size: 1.3rem; opacity: .6; }
+.examined .arrow { padding-top: 2.1rem; font-size: 1.3rem; opacity: .6; }
 .examined .hint { font-size: .85rem; opacity: .75; }
 """
 
@@ -86,17 +89,16 @@ def message(words: str) -> str:
 
 def _verdict(examined: examine.Examined, names: Sequence[str]) -> str:
   winner, change = examined.winner, examined.change
+  name = html.text(names[winner])
   if examined.is_left_alone:
     text = (
-      "<b>Left alone</b>: the best expert "
-      f"({winner}, {html.text(names[winner])}) changes the score by "
-      f"{change:+.2f}; the gate asks for more than {examined.margin:+.2f}."
+      f"<b>Left alone</b>: the best expert ({winner}, {name}) gains "
+      f"{change:.2f} logits; the gate asks for more than {examined.margin:g}."
     )
   else:
     text = (
-      f"<b>Expert {winner} wins</b>, which undoes "
-      f"<b>{html.text(names[winner])}</b>: it changes the score by "
-      f"{change:+.2f}."
+      f"<b>Expert {winner} wins</b>, which undoes <b>{name}</b>, and gains "
+      f"{change:.2f} logits."
     )
   before, after = examined.distorted[-1].faces, examined.outputs[winner].faces
   if before is not None:
@@ -123,7 +125,7 @@ def _experts(examined: examine.Examined, names: Sequence[str]) -> str:
         below=f'<div class="bar"><div style="width:{share:.0%}"></div></div>',
       )
     )
-  return f'<div class="row">{"".join(figures)}</div>'
+  return f'<div class="experts">{"".join(figures)}</div>'
 
 
 def _step(step: examine.Step) -> str:
