@@ -29,7 +29,7 @@ from experiments import console, launch
 from icm_jax import types
 from icm_jax.evaluation import detection
 from icm_jax.learned import examine, loading
-from icm_jax.viz import examined
+from icm_jax.viz import examined, html
 
 NONE = "nothing"
 DRAW = "Draw a digit, or load a picture."
@@ -226,7 +226,7 @@ def build(examiner: examine.Examiner, *, margin: float, note: str = ""):
   with gradio.Blocks(
     title=f"icm-jax: {title}", analytics_enabled=False
   ) as blocks:
-    gradio.Markdown(f"## {title}\n{note}")
+    gradio.HTML(f"<h2>{html.text(title)}</h2><p>{html.text(note)}</p>")
     image = gradio.State(None)
     with gradio.Row():
       with gradio.Column(scale=1, min_width=320):

@@ -18,7 +18,7 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Seconds until a test gives up; two tests and a server may share two cores.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def find() -> str | None:

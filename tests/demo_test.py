@@ -1,6 +1,7 @@
 """The demo: what its page computes, and the page in a browser."""
 
 import base64
+import dataclasses
 import importlib.util
 import io
 import os
@@ -84,6 +85,25 @@ def test_choices_are_mechanisms_in_a_row(page):
   assert "Left alone" in page.show(image_HWC, 0.5, "right", 0.0)
   # An empty field of the margin is no margin.
   assert page.show(image_HWC, None) == page.show(image_HWC, 0.0)
+
+
+def test_a_run_on_faces_has_no_pad_and_names_a_missing_detector(monkeypatch):
+  def refuse():
+    raise types.InputError("no detector")
+
+  monkeypatch.setattr(demo.detection, "centerface", refuse)
+  learned = toy_run.learned()
+  assert demo.examiner_of(learned)[1] == ""
+  config = learned.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.data.name = "orl_faces"
+  faces = dataclasses.replace(learned, config=config)
+  examiner, missing = demo.examiner_of(faces)
+  assert examiner.detect is None
+  assert missing == "no detector"
+  page = demo.Page(examiner)
+  assert not page.draws
+  assert page.show(None, 0.5) == demo.examined.message(demo.LOAD)
 
 
 def test_a_missing_gradio_is_told(monkeypatch):
