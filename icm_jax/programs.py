@@ -17,6 +17,7 @@ PROGRAMS = {
   "report": "draws the page of a run again",
   "restore": "restores pictures by what a run has learned",
   "export": "exports what a run has learned",
+  "demo": "shows what a run has learned, in a browser",
   "sweep": "trains a config over seeds and overrides",
   "paper": "trains every experiment of the paper",
   "data": "prepares a data set, and reports its content",

@@ -129,6 +129,7 @@ def test_an_error_in_a_config_names_its_line(
     ("sweep", ["config", "workdir"]),
     ("evaluate", ["workdir"]),
     ("report", ["workdir"]),
+    ("demo", ["workdir"]),
     ("paper", ["workdir"]),
     ("data", ["name"]),
     ("data_check", ["samples"]),

@@ -158,3 +158,31 @@ def test_something_of_an_image_must_be_left():
   mechanisms.check_fit(right, (9, 9, 1))
   with pytest.raises(types.InputError, match=r"below 8, the size.*got 8"):
     mechanisms.check_fit(right, (9, 8, 1))
+
+
+def test_a_weakened_shift_is_shorter():
+  x_HWC = jax.random.uniform(KEY, (8, 8, 1))
+  (full,) = mechanisms.by_names(["left"], {"shift": {"pixels": 4}})
+  (half,) = mechanisms.by_names(["left"], {"shift": {"pixels": 2}})
+  for strength, expected in ((1, full(KEY, x_HWC)), (0.5, half(KEY, x_HWC))):
+    np.testing.assert_array_equal(
+      mechanisms.weakened(full, strength)(KEY, x_HWC), expected
+    )
+  np.testing.assert_array_equal(mechanisms.weakened(full, 0)(KEY, x_HWC), x_HWC)
+
+
+@pytest.mark.parametrize("name", ["invert", "noise", "defocus"])
+def test_a_weakened_mechanism_makes_a_part_of_the_change(name):
+  x_HWC = jax.random.uniform(KEY, (8, 8, 1))
+  (full,) = mechanisms.by_names([name], {})
+  y_HWC = mechanisms.weakened(full, 0.25)(KEY, x_HWC)
+  np.testing.assert_allclose(
+    y_HWC, 0.75 * x_HWC + 0.25 * full(KEY, x_HWC), atol=1e-6
+  )
+  assert 0 <= y_HWC.min() <= y_HWC.max() <= 1
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_strengths_are_in_their_range(strength):
+  with pytest.raises(types.InputError, match=r"must be in \[0, 1\]"):
+    mechanisms.weakened(mechanisms.MECHANISMS["up"], strength)

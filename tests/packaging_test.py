@@ -163,6 +163,7 @@ def test_requirements_have_lower_bounds():
   extras = SETUP["options.extras_require"]
   for text in (
     SETUP["options"]["install_requires"],
+    extras["demo"],
     extras["embedded"],
     extras["faces"],
     extras["hub"],

@@ -201,6 +201,17 @@ def test_modes_become_grey_or_rgb(mode, channels):
   assert array.min() >= 250
 
 
+def test_an_uncompressed_tiff_of_ycbcr_is_read_as_it_is():
+  image = PIL.ImageOps.colorize(noise(), "red", "blue").convert("YCbCr")
+  data = encode(image, "TIFF")
+  read = pictures.load(data)
+  np.testing.assert_array_equal(
+    np.asarray(read.convert("RGB")), np.asarray(image.convert("RGB"))
+  )
+  with pytest.raises(pictures.Unreadable, match="truncated"):
+    pictures.load(data[:-100])
+
+
 def test_the_first_frame_of_an_animation_is_used():
   frames = [PIL.Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
   data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -14,6 +14,10 @@ MAX_PIXELS = 64_000_000
 
 
 _ORIENTATION = 0x0112  # The tag of EXIF.
+# Tags of TIFF: bits of a sample, compression (1 is none), colours (6 is YCbCr),
+# planes (1 is one), subsampling; and where the strips are.
+_PLAIN_YCBCR = {258: (8, 8, 8), 259: 1, 262: 6, 284: 1, 530: (1, 1)}
+_OFFSETS, _LENGTHS = 273, 279
 _UPRIGHT = {
   2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
   3: PIL.Image.Transpose.ROTATE_180,
@@ -150,9 +154,12 @@ def _decode(data: bytes, max_pixels: int) -> PIL.Image.Image:
       with PIL.Image.open(io.BytesIO(data)) as image:
         if image.width * image.height > max_pixels:
           raise Unreadable("too many pixels")
-        image.load()
+        plain = _plain_ycbcr(image, data)
+        if plain is None:
+          image.load()
+          plain = image
         turn = _UPRIGHT.get(_orientation(image) or 1)
-        return image.copy() if turn is None else image.transpose(turn)
+        return plain.copy() if turn is None else plain.transpose(turn)
   except Unreadable:
     raise
   except PIL.UnidentifiedImageError as error:
@@ -162,6 +169,17 @@ def _decode(data: bytes, max_pixels: int) -> PIL.Image.Image:
   # Decoders raise almost anything on damaged files.
   except Exception as error:
     raise Unreadable("truncated or damaged") from error
+
+
+def _plain_ycbcr(image: PIL.Image.Image, data: bytes) -> PIL.Image.Image | None:
+  """Decodes a TIFF of YCbCr without compression, which Pillow 12 cannot."""
+  tags = getattr(image, "tag_v2", {})
+  if any(tags.get(tag) != value for tag, value in _PLAIN_YCBCR.items()):
+    return None
+  strips = zip(tags[_OFFSETS], tags[_LENGTHS], strict=True)
+  pixels = b"".join(data[start : start + length] for start, length in strips)
+  planes = PIL.Image.frombytes("RGB", image.size, pixels).split()
+  return PIL.Image.merge("YCbCr", planes)
 
 
 def _orientation(image: PIL.Image.Image) -> int | None:

@@ -28,6 +28,7 @@ __all__ = (
   "displacement",
   "family",
   "parameters_of",
+  "weakened",
 )
 
 _DIGITS: dict[str, Mechanism] = {
@@ -239,6 +240,34 @@ def covered(
   if "geometry" not in chosen:
     return None
   return faces.covered(family(mechanism), shape_HW, geometry=chosen["geometry"])
+
+
+def weakened(mechanism: Mechanism, strength: float) -> Mechanism:
+  """A mechanism that does only a part of what it did.
+
+  A shift is shortened, to whole pixels. Of any other mechanism, the change that
+  it makes to an image is scaled: `x + strength * (mechanism(x) - x)`.
+
+  Args:
+    mechanism: one of `by_names`, with its parameters set.
+    strength: in [0, 1]; 1 is the mechanism itself, 0 the identity.
+
+  Raises:
+    InputError: the strength is out of its range.
+  """
+  if not 0 <= strength <= 1:
+    raise types.InputError(
+      f"The strength of a mechanism must be in [0, 1]; got {strength}."
+    )
+  # Half of a shift is no average of two images, which would show both.
+  if any(displacement(mechanism)):
+    shorter = {"pixels": round(strength * parameters_of(mechanism)["pixels"])}
+    return functools.partial(mechanism, **shorter)
+
+  def weak(key, x_HWC):
+    return x_HWC + strength * (mechanism(key, x_HWC) - x_HWC)
+
+  return weak
 
 
 def family(mechanism: Mechanism) -> str:

@@ -1,6 +1,6 @@
-"""Figures and pages of runs, sweeps and data sets.
+"""Figures and pages of runs, sweeps, data sets and pictures.
 
 Modules are imported one by one: the package alone does not import Matplotlib.
 """
 
-__all__ = ("charts", "contact_sheet", "report", "sweep")
+__all__ = ("charts", "contact_sheet", "examined", "report", "sweep")
