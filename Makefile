@@ -5,6 +5,7 @@
 # make faces   mechanisms on faces, from installation to runs/faces/report.html
 # make paper   every experiment of the paper, many hours; SCALE=small for a
 #              smaller version
+# make notebooks  executes the notebooks, to runs/notebooks
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
@@ -30,13 +31,14 @@ FAST := architecture_test.py builders data_test.py decoded_test.py \
 	packaging_test.py pictures_test.py rng_test.py viz_test.py \
 	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
+JUPYTER := .venv/jupyter
 
 # Gradients of convolutions compile slowly, so compiled programs are cached.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper data-check clean \
-	bench bench-step bench-startup bench-parts bench-kernels bench-data \
+.PHONY: test test-fast lint format mnist faces paper notebooks data-check \
+	clean bench bench-step bench-startup bench-parts bench-kernels bench-data \
 	bench-rim bench-result
 
 # An interrupted installation has no mark and is repeated.
@@ -94,6 +96,17 @@ faces: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/python -m experiments.paper --scale=$(SCALE) \
 	    --workdir=runs/paper-$(SCALE)
+
+$(JUPYTER): notebooks/requirements.txt $(INSTALLED)
+	$(PIP) install -r $<
+	@touch $@
+
+# Copies are executed, so that the notebooks themselves stay without output.
+notebooks: $(JUPYTER)
+	rm -rf runs/notebooks
+	mkdir -p runs
+	cp -r notebooks runs/notebooks
+	$(BIN)/jupyter execute --inplace runs/notebooks/*.ipynb
 
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \
