@@ -6,6 +6,7 @@
 # make paper   every experiment of the paper, many hours; SCALE=small for a
 #              smaller version
 # make notebooks  executes the notebooks, to runs/notebooks
+# make docs    builds the pages of docs/ and a reference, to build/docs
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
@@ -32,13 +33,14 @@ FAST := architecture_test.py builders data_test.py decoded_test.py \
 	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
 JUPYTER := .venv/jupyter
+SPHINX := .venv-docs/installed
 
 # Gradients of convolutions compile slowly, so compiled programs are cached.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper notebooks data-check \
-	clean bench bench-step bench-startup bench-parts bench-kernels bench-data \
+.PHONY: test test-fast lint format mnist faces paper notebooks docs \
+	data-check clean bench bench-step bench-startup bench-parts bench-kernels bench-data \
 	bench-rim bench-result
 
 # An interrupted installation has no mark and is repeated.
@@ -108,6 +110,21 @@ notebooks: $(JUPYTER)
 	cp -r notebooks runs/notebooks
 	$(BIN)/jupyter execute --inplace runs/notebooks/*.ipynb
 
+# Sphinx has a separate environment, which sees the packages of the other one:
+# the reference is read from docstrings of imported modules.
+$(SPHINX): docs/requirements.txt $(INSTALLED)
+	$(BIN)/python -m venv --clear .venv-docs
+	$(BIN)/python -c "import sysconfig; print('import site; ' \
+	    f'site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	    > $$(echo .venv-docs/lib/python3*/site-packages)/packages.pth
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(SPHINX)
+	.venv-docs/bin/sphinx-build --quiet --fail-on-warning --fresh-env \
+	    --keep-going --builder html --conf-dir docs . build/docs
+	@echo open build/docs/index.html
+
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \
 	  $(BIN)/python -m experiments.data_check --samples="$(SAMPLES)"; \
@@ -148,5 +165,5 @@ bench-result: $(INSTALLED) $(TORCH)
 	    --torch=.venv-torch/bin/python $(RESULT)
 
 clean:
-	rm -rf .venv .venv-torch .cache .mypy_cache build *.egg-info
+	rm -rf .venv .venv-docs .venv-torch .cache .mypy_cache build *.egg-info
 	find icm_jax -name '*.so' -delete

@@ -1,0 +1,52 @@
+"""The pages that `make docs` builds: none is forgotten."""
+
+import importlib
+import inspect
+import pathlib
+import re
+
+import icm_jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def listed(page: pathlib.Path) -> set[pathlib.Path]:
+  """The pages that the tables of contents of a page list."""
+  found = set()
+  for table in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), re.S):
+    for line in filter(None, table.split("\n")):
+      if not line.startswith(":"):
+        name = re.sub(r"^.*<(.*)>$", r"\1", line)
+        (path,) = page.parent.glob(f"{name}.*")
+        found.add(path.resolve())
+  return found
+
+
+def test_every_page_is_listed():
+  pages = {*DOCS.glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")}
+  pages |= {
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "experiments" / "README.md",
+    DOCS / "reference" / "index.md",
+  }
+  missing = pages - {DOCS / "index.md"} - listed(DOCS / "index.md")
+  assert not missing, f"docs/index.md does not list {missing}"
+
+
+def test_every_public_module_is_in_the_reference():
+  folder = DOCS / "reference"
+  pages = {path.stem for path in listed(folder / "index.md")}
+  assert pages == set(icm_jax.__all__)
+  for name in icm_jax.__all__:
+    package = importlib.import_module(f"icm_jax.{name}")
+    modules = {f"icm_jax.{name}"} | {
+      f"icm_jax.{name}.{public}"
+      for public in package.__all__
+      # Modules that nothing has imported are no attributes yet.
+      if inspect.ismodule(getattr(package, public, inspect))
+    }
+    text = (folder / f"{name}.md").read_text()
+    assert set(re.findall(r"automodule:: (.*)", text)) == modules
