@@ -5,7 +5,6 @@ that people also read without Sphinx, and links between them stay as they are.
 """
 
 project = "icm-jax"
-author = "the authors of icm-jax"
 
 root_doc = "docs/index"
 include_patterns = [
@@ -40,6 +39,7 @@ highlight_language = "text"
 html_theme = "furo"
 html_title = "icm-jax"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 # A page at the root of the site that leads to the first one.
 html_additional_pages = {"index": "root.html"}

@@ -50,3 +50,12 @@ def test_every_public_module_is_in_the_reference():
     }
     text = (folder / f"{name}.md").read_text()
     assert set(re.findall(r"automodule:: (.*)", text)) == modules
+    # Constants and types have no docstrings, so that the page describes them.
+    data = {
+      public
+      for public in package.__all__
+      if hasattr(package, public)
+      and not inspect.ismodule(getattr(package, public))
+      and not hasattr(getattr(package, public), "__qualname__")
+    }
+    assert data <= set(re.findall(r"py:data:: (.*)", text)), data
