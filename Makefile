@@ -40,8 +40,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test test-fast lint format mnist faces paper notebooks docs \
-	data-check clean bench bench-step bench-startup bench-parts bench-kernels bench-data \
-	bench-rim bench-result
+	data-check clean bench bench-step bench-startup bench-parts bench-kernels \
+	bench-data bench-rim bench-result
 
 # An interrupted installation has no mark and is repeated.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
