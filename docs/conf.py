@@ -8,8 +8,7 @@ project = "icm-jax"
 
 root_doc = "docs/index"
 include_patterns = [
-  "CONTRIBUTING.md",
-  "README.md",
+  "*.md",
   "benchmarks/README.md",
   "docs/**.md",
   "experiments/README.md",
