@@ -5,11 +5,18 @@
 # make faces   mechanisms on faces, from installation to runs/faces/report.html
 # make paper   every experiment of the paper, many hours; SCALE=small for a
 #              smaller version
+# make notebooks  executes the notebooks, to runs/notebooks
+# make docs    builds the pages of docs/ and a reference, to build/docs
+# make onnx    the environment with which experiments.export writes ONNX, and
+#              tests of what it writes
+# make check-installed  installs the package outside the checkout, and uses it:
+#              trains, loads, restores, exports; loads packages
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
 #              bench-startup, bench-parts, bench-kernels, bench-data and
-#              bench-rim run one benchmark each)
+#              bench-rim run one benchmark each); bench-learned times the use
+#              of runs/mnist
 # make bench-accelerator  measures a GPU or a TPU in less than 8 minutes; needs
 #              jax for it in .venv, and PyTorch where ACCELERATOR="--torch=..."
 #              says
@@ -33,14 +40,18 @@ FAST := architecture_test.py builders data_test.py decoded_test.py \
 	packaging_test.py pictures_test.py rng_test.py viz_test.py \
 	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
+JUPYTER := .venv/jupyter
+SPHINX := .venv-docs/installed
+ONNX := .venv-onnx/installed
 
 # Gradients of convolutions compile slowly, so compiled programs are cached.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper data-check clean \
-	bench bench-step bench-startup bench-parts bench-kernels bench-data \
-	bench-rim bench-accelerator bench-result
+.PHONY: test test-fast lint format mnist faces paper notebooks docs onnx \
+	check-installed data-check clean bench bench-step bench-startup \
+	bench-parts bench-kernels bench-data bench-rim bench-learned \
+	bench-accelerator bench-result
 
 # An interrupted installation has no mark and is repeated.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
@@ -98,6 +109,43 @@ paper: $(INSTALLED)
 	$(BIN)/python -m experiments.paper --scale=$(SCALE) \
 	    --workdir=runs/paper-$(SCALE)
 
+$(JUPYTER): notebooks/requirements.txt $(INSTALLED)
+	$(PIP) install -r $<
+	@touch $@
+
+# Copies are executed, so that the notebooks themselves stay without output.
+notebooks: $(JUPYTER)
+	rm -rf runs/notebooks
+	mkdir -p runs
+	cp -r notebooks runs/notebooks
+	$(BIN)/jupyter execute --inplace runs/notebooks/*.ipynb
+
+# Sphinx has a separate environment, which sees the packages of the other one:
+# the reference is read from docstrings of imported modules.
+$(SPHINX): docs/requirements.txt $(INSTALLED)
+	$(BIN)/python -m venv --clear .venv-docs
+	$(BIN)/python -c "import sysconfig; print('import site; ' \
+	    f'site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	    > $$(echo .venv-docs/lib/python3*/site-packages)/packages.pth
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(SPHINX)
+	.venv-docs/bin/sphinx-build --quiet --fail-on-warning --fresh-env \
+	    --keep-going --builder html --conf-dir docs . build/docs
+	@echo open build/docs/index.html
+
+$(ONNX): experiments/onnx_requirements.txt | $(INSTALLED)
+	$(BIN)/python -m venv --clear .venv-onnx
+	.venv-onnx/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+onnx: $(INSTALLED) $(ONNX)
+	$(BIN)/pytest tests/learned/onnx_test.py
+
+check-installed: $(INSTALLED)
+	sh installed.sh $(CURDIR)/$(BIN)/python
+
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \
 	  $(BIN)/python -m experiments.data_check --samples="$(SAMPLES)"; \
@@ -129,6 +177,9 @@ bench-kernels: $(INSTALLED)
 bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data
 
+bench-learned: $(INSTALLED)
+	$(BIN)/python -m benchmarks.learned --workdir=runs/mnist
+
 bench-rim: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.rim --torch=.venv-torch/bin/python $(RIM)
 
@@ -141,5 +192,6 @@ bench-result: $(INSTALLED) $(TORCH)
 	    --torch=.venv-torch/bin/python $(RESULT)
 
 clean:
-	rm -rf .venv .venv-torch .cache .mypy_cache build *.egg-info
+	rm -rf .venv .venv-docs .venv-onnx .venv-torch .cache .mypy_cache build \
+	    *.egg-info
 	find icm_jax -name '*.so' -delete

@@ -25,8 +25,8 @@ class UNetExpert(nn.Module):
   """A U-Net that halves by means, doubles by repetition, and has bridges.
 
   Its receptive field is the whole image if 2 ** levels pixels are at least a
-  fourth of a side. All of its convolutions are `convolution.Stack`s, which have
-  compiled forms.
+  fourth of a side. All of its convolutions belong to a `convolution.Stack`, and
+  have compiled forms.
 
   Attributes:
     features: channels at full resolution; lower resolutions have twice as many.
