@@ -5,6 +5,8 @@
 # make faces   mechanisms on faces, from installation to runs/faces/report.html
 # make paper   every experiment of the paper, many hours; SCALE=small for a
 #              smaller version
+# make onnx    the environment with which experiments.export writes ONNX, and
+#              tests of what it writes
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
@@ -30,12 +32,13 @@ FAST := architecture_test.py builders data_test.py decoded_test.py \
 	packaging_test.py pictures_test.py rng_test.py viz_test.py \
 	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
+ONNX := .venv-onnx/installed
 
 # Gradients of convolutions compile slowly, so compiled programs are cached.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper data-check clean \
+.PHONY: test test-fast lint format mnist faces paper onnx data-check clean \
 	bench bench-step bench-startup bench-parts bench-kernels bench-data \
 	bench-rim bench-result
 
@@ -95,6 +98,14 @@ paper: $(INSTALLED)
 	$(BIN)/python -m experiments.paper --scale=$(SCALE) \
 	    --workdir=runs/paper-$(SCALE)
 
+$(ONNX): experiments/onnx_requirements.txt | $(INSTALLED)
+	$(BIN)/python -m venv --clear .venv-onnx
+	.venv-onnx/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+onnx: $(INSTALLED) $(ONNX)
+	$(BIN)/pytest tests/learned/onnx_test.py
+
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \
 	  $(BIN)/python -m experiments.data_check --samples="$(SAMPLES)"; \
@@ -135,5 +146,5 @@ bench-result: $(INSTALLED) $(TORCH)
 	    --torch=.venv-torch/bin/python $(RESULT)
 
 clean:
-	rm -rf .venv .venv-torch .cache .mypy_cache build *.egg-info
+	rm -rf .venv .venv-torch .venv-onnx .cache .mypy_cache build *.egg-info
 	find icm_jax -name '*.so' -delete

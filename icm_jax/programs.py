@@ -22,6 +22,7 @@ PROGRAMS = {
   "data": "prepares a data set, and reports its content",
   "mechanisms": "draws all mechanisms on faces",
 }
+_VERSIONS = ("versions", "--version")
 
 
 def folder() -> pathlib.Path:
@@ -34,7 +35,8 @@ def folder() -> pathlib.Path:
 def usage() -> str:
   """What the command prints when it is asked for help."""
   width = max(map(len, PROGRAMS))
-  lines = [f"  icm {name:<{width}}  {text}" for name, text in PROGRAMS.items()]
+  about = {**PROGRAMS, _VERSIONS[0]: "prints what to paste into a report"}
+  lines = [f"  icm {name:<{width}}  {text}" for name, text in about.items()]
   return "\n".join(
     [
       "usage: icm PROGRAM [--flag=value ...]",
@@ -51,6 +53,11 @@ def main() -> int:
   name = sys.argv[1] if len(sys.argv) > 1 else ""
   if name in ("-h", "--help", "help"):
     print(usage())
+    return 0
+  if name in _VERSIONS:
+    from icm_jax import versions  # It imports jax.
+
+    versions.main()
     return 0
   if name not in PROGRAMS:
     known = ", ".join(PROGRAMS)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments import launch
-from icm_jax import programs
+from icm_jax import __version__, programs
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -71,8 +71,12 @@ def test_an_installation_works_outside_the_checkout(installed, tmp_path):
 def test_the_command_names_its_programs(tmp_path):
   done = icm("--help", cwd=tmp_path)
   assert done.returncode == 0
-  for name in programs.PROGRAMS:
+  for name in (*programs.PROGRAMS, "versions"):
     assert f"icm {name} " in done.stdout
+  for name in ("versions", "--version"):
+    done = icm(name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"icm-jax: {__version__} ")
   for arguments in ([], ["trian"]):
     done = icm(*arguments, cwd=tmp_path)
     assert done.returncode == 2
