@@ -98,20 +98,27 @@ def make_restore(folder: pathlib.Path) -> Callable[[jax.Array], tuple]:
 
   def restore(x_BHWC):
     with kernels.use("xla"):
-      outputs = [
-        expert.apply(*member(number), x_BHWC, train=False)[0]
-        for number in members
-      ]
-      score_EB = jnp.stack([score(y_BHWC) for y_BHWC in outputs])
-      before_B = score(x_BHWC)
-    best_B = jnp.argmax(score_EB, axis=0).astype(jnp.int32)
-    restored_BHWC, winner_B = outputs[0], jnp.full_like(best_B, members[0])
-    for place, number in enumerate(members[1:], start=1):
-      won_B = best_B == place
-      winner_B = jnp.where(won_B, jnp.int32(number), winner_B)
-      restored_BHWC = jnp.where(
-        won_B[:, None, None, None], outputs[place], restored_BHWC
+      output_EBHWC = jnp.stack(
+        [
+          expert.apply(*member(number), x_BHWC, train=False)[0]
+          for number in members
+        ]
       )
+      score_EB = jnp.stack(
+        [score(output_EBHWC[place]) for place in range(len(members))]
+      )
+      before_B = score(x_BHWC)
+    best_B = jnp.argmax(score_EB, axis=0)
+    # A sum of one image and of zeros: where there is one expert, and its output
+    # itself is returned, jax2onnx 0.17 returns another array.
+    won_EB = jnp.arange(len(members))[:, None] == best_B
+    won_EBHWC = won_EB[:, :, None, None, None]
+    restored_BHWC = jnp.sum(jnp.where(won_EBHWC, output_EBHWC, 0.0), axis=0)
+    winner_B = jnp.sum(
+      jnp.where(won_EB, jnp.array(members, jnp.int32)[:, None], 0),
+      axis=0,
+      dtype=jnp.int32,
+    )
     score_B = jnp.max(score_EB, axis=0)
     return restored_BHWC, winner_B, score_B, score_B - before_B
 

@@ -67,7 +67,9 @@ def main() -> int:
     )
     return 2
   sys.path.insert(0, str(folder()))
-  del sys.argv[1]
+  # As Python does for -m; from it, experiments.interrupt knows that a program
+  # starts, and that Ctrl-C must end it while its packages are imported.
+  sys.argv[:2] = ["-m"]
   runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
   return 0
 

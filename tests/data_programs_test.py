@@ -150,9 +150,10 @@ def test_names_of_many_letters_are_drawn():
       "\u4e2d",
       "\U0001f9e0",
       "\U0001f9e1",
+      "line\nbreak",
     )
   ]
-  assert len(set(drawn)) == 6  # What a font lacks is the same box for all.
+  assert len(set(drawn)) == 7  # What a font lacks is the same box for all.
 
 
 def test_a_rule_about_an_unknown_column_is_refused(prepare):

@@ -93,6 +93,27 @@ def test_errors_and_exit_codes_are_those_of_the_programs(tmp_path):
   assert "got 'fast'" in done.stderr
 
 
+@pytest.mark.parametrize(
+  "module", [["icm_jax.programs", "train"], ["experiments.train"]]
+)
+def test_ctrl_c_ends_a_program_that_imports(module, tmp_path):
+  (tmp_path / "jax.py").write_text(
+    "import os, signal, time\n"
+    "os.kill(os.getpid(), signal.SIGINT)\n"
+    "time.sleep(60)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-P", "-m", *module, "--workdir=run"],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 130
+  assert done.stderr == "error: stopped before a checkpoint could be saved\n"
+
+
 def test_configs_that_ship_have_names(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   full = str(ROOT / "experiments" / "configs" / "mnist.py")

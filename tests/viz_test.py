@@ -76,6 +76,7 @@ def finished(tmp_path):
     },
     "transfer": {
       "data": "letters",
+      "skipped_by_reason": {"truncated": ["a.png"]},
       "by_mechanism": {
         name: dict(win_share=0.5, psnr_db=20.0, best_other_psnr_db=other)
         for name, other in zip(NAMES, (11.5, None), strict=True)

@@ -46,6 +46,7 @@ def make_learned():
       gone_E = jnp.isin(jnp.arange(len(recall.retired_E)), jnp.array(retired))
       recall = recall._replace(retired_E=gone_E)
       state = state.replace(memory={**state.memory, "relocation": recall})
+    state = setup.through("test_state", state)  # As `loading.load` does.
     return loading.Learned(
       pathlib.Path("run"), config, 0, shape_HWC, ("m",), None, setup, state
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types as types_lib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,6 +48,7 @@ class Task(NamedTuple):
     test_examples: number of sequences in the test of a variant; None if there
       are as many as are asked for.
     digests: see `decoded.Images.digests`; empty for tasks that are drawn.
+    skipped: names and reasons of pictures that were left out.
   """
 
   name: str
@@ -61,6 +62,7 @@ class Task(NamedTuple):
   higher_is_better: bool
   test_examples: int | None = None
   digests: Mapping[str, str] = types_lib.MappingProxyType({})
+  skipped: Sequence[tuple[str, str]] = ()
 
 
 def cross_entropy(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:
