@@ -7,11 +7,14 @@
 #              smaller version
 # make onnx    the environment with which experiments.export writes ONNX, and
 #              tests of what it writes
+# make check-installed  installs the package outside the checkout, and uses it:
+#              trains, loads, restores, exports; loads packages
 # make data-check  prepares every data set found in SAMPLES, and those of
 #              packages
 # make bench   times updates, startup and data on this machine (bench-step,
 #              bench-startup, bench-parts, bench-kernels, bench-data and
-#              bench-rim run one benchmark each)
+#              bench-rim run one benchmark each); bench-learned times the use
+#              of runs/mnist
 # make bench-result  times runs until all mechanisms are undone; takes hours
 
 # The first of these that runs and is new enough makes the environment; `make
@@ -39,6 +42,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: test test-fast lint format mnist faces paper onnx data-check clean \
+	check-installed bench-learned \
 	bench bench-step bench-startup bench-parts bench-kernels bench-data \
 	bench-rim bench-result
 
@@ -106,6 +110,9 @@ $(ONNX): experiments/onnx_requirements.txt | $(INSTALLED)
 onnx: $(INSTALLED) $(ONNX)
 	$(BIN)/pytest tests/learned/onnx_test.py
 
+check-installed: $(INSTALLED)
+	sh installed.sh $(CURDIR)/$(BIN)/python
+
 data-check: $(INSTALLED)
 	@if [ -d "$(SAMPLES)" ]; then \
 	  $(BIN)/python -m experiments.data_check --samples="$(SAMPLES)"; \
@@ -136,6 +143,9 @@ bench-kernels: $(INSTALLED)
 
 bench-data: $(INSTALLED)
 	$(BIN)/python -m benchmarks.data
+
+bench-learned: $(INSTALLED)
+	$(BIN)/python -m benchmarks.learned --workdir=runs/mnist
 
 bench-rim: $(INSTALLED) $(TORCH)
 	$(BIN)/python -m benchmarks.rim --torch=.venv-torch/bin/python $(RIM)

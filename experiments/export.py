@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -89,6 +90,8 @@ def write_onnx(learned: loading.Learned, out: pathlib.Path, python: str) -> str:
     try:
       done = subprocess.run(
         [python, "-P", program, out, package, images_file],
+        # The last line of an error is then its message.
+        env={**os.environ, "JAX_TRACEBACK_FILTERING": "off"},
         capture_output=True,
         text=True,
         check=False,

@@ -26,8 +26,10 @@ import jax
 import jax.numpy as jnp
 import jax2onnx
 import numpy as np
+import onnx_ir
 import onnxruntime
 import safetensors.numpy
+from onnx_ir.passes import common
 
 MODEL = "restore.onnx"
 INPUT = "images"
@@ -148,17 +150,18 @@ def main() -> None:
   add_package(package)
   logging.disable(logging.WARNING)  # It warns of every shape of no importance.
   c = json.loads((folder / "config.json").read_text())
-  jax2onnx.to_onnx(
+  model = jax2onnx.to_onnx(
     make_restore(folder),
     [("batch", *c["image_shape"])],
     model_name="restore",
     opset=_OPSET,
-    return_mode="file",
-    output_path=folder / MODEL,
+    return_mode="ir",
     input_names=[INPUT],
     output_names=OUTPUTS,
-    export_mode="web",  # One file, without large arrays in another one.
   )
+  # Every call of the discriminator brings its parameters.
+  common.DeduplicateInitializersPass(size_limit=1 << 30)(model)
+  onnx_ir.save(model, folder / MODEL)
   print(json.dumps(compare(folder / MODEL, images)))
 
 

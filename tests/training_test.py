@@ -343,10 +343,14 @@ def test_a_full_disk_ends_a_run_with_one_line(tmp_path, monkeypatch):
   assert threading.active_count() == threads
   writer.write(0, 0.0, {"loss/experts": np.float32(1)})
   writer._file.close()
-  monkeypatch.setattr(writer, "_file", pathlib.Path("/dev/full").open("a"))
-  for use in (lambda: writer.write(1, 0.0, {"a": np.ones(2)}), writer.close):
-    with pytest.raises(types.InputError, match=r"No space.*--resume"):
-      use()
+  with pathlib.Path("/dev/full").open("a") as full:
+    monkeypatch.setattr(writer, "_file", full)
+    for use in (
+      lambda: writer.write(1, 0.0, {"a": np.ones(2)}),
+      writer.close,
+    ):
+      with pytest.raises(types.InputError, match=r"No space.*--resume"):
+        use()
 
 
 def test_evaluating_again_gives_the_same(six):

@@ -78,9 +78,8 @@ class MetricWriter:
     Raises:
       InputError: as `write`.
     """
-    with self._explained():
+    with self._explained(), contextlib.closing(self._events):
       self._file.close()
-      self._events.close()
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:

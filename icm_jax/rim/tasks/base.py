@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types as types_lib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Task(NamedTuple):
   measure_name: str
   higher_is_better: bool
   test_examples: int | None = None
-  digests: Mapping[str, str] = types_lib.MappingProxyType({})
+  digests: Mapping[str, Any] = types_lib.MappingProxyType({})
   skipped: Sequence[tuple[str, str]] = ()
 
 
