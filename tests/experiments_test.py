@@ -130,6 +130,8 @@ def test_an_error_in_a_config_names_its_line(
     ("evaluate", ["workdir"]),
     ("report", ["workdir"]),
     ("paper", ["workdir"]),
+    ("restore", ["images", "out", "workdir"]),
+    ("export", ["out", "workdir"]),
     ("data", ["name"]),
     ("data_check", ["samples"]),
     ("mechanisms", []),
