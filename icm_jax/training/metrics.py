@@ -71,6 +71,7 @@ class MetricWriter:
         for index, entry in enumerate(value):
           scalar = summary.scalar(f"{name}/{index}", float(entry))
           self._add_event(step, summary=scalar)
+    self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes both files.
