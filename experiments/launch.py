@@ -177,7 +177,9 @@ def _help(about: str) -> str:
     for flag in own:
       required = any("must have a value" in v.message for v in flag.validators)
       default = "required" if required else f"default: {flag.default!r}"
-      lines.append((not required, f"  --{flag.name}: {flag.help} ({default})"))
+      # absl adds lines to the help of flags that may be repeated.
+      text = " ".join(flag.help.split())
+      lines.append((not required, f"  --{flag.name}: {text} ({default})"))
   return "\n".join([about, "Flags:", *(line for _, line in sorted(lines))])
 
 

@@ -183,7 +183,7 @@ def define_flags() -> None:
   """Defines the flags of the program."""
   launch.define_workdir()
   flags.DEFINE_multi_string(
-    "images", None, "A folder, a file, or several, split at commas; repeatable."
+    "images", None, "A folder, a file, or several, split at commas"
   )
   flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
   flags.DEFINE_integer("steps", None, "Checkpoint; default: the newest one.")
