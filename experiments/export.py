@@ -111,7 +111,7 @@ def write_onnx(learned: loading.Learned, out: pathlib.Path, python: str) -> str:
       )
     raise launch.Failed(f"{out / MODEL} cannot be made: {last}")
   off = json.loads(done.stdout.splitlines()[-1])
-  if off["winner"] < 1 or off["restored"] > _MOST_OFF:
+  if off["winner"] < 1 or not off["restored"] <= _MOST_OFF:
     (out / MODEL).unlink()
     raise launch.Failed(
       f"{MODEL} was removed, because it computes something else on "
