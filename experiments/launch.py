@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging as logging_lib
 import os
 import pathlib
 import re
@@ -126,6 +127,8 @@ def run(main: Callable[[], None]) -> None:
   bad input, with one line on standard error; 130 after an interruption.
   """
   logging.set_verbosity(logging.WARNING)
+  # Orbax leaves errors of its threads there that it raises as well.
+  logging_lib.getLogger("asyncio").setLevel(logging_lib.CRITICAL)
   # ml_collections loads config files with a deprecated function.
   warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
 
@@ -174,7 +177,9 @@ def _help(about: str) -> str:
     for flag in own:
       required = any("must have a value" in v.message for v in flag.validators)
       default = "required" if required else f"default: {flag.default!r}"
-      lines.append((not required, f"  --{flag.name}: {flag.help} ({default})"))
+      # absl adds lines to the help of flags that may be repeated.
+      text = " ".join(flag.help.split())
+      lines.append((not required, f"  --{flag.name}: {text} ({default})"))
   return "\n".join([about, "Flags:", *(line for _, line in sorted(lines))])
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -182,7 +183,7 @@ def define_flags() -> None:
   """Defines the flags of the program."""
   launch.define_workdir()
   flags.DEFINE_multi_string(
-    "images", None, "A folder, a file, or several, split at commas; repeatable."
+    "images", None, "A folder, a file, or several, split at commas"
   )
   flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
   flags.DEFINE_integer("steps", None, "Checkpoint; default: the newest one.")
@@ -199,6 +200,8 @@ def define_flags() -> None:
 
 def main() -> None:
   f, reporter = flags.FLAGS, console.reporter()
+  if f.margin is not None and math.isnan(f.margin):
+    raise types.InputError("--margin must be a number of logits; got nan.")
   out = pathlib.Path(f.out).expanduser()
   planned = picture_files.plan(
     paths_of(f.images), written=(out / PICTURES, out / SHEET)

@@ -23,6 +23,7 @@ PROGRAMS = {
   "data": "prepares a data set, and reports its content",
   "mechanisms": "draws all mechanisms on faces",
 }
+_VERSIONS = ("versions", "--version")
 
 
 def folder() -> pathlib.Path:
@@ -35,7 +36,8 @@ def folder() -> pathlib.Path:
 def usage() -> str:
   """What the command prints when it is asked for help."""
   width = max(map(len, PROGRAMS))
-  lines = [f"  icm {name:<{width}}  {text}" for name, text in PROGRAMS.items()]
+  about = {**PROGRAMS, _VERSIONS[0]: "prints what to paste into a report"}
+  lines = [f"  icm {name:<{width}}  {text}" for name, text in about.items()]
   return "\n".join(
     [
       "usage: icm PROGRAM [--flag=value ...]",
@@ -53,6 +55,11 @@ def main() -> int:
   if name in ("-h", "--help", "help"):
     print(usage())
     return 0
+  if name in _VERSIONS:
+    from icm_jax import versions  # It imports jax.
+
+    versions.main()
+    return 0
   if name not in PROGRAMS:
     known = ", ".join(PROGRAMS)
     print(
@@ -61,7 +68,9 @@ def main() -> int:
     )
     return 2
   sys.path.insert(0, str(folder()))
-  del sys.argv[1]
+  # As Python does for -m; from it, experiments.interrupt knows that a program
+  # starts, and that Ctrl-C must end it while its packages are imported.
+  sys.argv[:2] = ["-m"]
   runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
   return 0
 

@@ -65,6 +65,27 @@ def test_space_is_looked_for_before_orbax_writes(tmp_path, monkeypatch):
   save(tmp_path, tiny_state(2))
 
 
+@pytest.mark.parametrize(
+  ("text", "kind"),
+  [
+    ("RESOURCE_EXHAUSTED: ... No space left on device", types.InputError),
+    ("something else", ValueError),
+  ],
+)
+def test_a_disk_that_others_fill_meanwhile_is_told(
+  text, kind, tmp_path, monkeypatch
+):
+  save(tmp_path, tiny_state(1))
+
+  def fail(self, step, args):
+    raise ValueError(text)
+
+  monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+  words = "step 2 .*No space.*--resume" if kind is types.InputError else text
+  with pytest.raises(kind, match=words):
+    save(tmp_path, tiny_state(2))
+
+
 def test_damaged_checkpoints_that_are_passed_over_are_told(tmp_path):
   save(tmp_path, tiny_state(1), tiny_state(2))
   damage(tmp_path, 2)

@@ -148,6 +148,23 @@ def drawn_columns(source: sources.Source, num_images: int):
   return columns
 
 
+def two_folders(drawn: sources.DataSet) -> sources.DataSet:
+  """The made-up data set as folders, with two sub-folders of the second."""
+  number_N = np.arange(len(drawn.images.image_NHWC))
+  columns = {
+    "side": np.where(number_N % 2, "transformed", "canonical"),
+    "folder": np.where(number_N % 4 == 1, "a", "b"),
+    "split": drawn.images.columns["split"],
+  }
+  image_NHWC = np.repeat(drawn.images.image_NHWC, 3, axis=-1)
+  groups = {name: f"side=transformed&folder={name}" for name in "ab"}
+  return drawn._replace(
+    images=decoded.Images(image_NHWC, columns),
+    roles=roles.Roles("side=canonical", groups),
+    default_groups=tuple(groups),
+  )
+
+
 @pytest.fixture
 def drawn_data(monkeypatch, drawn):
   """Makes every config read the made-up data set instead of its own.
@@ -158,6 +175,8 @@ def drawn_data(monkeypatch, drawn):
 
   def load(name, **kwargs):
     del kwargs
+    if name.startswith("folders:"):
+      return two_folders(drawn)
     source, images = sources.SOURCES[name], drawn.images
     image_NHWC = np.repeat(images.image_NHWC, source.view["channels"], axis=-1)
     columns = drawn_columns(source, len(image_NHWC)) | images.columns

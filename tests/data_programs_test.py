@@ -147,9 +147,13 @@ def test_names_of_many_letters_are_drawn():
       "\u00fc",
       "\u03bc",
       "\u0436",
+      "\u4e2d",
+      "\U0001f9e0",
+      "\U0001f9e1",
+      "line\nbreak",
     )
   ]
-  assert len(set(drawn)) == 3  # What a font lacks is the same box for all.
+  assert len(set(drawn)) == 7  # What a font lacks is the same box for all.
 
 
 def test_a_rule_about_an_unknown_column_is_refused(prepare):

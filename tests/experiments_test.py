@@ -7,9 +7,11 @@ import sys
 
 import pytest
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 from experiments import launch
+from experiments.configs import own_pictures
 
 ROOT = pathlib.Path(__file__).parent.parent
 # As `python -m` imports the package, and a signal in the middle of imports
@@ -131,6 +133,8 @@ def test_an_error_in_a_config_names_its_line(
     ("report", ["workdir"]),
     ("demo", ["workdir"]),
     ("paper", ["workdir"]),
+    ("restore", ["images", "out", "workdir"]),
+    ("export", ["out", "workdir"]),
     ("data", ["name"]),
     ("data_check", ["samples"]),
     ("mechanisms", []),
@@ -183,6 +187,15 @@ def test_the_commands_and_pages_that_a_page_names_exist(page):
     assert f"\n{target}:" in targets, target
   for link in re.findall(r"\]\(([^)#:]+\.(?:md|png))", text):
     assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_the_flags_of_the_page_on_own_pictures_exist():
+  config = own_pictures.get_config()
+  page = (ROOT / "docs" / "own_pictures.md").read_text()
+  names = set(re.findall(r"--config\.([\w.]+)=", page))
+  assert {"data.name", "experts.count", "seed"} <= names
+  assert names <= set(flatten_dict(config.to_dict(), sep="."))
+  assert config.data.name in page
 
 
 def test_the_readme_is_short():

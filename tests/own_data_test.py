@@ -116,7 +116,7 @@ def _rename(root: pathlib.Path):
 
 
 def _add_group(root: pathlib.Path):
-  for number in range(3):
+  for number in range(5):
     write(root / "bad" / "fog" / f"{number}.png", 50 + number)
 
 
@@ -127,11 +127,27 @@ def _move_to_another_group(root: pathlib.Path):
 @pytest.mark.parametrize(
   ("change", "named"),
   [
-    (_remove, r"data\.canonical was '12 images, \w+', is '11 images, \w+'"),
-    (_replace, r"data\.canonical was '12 images, \w+', is '12 images, \w+'"),
-    (_rename, r"data\.canonical was '12 images, \w+', is '12 images, \w+'"),
-    (_add_group, r"'8 images, .*'11 images, .*; mechanisms was .*fog"),
-    (_move_to_another_group, r"data\.transformed was '8 images, .* is '8 imag"),
+    (
+      _remove,
+      r"data\.canonical was '12 images, \w+', is '11 images, \w+'; "
+      r"gone: canonical/03\.png\.",
+    ),
+    (
+      _replace,
+      r"data\.canonical was '12 images, \w+', is '12 images, \w+'; "
+      r"changed: canonical/03\.png\.",
+    ),
+    (_rename, r"gone: canonical/03\.png; new: canonical/99\.png\."),
+    (
+      _add_group,
+      r"'8 images, .*'13 images, .*; mechanisms was .*fog.*; "
+      r"new: transformed/fog/0\.png, transformed/fog/1\.png, .* and 2 more",
+    ),
+    (
+      _move_to_another_group,
+      r"data\.transformed was '8 images, .* is '8 imag.*"
+      r"gone: transformed/noise/0\.png; new: .*/0\.png\.",
+    ),
   ],
 )
 def test_data_that_changed_are_refused(copied, change, named):
@@ -157,6 +173,9 @@ def test_the_same_pictures_elsewhere_are_the_same_data(copied):
   run_folder.check_saw(root / "run", build.saw(config, build.build(config)))
   # Runs of earlier versions did not store what they saw of the data.
   saw = run_folder.read(root / "run").saw
+  del saw["data"]["files"]
+  run_folder.write(root / "run", config, saw)
+  run_folder.check_saw(root / "run", build.saw(config, build.build(config)))
   del saw["data"]
   run_folder.write(root / "run", config, saw)
   _remove(root)

@@ -11,6 +11,7 @@ import sys
 import types as types_lib
 
 import pytest
+import yaml
 
 import icm_jax
 
@@ -172,6 +173,26 @@ def test_requirements_have_lower_bounds():
     assert lines and all(" >=" in line for line in lines), lines
   for name in ("cuda12", "cuda13", "tpu"):
     assert extras[name].split() == [f"jax[{name}]"]
+
+
+def test_the_version_is_said_once():
+  assert SETUP["metadata"]["version"] == "attr: icm_jax.__version__"
+  assert re.fullmatch(r"\d+\.\d+\.\d+", icm_jax.__version__)
+  newest = re.search(
+    r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+  )
+  assert newest[1] == icm_jax.__version__
+
+
+def test_the_citation_is_that_of_this_package():
+  citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+  metadata = SETUP["metadata"]
+  assert citation["version"] == icm_jax.__version__
+  assert citation["license"] == metadata["license"]
+  assert citation["authors"] == [{"name": metadata["author"]}]
+  (paper,) = citation["references"]
+  assert paper["title"] == "Learning Independent Causal Mechanisms"
+  assert {"cff-version", "message", "title"} <= set(citation)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments import launch
-from icm_jax import programs
+from icm_jax import __version__, programs
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -71,8 +71,12 @@ def test_an_installation_works_outside_the_checkout(installed, tmp_path):
 def test_the_command_names_its_programs(tmp_path):
   done = icm("--help", cwd=tmp_path)
   assert done.returncode == 0
-  for name in programs.PROGRAMS:
+  for name in (*programs.PROGRAMS, "versions"):
     assert f"icm {name} " in done.stdout
+  for name in ("versions", "--version"):
+    done = icm(name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"icm-jax: {__version__} ")
   for arguments in ([], ["trian"]):
     done = icm(*arguments, cwd=tmp_path)
     assert done.returncode == 2
@@ -87,6 +91,27 @@ def test_errors_and_exit_codes_are_those_of_the_programs(tmp_path):
   done = icm("train", "--config=mnist:fast", "--workdir=r", cwd=tmp_path)
   assert done.returncode == 2
   assert "got 'fast'" in done.stderr
+
+
+@pytest.mark.parametrize(
+  "module", [["icm_jax.programs", "train"], ["experiments.train"]]
+)
+def test_ctrl_c_ends_a_program_that_imports(module, tmp_path):
+  (tmp_path / "jax.py").write_text(
+    "import os, signal, time\n"
+    "os.kill(os.getpid(), signal.SIGINT)\n"
+    "time.sleep(60)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-P", "-m", *module, "--workdir=run"],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 130
+  assert done.stderr == "error: stopped before a checkpoint could be saved\n"
 
 
 def test_configs_that_ship_have_names(tmp_path, monkeypatch):

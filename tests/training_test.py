@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import pathlib
 import re
 import signal
 import threading
@@ -274,7 +275,7 @@ def test_faces_of_another_data_set_are_aligned_with_the_runs(
   np.testing.assert_array_equal(other.test_ids, np.flatnonzero(label_N <= 1))
 
 
-def test_requested_evaluations_are_measured(six, monkeypatch):
+def test_requested_evaluations_are_measured(six, drawn, monkeypatch):
   folder, result = six
   assert result["detection"] is None
   assert result["attributes"] is None
@@ -292,12 +293,16 @@ def test_requested_evaluations_are_measured(six, monkeypatch):
   )
   pretend_installed(monkeypatch)
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)
+  damaged = drawn._replace(skipped=[("a.jpg", "truncated")])
+  monkeypatch.setattr(build.sources, "load", lambda name, **kwargs: damaged)
   run_folder.write(folder, config, saw)
   try:
     again = run_result.evaluate_checkpoint(folder)
     assert again["margin"] >= 0
     assert set(again["chains"]["by_length"]) == {"0", "1"}
     assert again["transfer"]["data"] == "mnist"
+    reasons = {"truncated": ["a.jpg"]}
+    assert again["transfer"]["skipped_by_reason"] == reasons
     assert set(again["transfer"]["by_mechanism"]) == set(result["mechanisms"])
     assert set(again["detection"]) == set(result["mechanisms"])
     assert set(again["transfer"]["detection"]) == set(result["mechanisms"])
@@ -329,6 +334,23 @@ def test_a_run_leaves_its_files(six):
   ]
   assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
   assert np.shape(evaluations[0]["evaluation/score_EM"]) == (3, 3)
+
+
+def test_a_full_disk_ends_a_run_with_one_line(tmp_path, monkeypatch):
+  threads = threading.active_count()
+  writer = metrics.MetricWriter(tmp_path, last_step=-1)
+  # A thread that dies would leave the run waiting for it.
+  assert threading.active_count() == threads
+  writer.write(0, 0.0, {"loss/experts": np.float32(1)})
+  writer._file.close()
+  with pathlib.Path("/dev/full").open("a") as full:
+    monkeypatch.setattr(writer, "_file", full)
+    for use in (
+      lambda: writer.write(1, 0.0, {"a": np.ones(2)}),
+      writer.close,
+    ):
+      with pytest.raises(types.InputError, match=r"No space.*--resume"):
+        use()
 
 
 def test_evaluating_again_gives_the_same(six):

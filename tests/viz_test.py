@@ -11,7 +11,7 @@ import pytest
 
 from icm_jax import types
 from icm_jax.training import atomic_files, run_folder
-from icm_jax.viz import charts, report
+from icm_jax.viz import charts, letters, report
 
 NAMES = ["right", "<b>down</b>"]  # A name must not become markup.
 
@@ -76,6 +76,7 @@ def finished(tmp_path):
     },
     "transfer": {
       "data": "letters",
+      "skipped_by_reason": {"truncated": ["a.png"]},
       "by_mechanism": {
         name: dict(win_share=0.5, psnr_db=20.0, best_other_psnr_db=other)
         for name, other in zip(NAMES, (11.5, None), strict=True)
@@ -203,6 +204,24 @@ def test_a_run_without_a_result_gets_instructions(tmp_path):
 def test_experts_stand_in_the_order_of_their_mechanisms():
   wins_EM = np.array([[0, 9], [0, 0], [8, 1], [0, 0]])
   assert charts.expert_order(wins_EM).tolist() == [2, 0, 1, 3]
+
+
+def test_letters_that_the_font_lacks_are_drawn_by_their_codes():
+  names = ["gr\u00fcn \U0001f9e0", "\u4e2d"]
+  assert list(map(letters.drawable, names)) == [
+    "gr\u00fcn [U+1F9E0]",
+    "[U+4E2D]",
+  ]
+  wins_EM, image_MHWC = np.eye(2), np.zeros((2, 8, 8, 1))
+  for figure in (
+    charts.win_matrices(wins_EM, wins_EM, names),
+    charts.scores_over_steps([0, 1], np.zeros((2, 2, 2)), wins_EM, names),
+    charts.found_by_variant(names, [[dict.fromkeys(names, 1)]] * 2, 1),
+    charts.example_grid(
+      None, image_MHWC, np.zeros((2, 2, 8, 8, 1)), np.arange(2), wins_EM, names
+    ),
+  ):
+    charts.png(figure, dpi=20)  # A missing letter would be a warning.
 
 
 def test_the_winner_is_framed():

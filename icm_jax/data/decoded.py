@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import tempfile
 import types as types_lib
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, Protocol
@@ -22,9 +23,11 @@ from icm_jax.data import pictures
 
 # Number of pictures that are read, decoded and written together.
 _CHUNK = 512
+# Most pictures of a user whose hashes a run stores one by one.
+_MOST_FILES = 2_000
 # Part of every key: raise it when decoding changes, so that arrays of the old
 # format are not found.
-_FORMAT = 2
+_FORMAT = 3
 _STAGED = ".staged-"
 # Folders that a killed process leaves: ours, and those of tfds.
 _UNFINISHED = (f"{_STAGED}*", "incomplete.*")
@@ -39,13 +42,14 @@ class Images(NamedTuple):
     image_NHWC: uint8, mapped from disk, read-only.
     columns: metadata, [N] arrays by name: int32, bool or text.
     digests: number of images and a hash of their pixels and metadata, for
-      people, by split, or by side of a user's two folders; empty for images
-      that were not decoded from files.
+      people, by split, or by side of a user's two folders; `files`, hashes of
+      the pixels of a user's pictures by side and file, if these are not too
+      many. Empty for images that were not decoded from files.
   """
 
   image_NHWC: np.ndarray
   columns: Mapping[str, np.ndarray]
-  digests: Mapping[str, str] = types_lib.MappingProxyType({})
+  digests: Mapping[str, Any] = types_lib.MappingProxyType({})
 
   @property
   def label_N(self) -> np.ndarray | None:
@@ -139,6 +143,7 @@ def _decode_into(staged, records, view, progress) -> None:
   kept: dict[str, list[np.ndarray]] = {}
   skipped, num_kept = [], 0
   digests: dict[str, tuple[int, Any]] = {}
+  files: dict[str, str] = {}
   shape_HWC = (view.size, view.size, view.channels)
 
   def write_header(stream, num_images):
@@ -172,9 +177,10 @@ def _decode_into(staged, records, view, progress) -> None:
           rows.append(record.columns)
           stream.write(image_HWC.tobytes())
           _digest(digests, record.columns, image_HWC)
+          if "side" in record.columns and len(files) <= _MOST_FILES:
+            name = f"{record.columns['side']}/{record.columns['file']}"
+            files[name] = f"{zlib.crc32(image_HWC):08x}"
       num_kept += len(rows)
-      # Or it is done by now.
-      # than the pictures.
       for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         kept.setdefault(name, []).append(values)
@@ -190,10 +196,12 @@ def _decode_into(staged, records, view, progress) -> None:
       values_N = values_N.astype(np.int32)
     np.save(staged / "columns" / f"{name}.npy", values_N)
   (staged / "skipped.json").write_text(json.dumps(skipped))
-  texts = {
+  texts: dict[str, Any] = {
     part: f"{count} images, {digest.hexdigest()[:16]}"
     for part, (count, digest) in digests.items()
   }
+  if 0 < len(files) <= _MOST_FILES:
+    texts["files"] = files
   (staged / "digests.json").write_text(json.dumps(texts))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
-from icm_jax.data import augment, decoded, sources
+from icm_jax.data import augment, decoded, skipped, sources
 from icm_jax.data import roles as roles_lib
 
 # Splits of data sets that are the test part. A validation split is not used.
@@ -144,10 +144,13 @@ def make_problem(
   )
   counts = problem.counts()
   if 0 in counts.values():
+    left_out = ""
+    if data.skipped:
+      left_out = f" ({skipped.describe(skipped.by_reason(data.skipped))})"
     raise types.InputError(
       f"{data.name} has no image for some part: "
-      f"{', '.join(f'{count} {part}' for part, count in counts.items())}. "
-      "Choose other groups, or add images."
+      f"{', '.join(f'{count} {part}' for part, count in counts.items())}"
+      f"{left_out}. Choose other groups, or add images."
     )
   return problem
 

@@ -110,7 +110,10 @@ class FolderRecords:
     self.skipped: list[tuple[str, str]] = []
     for side, folder in sides.items():
       if not folder.is_dir():
-        raise types.InputError(f"There is no folder {folder}.")
+        raise types.InputError(
+          f"There is no folder {folder}. If pictures have moved, name their "
+          "new place with --config.data.name."
+        )
       paths, skipped = folders.find(folder)
       if side == grouped and any(_top(folder, path) for path in paths):
         beside = [path for path in paths if not _top(folder, path)]

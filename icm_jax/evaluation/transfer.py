@@ -14,7 +14,7 @@ import numpy as np
 from icm_jax import competition, types
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax.competition import losses
-from icm_jax.data import pictures, sources
+from icm_jax.data import pictures, skipped, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import (
@@ -152,6 +152,7 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
   def measure(trained):
     return {
       "data": config.transfer.name,
+      "skipped_by_reason": skipped.by_reason(other.skipped),
       "by_mechanism": evaluate(
         trained.state,
         examples,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
@@ -68,12 +69,19 @@ def parameters(learned: loading.Learned) -> bytes:
 def networks(learned: loading.Learned) -> dict[str, Any]:
   """What the parameters belong to, as JSON data."""
   c = learned.config
+  merit_EB = jnp.zeros((learned.num_experts, 1))
+  merit_EB = learned.setup.through("test_merit", merit_EB, learned.state)
   return {
     "image_shape": list(learned.shape_HWC),
     "mechanisms": list(learned.mechanisms),
     "mechanism_of": list(learned.mechanism_of),
     "margin": learned.result["margin"] if learned.result else None,
     "steps": learned.steps,
-    "experts": c.experts.to_dict(),
+    # Experts that never win: their scores are minus infinity.
+    "retired": np.flatnonzero(np.isneginf(merit_EB[:, 0])).tolist(),
+    "experts": {
+      **c.experts.to_dict(),
+      "copies": c.identity.by_construction,
+    },
     "discriminator": c.discriminator.to_dict(),
   }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 
 from icm_jax import competition, types
 from icm_jax.competition import chain_search
-from icm_jax.training import atomic_files, run_folder, saved_run
+from icm_jax.training import run_folder, saved_run
 
 if TYPE_CHECKING:
   import ml_collections
@@ -352,13 +351,12 @@ def load(
 
 
 def _read_result(folder: pathlib.Path) -> dict[str, Any] | None:
-  path = folder / run_folder.RESULT
-  if not path.exists():
-    return None
-  try:
-    return atomic_files.read_json(path)
-  except json.JSONDecodeError as error:
+  result = run_folder.read_result(folder)
+  if result and (missing := {"data", "wins"} - result.keys()):
     raise types.InputError(
-      f"{path} is not valid JSON: {error}. Remove it, or write it again by "
-      "evaluating the run."
-    ) from error
+      f"{folder / run_folder.RESULT} is damaged: it has no "
+      f"{', '.join(sorted(missing))}. Write it again with experiments.evaluate."
+    )
+  # Measures that not every version, or not every run, makes.
+  optional = dict.fromkeys(("margin", "classifier", "psnr_db"))
+  return {**optional, **result} if result else None

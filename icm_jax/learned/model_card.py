@@ -33,8 +33,14 @@ found = restore.call(images)
 logit for the restored image, and `found["change"]` is by how much the winner
 raises the logit of the image as it was.
 
-`{parameters}` has the parameters alone, and `{networks}` describes the networks
-that they belong to.
+{onnx}`{parameters}` has the parameters alone, and `{networks}` describes the
+networks that they belong to.
+"""
+
+_ONNX = """\
+`{model}` computes the same arrays, in this order, without jax:
+`onnxruntime.InferenceSession("{model}").run(None, {{"images": images}})`.
+
 """
 
 _LIMITS = """\
@@ -56,6 +62,7 @@ def write(
   parameters: str,
   networks: str,
   platforms: Sequence[str],
+  model: str = "",
 ) -> str:
   """Writes the card.
 
@@ -65,6 +72,7 @@ def write(
     parameters: name of the file with the parameters.
     networks: name of the file that describes the networks.
     platforms: what the program can run on.
+    model: name of the program's ONNX file; "" if there is none.
   """
   data = _data_name(learned.config.data.name)
   shape = " x ".join(map(str, learned.shape_HWC))
@@ -80,6 +88,7 @@ def write(
       "the expert for an image.\n",
       _USE.format(
         program=program,
+        onnx=_ONNX.format(model=model) if model else "",
         parameters=parameters,
         networks=networks,
         platforms=" and ".join(

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from icm_jax import rng, types
+from icm_jax.data import skipped
 from icm_jax.rim import build
 from icm_jax.training import atomic_files, checkpoint, run_folder, run_result
 
@@ -112,6 +113,7 @@ def measure(
     "config": run_folder.plain_config(config),
     "seed": config.seed,
     "task": task.name,
+    "skipped_by_reason": skipped.by_reason(task.skipped),
     "measure": task.measure_name,
     "higher_is_better": task.higher_is_better,
     "steps": int(state.step),

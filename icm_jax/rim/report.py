@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from icm_jax.data import skipped
 from icm_jax.rim import charts
 from icm_jax.training import atomic_files
 from icm_jax.viz import charts as viz_charts
@@ -78,10 +79,17 @@ def _page(
     *_rasters(variants, arrays),
     *_training(result, rows),
     "<h2>The run</h2>",
+    *_skipped(result),
     html.table((), run_files.facts(result)),
     html.details("Config", html.flags(result["config"])),
   ]
   return html.page(result["task"], sections)
+
+
+def _skipped(result: Mapping[str, Any]) -> Iterable[str]:
+  # Earlier versions did not record it, and most tasks read no pictures.
+  if reasons := result.get("skipped_by_reason"):
+    yield f"<p>{html.text(skipped.describe(reasons))}</p>"
 
 
 def value_text(value: float, result: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import jax
 import optax
 
 from icm_jax import rng, types
+from icm_jax.data import skipped
 from icm_jax.rim import build, evaluate
 from icm_jax.training import (
   checkpoint,
@@ -109,6 +110,8 @@ def train(
     f"{run.task.name}: {', '.join(run.task.variants)}; "
     f"{config.train.updates} updates of each of {', '.join(run.networks)}"
   )
+  if run.task.skipped:
+    reporter.say(skipped.describe(skipped.by_reason(run.task.skipped)))
   total = config.train.updates * len(run.networks)
   checkpoint.check_steps(workdir, total, "--config.train.updates")
   saw = build.saw(run)

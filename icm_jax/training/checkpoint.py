@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import math
+import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +22,7 @@ KEPT = 2  # Checkpoints of a run.
 # Bytes that the other files of a run may need from one checkpoint to the next.
 _RESERVE = 8 << 20
 _BYTES = 4  # Of a number, at most.
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class Saved(NamedTuple):
@@ -80,6 +86,18 @@ def check_steps(workdir: pathlib.Path, last: int, flag: str) -> None:
     )
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps Orbax's threads from logging errors, which it raises as well."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+
+
 class Checkpoints:
   """The checkpoints of a working directory, by step.
 
@@ -128,13 +146,25 @@ class Checkpoints:
       self._manager.delete(step)
     if step not in self.steps():
       check_space(self._manager.directory, (saved.state, saved.classifier))
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(arrays),
-        progress=ocp.args.JsonSave(saved.progress),
-      ),
-    )
+    try:
+      with _quiet():
+        self._manager.save(
+          step,
+          args=ocp.args.Composite(
+            arrays=ocp.args.StandardSave(arrays),
+            progress=ocp.args.JsonSave(saved.progress),
+          ),
+        )
+    # Orbax and its libraries raise several kinds of errors.
+    except Exception as error:
+      if _NO_SPACE not in str(error):
+        raise
+      raise types.InputError(
+        f"The checkpoint of step {step} cannot be written to "
+        f"{self._manager.directory} ({_NO_SPACE}): something else has filled "
+        "the disk. Free space, and continue with --resume from the last "
+        "checkpoint."
+      ) from error
 
   def read_newest(
     self,

@@ -97,6 +97,8 @@ def train(
       workdir, config, run, session.state, session.classifier
     )
     session.clock.lap("evaluate")
+    if reasons := (result["transfer"] or {}).get("skipped_by_reason"):
+      reporter.say(f"{config.transfer.name}: {skipped.describe(reasons)}")
     checkpoints.save(_saved(config, session))
     return run_result.write(workdir, result, session.clock.seconds)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 from icm_jax import types
 from icm_jax.training import atomic_files, run_folder
@@ -25,15 +28,21 @@ class MetricWriter:
       workdir: folder of the run, which exists.
       last_step: step from which the run continues; -1 for a new run.
     """
+    self._folder = workdir
     rows = [
       r for r in run_folder.read_metrics(workdir) if r["step"] <= last_step
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     atomic_files.write_bytes(workdir / run_folder.METRICS, text.encode())
     self._file = (workdir / run_folder.METRICS).open("a")
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / run_folder.TENSORBOARD), purge_step=last_step + 1
-    )
+    folder = workdir / run_folder.TENSORBOARD
+    folder.mkdir(exist_ok=True)
+    # A SummaryWriter has a thread, which dies when the disk is full; the run
+    # would then wait for it for ever.
+    self._events = event_file_writer.EventsWriter(str(folder / "events"))
+    # TensorBoard hides what an earlier writer wrote of these steps.
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add_event(last_step + 1, session_log=start)
 
   def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
     """Writes one row.
@@ -42,7 +51,14 @@ class MetricWriter:
       step: number of completed updates.
       wall_s: seconds of training so far, summed over interrupted runs.
       values: scalars and arrays by `area/name`.
+
+    Raises:
+      InputError: the disk is full, or a file can no longer be written.
     """
+    with self._explained():
+      self._write(step, wall_s, values)
+
+  def _write(self, step, wall_s, values) -> None:
     plain = {name: np.asarray(v).tolist() for name, v in values.items()}
     row = {"step": step, "wall_s": round(wall_s, 3), **plain}
     self._file.write(json.dumps(row) + "\n")
@@ -50,15 +66,36 @@ class MetricWriter:
     for name, value in values.items():
       value = np.asarray(value)
       if value.ndim == 0:
-        self._events.add_scalar(name, float(value), step)
+        self._add_event(step, summary=summary.scalar(name, float(value)))
       elif value.ndim == 1:
         for index, entry in enumerate(value):
-          self._events.add_scalar(f"{name}/{index}", float(entry), step)
+          scalar = summary.scalar(f"{name}/{index}", float(entry))
+          self._add_event(step, summary=scalar)
+    self._events.flush()
 
   def close(self) -> None:
-    """Flushes and closes both files."""
-    self._file.close()
-    self._events.close()
+    """Flushes and closes both files.
+
+    Raises:
+      InputError: as `write`.
+    """
+    with self._explained(), contextlib.closing(self._events):
+      self._file.close()
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise types.InputError(
+        f"Metrics cannot be written to {self._folder} ({error.strerror}). Free "
+        "space, and continue with --resume from the last checkpoint."
+      ) from error
+
+  def _add_event(self, step, **content) -> None:
+    self._events.write_event(
+      event_pb2.Event(wall_time=time.time(), step=step, **content)
+    )
 
 
 def summarise(

@@ -52,6 +52,8 @@ _FOLDERS = (
   "detection.single_network",
 )
 _DATA_SETS = ("data.name", "transfer.name")
+# Files that are told of each kind of change.
+_NAMES_SHOWN = 3
 
 
 def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -218,11 +220,39 @@ def check_saw(workdir: pathlib.Path, saw: dict[str, Any]) -> None:
   old = read(workdir).saw
   if "data" not in old:  # Runs of earlier versions did not store it.
     saw = {name: value for name, value in saw.items() if name != "data"}
-  if changed := _changes(old, saw):
+  (old, old_files), (saw, files) = map(_without_files, (old, saw))
+  changed = _changes(old, saw)
+  if changed and old_files and files:
+    changed += _changed_files(old_files, files)
+  if changed:
     raise types.InputError(
       f"--workdir={workdir} holds a run that saw other data: {changed}. Give "
       "it the data that it began with, or start a run in a new folder."
     )
+
+
+def _without_files(
+  saw: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, str]]:
+  """Facts without the hashes of single files; and these hashes."""
+  data = dict(saw.get("data", {}))
+  files = data.pop("files", {})
+  return ({**saw, "data": data} if "data" in saw else saw), files
+
+
+def _changed_files(old: dict[str, str], new: dict[str, str]) -> str:
+  """Names of files that are gone, new or changed, as the end of a sentence."""
+  kinds = {
+    "gone": sorted(old.keys() - new.keys()),
+    "new": sorted(new.keys() - old.keys()),
+    "changed": sorted(n for n in old if n in new and old[n] != new[n]),
+  }
+  return "".join(
+    f"; {kind}: {', '.join(names[:_NAMES_SHOWN])}"
+    + (f" and {len(names) - _NAMES_SHOWN:,} more" * (len(names) > _NAMES_SHOWN))
+    for kind, names in kinds.items()
+    if names
+  )
 
 
 class Description(NamedTuple):

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import io
 import pathlib
 import platform
-import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from icm_jax import competition, types
+from icm_jax import competition, types, versions
 from icm_jax.data import skipped
 from icm_jax.evaluation import (
   chains,
@@ -33,8 +31,6 @@ from icm_jax.training import (
 
 if TYPE_CHECKING:
   import ml_collections
-
-_PACKAGES = ("icm-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def measure(
@@ -156,8 +152,8 @@ def write(
     "versions": {
       "python": platform.python_version(),
       "backend": jax.default_backend(),
-      **_versions(),
-      "commit": _commit(),
+      **versions.of_packages(),
+      "commit": versions.commit(),
     },
   }
   atomic_files.write_json(workdir / run_folder.RESULT, result)
@@ -244,30 +240,3 @@ def _write_examples(workdir, run, state) -> None:
     winner_M=restored.winner_B,
   )
   atomic_files.write_bytes(workdir / run_folder.EXAMPLES, buffer.getvalue())
-
-
-def _versions() -> dict[str, str]:
-  versions = {}
-  for package in _PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      versions[package] = "not installed"
-  return versions
-
-
-def _commit() -> str:
-  """Returns the commit of the checkout; "-dirty" marks changed files."""
-  root = pathlib.Path(__file__).parents[2]
-  if not (root / ".git").exists():
-    return "no checkout"
-  describe = ("describe", "--always", "--dirty", "--exclude=*")
-  try:
-    return subprocess.run(
-      ("git", "-C", str(root), *describe),
-      capture_output=True,
-      check=True,
-      text=True,
-    ).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return "unknown, because git failed"

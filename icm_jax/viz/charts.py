@@ -13,6 +13,8 @@ import numpy as np
 import scipy.optimize
 from matplotlib import patches
 
+from icm_jax.viz import letters
+
 Figure = matplotlib.figure.Figure
 
 # Ten hues that most people can distinguish. Further experts repeat the hues,
@@ -79,7 +81,7 @@ def win_matrices(
         )  # fmt: skip
     axes.set_xticks(
       range(num_mechanisms),
-      mechanisms,
+      [letters.drawable(name) for name in mechanisms],
       rotation=45,
       ha="right",
       rotation_mode="anchor",
@@ -121,7 +123,7 @@ def scores_over_steps(
       if e != main:
         axes.plot(steps, score_TEM[:, e, m], color=_QUIET, linewidth=0.9)
     axes.plot(steps, score_TEM[:, main, m], linewidth=2, **line_style(main))
-    axes.set_title(f"{name}: expert {main}", fontsize=9)
+    axes.set_title(f"{letters.drawable(name)}: expert {main}", fontsize=9)
     axes.set_ylim(-0.02, 1.02)
     tidy(axes)
   figure.supxlabel("steps", fontsize=9)
@@ -253,7 +255,9 @@ def found_by_variant(
           color=colour,
           markersize=4,
         )
-    axes.set_yticks(range(len(mechanisms)), mechanisms)
+    axes.set_yticks(
+      range(len(mechanisms)), list(map(letters.drawable, mechanisms))
+    )
     axes.invert_yaxis()
     axes.set_xlim(-0.02 * never, 1.03 * never)
     axes.set_title(_folded(name), fontsize=9)
@@ -264,7 +268,7 @@ def found_by_variant(
 
 def _folded(name: str) -> str:
   """Wraps a variant's name to the width of a panel."""
-  return textwrap.fill(name, 34)
+  return textwrap.fill(letters.drawable(name), 34)
 
 
 def _panels(count: int, *, width: float, height: float):
@@ -299,6 +303,7 @@ def example_grid(
     wins_EM: counts, which determine the order of the experts.
     mechanisms: M names.
   """
+  mechanisms = [letters.drawable(name) for name in mechanisms]
   order_E = expert_order(wins_EM)
   num_experts, num_mechanisms = wins_EM.shape
   size = 0.52

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from icm_jax.viz import html
+from icm_jax.viz import html, letters
 
 PER_ROW = 16
 
@@ -76,10 +74,9 @@ def draw(rows: Sequence[Row]) -> bytes:
   _, side, _, channels = rows[0].image_BHWC.shape
   cell = _cell(side)
   font_size = max(13, cell // 5)
-  # It comes with matplotlib, and has more letters than the font of Pillow.
-  file = pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
-  name_font = PIL.ImageFont.truetype(file, font_size)
-  note_font = PIL.ImageFont.truetype(file, 0.85 * font_size)
+  name_font = PIL.ImageFont.truetype(letters.FONT, font_size)
+  note_font = PIL.ImageFont.truetype(letters.FONT, 0.85 * font_size)
+  rows = [row._replace(name=letters.drawable(row.name)) for row in rows]
   texts = [(row.name, name_font) for row in rows]
   texts += [(row.note, note_font) for row in rows]
   label = max(font.getlength(text) for text, font in texts)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icm_jax.data import skipped
 from icm_jax.evaluation import attributes, detection_table
 from icm_jax.viz import html
 
@@ -148,6 +149,9 @@ def _transfer(transfer: Mapping[str, Any]) -> Iterable[str]:
     "which nothing was trained. A mechanism's expert is its main expert on the "
     "run's own test images. PSNR compares outputs with clean images.</p>"
   )
+  # Earlier versions did not record it.
+  if reasons := transfer.get("skipped_by_reason"):
+    yield f"<p>{html.text(skipped.describe(reasons))}</p>"
   lines = []
   for name, values in transfer["by_mechanism"].items():
     other = values["best_other_psnr_db"]

@@ -181,6 +181,23 @@ def test_nothing_to_read_says_what_to_put_where(tmp_path, names, match):
   refused(tmp_path, f"{match}.* Put here the folder UTKFace")
 
 
+@pytest.mark.parametrize(
+  ("name", "words"),
+  [
+    ("UTK-Face/a.jpg", "There is 'UTK-Face', but the file must be 'UTKFace'"),
+    ("crop_part1/a.jpg", "manual holds crop_part1[.]"),
+    ("a.jpg", "manual holds a.jpg[.]"),
+    ("", "manual is empty"),
+  ],
+)
+def test_what_is_there_instead_is_told(tmp_path, name, words):
+  (tmp_path / "manual" / name).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / "manual").mkdir(exist_ok=True)
+  if name:
+    (tmp_path / "manual" / name).touch()
+  refused(tmp_path, words)
+
+
 def test_unreadable_folder(tmp_path, monkeypatch):
   write(tmp_path, f"26_1_1_{END}")
   scandir = os.scandir

@@ -182,6 +182,15 @@ def test_a_run_without_a_result_is_opened(trained, tmp_path):
   (folder / run_folder.RESULT).write_text('{"steps": 3, "wi')
   with pytest.raises(types.InputError, match="is damaged, .* not valid JSON"):
     icm_jax.load(folder)
+  result = json.loads((trained / run_folder.RESULT).read_text())
+  for gone in ("wins", "steps"):
+    damaged = {name: v for name, v in result.items() if name != gone}
+    (folder / run_folder.RESULT).write_text(json.dumps(damaged))
+    with pytest.raises(types.InputError, match=f"is damaged: it has no {gone}"):
+      icm_jax.load(folder)
+  del result["margin"]  # As of a version that did not measure it.
+  (folder / run_folder.RESULT).write_text(json.dumps(result))
+  assert icm_jax.load(folder).result["margin"] is None
 
 
 def test_loading_reads_no_data_and_brings_no_reader_of_data(trained, tmp_path):

@@ -165,6 +165,9 @@ def test_the_program_writes_pictures_a_table_and_a_sheet(
   again = start(*flags)
   assert again.returncode == 2
   assert "and 6 more files would be overwritten" in again.stderr
+  again = start(*flags, "--overwrite", "--margin=nan")
+  assert again.returncode == 2
+  assert "--margin must be a number" in again.stderr
   assert before == {path: path.stat().st_mtime_ns for path in before}
   again = start(*flags, "--overwrite", "--margin=-inf", "--steps=2")
   assert again.returncode == 0, again.stderr

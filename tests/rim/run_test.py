@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 
 import jax
@@ -66,6 +67,17 @@ def test_a_run_leaves_its_result_and_its_page(whole):
   page = report.write(folder).read_text()
   assert page.count("data:image/svg+xml") == 3
   assert report.headline(result).startswith("cross entropy, nats on 4 blanks:")
+
+
+def test_the_page_says_which_pictures_were_skipped(whole, tmp_path):
+  folder, result = whole
+  assert result["skipped_by_reason"] == {}
+  copy = tmp_path / "copy"
+  shutil.copytree(folder, copy)
+  result = {**result, "skipped_by_reason": {"truncated": ["a.png"]}}
+  atomic_files.write_json(copy / run_folder.RESULT, result)
+  page = report.write(copy).read_text()
+  assert "1 skipped: 1 truncated (a.png)" in page
 
 
 def test_resuming_in_any_model_is_exact(whole, tmp_path):

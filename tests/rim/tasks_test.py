@@ -53,7 +53,9 @@ def test_digits_are_scaled_to_the_nearest_pixel_and_binarised():
 
 
 def test_digits_of_the_test_part_come_once_each(drawn_problem):
-  task = tasks.make_digits(drawn_problem, sizes=(8, 16))
+  problem = drawn_problem._replace(skipped=[("a.png", "truncated")])
+  task = tasks.make_digits(problem, sizes=(8, 16))
+  assert task.skipped == problem.skipped
   assert task.test_examples == 40
   s = jax.device_get(task.draw(KEY, "16x16", 40, "test"))
   assert s.x_BTF.shape == (40, 256, 1)

@@ -122,9 +122,8 @@ def require(path: pathlib.Path, instructions: str) -> pathlib.Path:
     InputError: the path is missing, or is an empty folder.
   """
   if not path.exists():
-    raise types.InputError(
-      f"Missing: {path}.{near(path.parent, path.name)} {instructions}"
-    )
+    hint = near(path.parent, path.name) or _holds(path.parent)
+    raise types.InputError(f"Missing: {path}.{hint} {instructions}")
   if path.is_dir() and next(path.iterdir(), None) is None:
     raise types.InputError(f"The folder {path} is empty. {instructions}")
   return path
@@ -142,6 +141,17 @@ def near(folder: pathlib.Path, name: str) -> str:
     f" There is {names[close[0]]!r}, but the file must be {name!r}, named and "
     "packed as its authors published it."
   )
+
+
+def _holds(folder: pathlib.Path) -> str:
+  """A sentence about what lies in a folder instead."""
+  if not folder.is_dir():
+    return f" There is no folder {folder}."
+  names = sorted(path.name for path in folder.iterdir())
+  if not names:
+    return f" The folder {folder} is empty."
+  more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+  return printable(f" The folder {folder} holds {', '.join(names[:3])}{more}.")
 
 
 def _letters(name: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types as types_lib
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class Task(NamedTuple):
     test_examples: number of sequences in the test of a variant; None if there
       are as many as are asked for.
     digests: see `decoded.Images.digests`; empty for tasks that are drawn.
+    skipped: names and reasons of pictures that were left out.
   """
 
   name: str
@@ -60,7 +61,8 @@ class Task(NamedTuple):
   measure_name: str
   higher_is_better: bool
   test_examples: int | None = None
-  digests: Mapping[str, str] = types_lib.MappingProxyType({})
+  digests: Mapping[str, Any] = types_lib.MappingProxyType({})
+  skipped: Sequence[tuple[str, str]] = ()
 
 
 def cross_entropy(y_BTO: jax.Array, sequences: Sequences) -> jax.Array:

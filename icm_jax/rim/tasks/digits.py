@@ -72,6 +72,7 @@ def make_digits(
     higher_is_better=True,
     test_examples=len(problem.test_ids),
     digests=problem.images.digests,
+    skipped=problem.skipped,
   )
 
 
