@@ -141,8 +141,11 @@ class Remedy(NamedTuple):
     objective: `(objective, discriminator, seen) -> objective`. Adds a term to
       the discriminator's loss: a scalar that starts as 0 and is differentiated
       with respect to `discriminator`; `seen` has no scores yet.
+    cotangent: `(cotangent, state, seen, won) -> cotangent`. Changes the
+      gradient of the experts' loss with respect to the outputs that they learn
+      from: the winners' outputs, [B, H, W, C], or all, [E, B, H, W, C].
     gradient: `(grads_E, state, seen, won) -> grads_E`. Changes the gradients of
-      the experts.
+      the experts' parameters.
     after: `(state, seen, won) -> state`. Changes the state after the update.
     copied: `(memory, state, moved_E, donor_E) -> memory`. Changes the memory of
       all remedies when experts have become copies of others. `state` has the
@@ -151,7 +154,8 @@ class Remedy(NamedTuple):
     report: `(metrics, state) -> metrics`. Adds metrics of the update.
     test_state: `state -> state`. Chooses the parameters that restore images
       outside training.
-    test_merit: `(merit_EB, state) -> merit_EB`. As `merit`, outside training.
+    test_merit: `(merit_EB, state, seen) -> merit_EB`. As `merit`, outside
+      training, where `seen` has no canonical images.
   """
 
   name: str
@@ -159,6 +163,7 @@ class Remedy(NamedTuple):
   merit: Callable[..., Any] = _unchanged
   weight: Callable[..., Any] = _unchanged
   objective: Callable[..., Any] = _unchanged
+  cotangent: Callable[..., Any] = _unchanged
   gradient: Callable[..., Any] = _unchanged
   after: Callable[..., Any] = _unchanged
   copied: Callable[..., Any] = _unchanged

@@ -66,7 +66,9 @@ def restore(
     (0,),
     mode=expert_axis.of_discriminator(setup.expert_map),
   )(output_EBHWC)
-  score_EB = setup.through("test_merit", score_EB, state)
+  batch = types.Batch(x_BHWC, None)
+  seen = types.Seen(setup, batch, output_EBHWC, score_EB)
+  score_EB = setup.through("test_merit", score_EB, state, seen)
   winner_B = assign.assign_winners(score_EB).winner_B
   restored_BHWC = output_EBHWC[winner_B, jnp.arange(x_BHWC.shape[0])]
   return Restored(output_EBHWC, score_EB, winner_B, restored_BHWC)

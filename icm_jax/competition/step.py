@@ -77,6 +77,7 @@ def competition_step(
   chosen, learning_E = backward.learners(won, setup)
   ratio = losses.slope_ratio(score_EB[chosen], weight_EB[chosen])
   cotangent = backward.scale_images(slope_EBHWC[chosen], ratio)
+  cotangent = setup.through("cotangent", cotangent, state, seen, won)
   grads_E = backward.experts_gradient(
     state, x_BHWC, outputs, cotangent, won, setup=setup
   )

@@ -203,11 +203,14 @@ def test_states_keep_their_dtypes(option, dtype, make_batch):
 def every_remedy():
   """Returns all remedies, with a relocation at every step."""
   return (
-    remedies.signature(2.0),
+    remedies.signature(2.0, 1.0),
+    remedies.places(1.0),
     remedies.balance(3.0),
     remedies.winner_weight(0.5),
     remedies.r1(0.1),
+    remedies.contrast(0.5),
     remedies.identity(0.5),
+    remedies.change(0.5),
     remedies.averages(4.0),
     remedies.relocation(1, 0.9, 1.0, 0.1),
   )

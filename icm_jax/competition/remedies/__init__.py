@@ -14,7 +14,10 @@ from typing import Any
 from icm_jax import types
 from icm_jax.competition.remedies.averaging import averages
 from icm_jax.competition.remedies.balancing import balance
+from icm_jax.competition.remedies.changing import change
 from icm_jax.competition.remedies.content import identity
+from icm_jax.competition.remedies.contrasting import contrast
+from icm_jax.competition.remedies.placing import places
 from icm_jax.competition.remedies.relocating import relocation
 from icm_jax.competition.remedies.signatures import signature
 from icm_jax.competition.remedies.smoothness import r1
@@ -24,8 +27,11 @@ __all__ = (
   "REMEDIES",
   "averages",
   "balance",
+  "change",
+  "contrast",
   "from_sections",
   "identity",
+  "places",
   "r1",
   "relocation",
   "sections",
@@ -38,10 +44,13 @@ __all__ = (
 # relocation comes last, because it copies the memory of the others.
 REMEDIES: dict[str, Callable[..., types.Remedy]] = {
   "signature": signature,
+  "places": places,
   "balance": balance,
   "winner_weight": winner_weight,
   "r1": r1,
+  "contrast": contrast,
   "identity": identity,
+  "change": change,
   "averages": averages,
   "relocation": relocation,
 }

@@ -103,7 +103,7 @@ def relocation(
     )
     return {**memory, "relocation": recall}
 
-  def leave_out_retired(merit_EB, state, seen=None):
+  def leave_out_retired(merit_EB, state, seen):
     del seen
     retired_E1 = state.memory["relocation"].retired_E[:, None]
     return jnp.where(retired_E1, -jnp.inf, merit_EB)
@@ -153,7 +153,9 @@ def idle(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
     return idle_E
   is_new_E = state.step - moved_step_E < _GRACE * thresholds.every
   compared_E = ~(idle_E | is_new_E)
-  distance_EE = signatures.distance(state.memory["signature"], ~retired_E)
+  distance_EE = signatures.distance(
+    state.memory["signature"].signature_EE, ~retired_E
+  )
   is_alike_EE = (
     (distance_EE < thresholds.alike)
     & (compared_E[:, None] & compared_E[None])

@@ -14,63 +14,112 @@ shifts all scores from step to step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from icm_jax import types
 from icm_jax.competition.remedies import ranges, recent
 
 
-def signature(weight: float) -> types.Remedy:
-  """Raises the merit of an expert whose signature is near an image's scores.
+class Signatures(NamedTuple):
+  """Memory of `signature`.
 
-  Its memory is the signatures, [E, E] float32: row e has the mean standardised
-  scores of all experts for the images that expert e won recently.
+  Attributes:
+    signature_EE: float32; row e has the mean standardised scores of all experts
+      for the images that expert e won recently.
+    mean_E: float32, recent mean of each expert's scores, in logits.
+    deviation_E: float32, their recent standard deviation within a batch.
+  """
+
+  signature_EE: jax.Array
+  mean_E: jax.Array
+  deviation_E: jax.Array
+
+
+export.register_namedtuple_serialization(
+  Signatures, serialized_name="icm_jax.Signatures"
+)
+
+
+def signature(weight: float, test_weight: float = 0.0) -> types.Remedy:
+  """Raises the merit of an expert whose signature is near an image's scores.
 
   Args:
     weight: logits by which a mean squared distance of 1 from the signature
       lowers the merit; more than 0.
+    test_weight: the same outside training, where recent means and deviations
+      take the place of the batch's; at least 0.
 
   Raises:
-    InputError: the weight is negative.
+    InputError: a weight is negative.
   """
   ranges.check("signature.weight", weight, least=0)
+  ranges.check("signature.test_weight", test_weight, least=0)
 
   def init(memory, state, setup):
     del setup
     num_experts = jax.tree.leaves(state.experts_E)[0].shape[0]
-    signature_EE = jnp.zeros((num_experts, num_experts), jnp.float32)
-    return {**memory, "signature": signature_EE}
+    start = Signatures(
+      signature_EE=jnp.zeros((num_experts, num_experts), jnp.float32),
+      mean_E=jnp.zeros(num_experts, jnp.float32),
+      deviation_E=jnp.ones(num_experts, jnp.float32),
+    )
+    return {**memory, "signature": start}
 
   def merit(merit_EB, state, seen):
-    return merit_EB + bonus(state.memory["signature"], seen.score_EB, weight)
+    signature_EE = state.memory["signature"].signature_EE
+    return merit_EB + bonus(signature_EE, seen.score_EB, weight)
+
+  def test_merit(merit_EB, state, seen):
+    if not test_weight:
+      return merit_EB
+    signature_EE, *scale = state.memory["signature"]
+    return merit_EB + bonus(signature_EE, seen.score_EB, test_weight, scale)
 
   def after(state, seen, won):
-    signature_EE = remember(
-      state.memory["signature"], seen.score_EB, won.winner_B
+    old = state.memory["signature"]
+    mean_E, deviation_E = scale_of(seen.score_EB)
+    new = Signatures(
+      remember(old.signature_EE, seen.score_EB, won.winner_B),
+      old.mean_E + (mean_E - old.mean_E) / recent.MEMORY,
+      old.deviation_E + (deviation_E - old.deviation_E) / recent.MEMORY,
     )
-    return state.remember("signature", signature_EE)
+    return state.remember("signature", new)
 
   def copied(memory, state, moved_E, donor_E):
     del state
     return {**memory, "signature": move(memory["signature"], moved_E, donor_E)}
 
   return types.Remedy(
-    "signature", init=init, merit=merit, after=after, copied=copied
+    "signature",
+    init=init,
+    merit=merit,
+    after=after,
+    copied=copied,
+    test_merit=test_merit,
   )
 
 
 def bonus(
-  signature_EE: jax.Array, score_EB: jax.Array, weight: float
+  signature_EE: jax.Array,
+  score_EB: jax.Array,
+  weight: float,
+  scale: Sequence[jax.Array] | None = None,
 ) -> jax.Array:
   """Returns the bonus, which is added to merits, [E, B] float32; at most 0.
 
   Args:
-    signature_EE: float32, see `signature`.
+    signature_EE: float32, see `Signatures`.
     score_EB: float32, logits.
     weight: weight of `signature`.
+    scale: mean and deviation of each expert's scores, [E] float32 each; None
+      are those of the batch.
   """
-  known_EB = _standardise(score_EB)
+  known_EB = _standardise(score_EB, *(scale or scale_of(score_EB)))
   distance_EB = jnp.mean(
     (signature_EE[:, :, None] - known_EB[None]) ** 2, axis=1
   )
@@ -82,32 +131,18 @@ def remember(
 ) -> jax.Array:
   """Moves signatures towards the scores of the images that experts won.
 
-  Every expert averages over the same number of images, an equal share of those
-  of about `recent.MEMORY` steps, so that an expert with few wins forgets no
-  faster than others. Images with a score that is not finite are left out,
-  because they would stay in the signatures for ever.
-
   Args:
-    signature_EE: float32, see `signature`.
+    signature_EE: float32, see `Signatures`.
     score_EB: float32, logits.
     winner_B: int32 in [0, E), the winner of each image.
 
   Returns:
-    The new signatures; that of an expert without wins is unchanged.
+    The new signatures, see `recent.update_means`.
   """
-  num_experts, num_images = score_EB.shape
-  known_EB = _standardise(score_EB)
-  finite_B = jnp.isfinite(score_EB).all(axis=0)
-  won_EB = jax.nn.one_hot(
-    winner_B, num_experts, axis=0, dtype=signature_EE.dtype
-  )
-  won_EB = jnp.where(finite_B[None], won_EB, 0.0)
-  count_E1 = won_EB.sum(axis=1, keepdims=True)
-  sum_EE = won_EB @ known_EB.T
-  memory = recent.MEMORY * num_images / num_experts
-  rate_E1 = jnp.minimum(count_E1 / memory, 1.0)
-  mean_EE = sum_EE / jnp.maximum(count_E1, 1.0)
-  return signature_EE + rate_E1 * (mean_EE - signature_EE)
+  known_EB = _standardise(score_EB, *scale_of(score_EB))
+  finite_1B = jnp.isfinite(score_EB).all(axis=0, keepdims=True)
+  known_EB = jnp.where(finite_1B, known_EB, jnp.nan)
+  return recent.update_means(signature_EE, known_EB.T, winner_B)
 
 
 def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
@@ -117,7 +152,7 @@ def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
   images each wins, so that their signatures become equal.
 
   Args:
-    signature_EE: float32, see `signature`.
+    signature_EE: float32, see `Signatures`.
     counts_E: bool, experts whose scores are compared; at least one.
   """
   difference_EEE = signature_EE[:, None] - signature_EE[None]
@@ -125,25 +160,33 @@ def distance(signature_EE: jax.Array, counts_E: jax.Array) -> jax.Array:
 
 
 def move(
-  signature_EE: jax.Array, moved_E: jax.Array, donor_E: jax.Array
-) -> jax.Array:
+  memory: Signatures, moved_E: jax.Array, donor_E: jax.Array
+) -> Signatures:
   """Gives moved experts the signatures of their donors.
 
   The scores of a copy are those of its donor, and so rows and columns move.
 
   Args:
-    signature_EE: float32, see `signature`.
+    memory: memory of the remedy.
     moved_E: bool, experts that became copies.
     donor_E: int32 in [0, E), the donor of each moved expert.
   """
   source_E = jnp.where(moved_E, donor_E, jnp.arange(donor_E.shape[0]))
-  return signature_EE[source_E][:, source_E]
+  return Signatures(
+    memory.signature_EE[source_E][:, source_E],
+    memory.mean_E[source_E],
+    memory.deviation_E[source_E],
+  )
 
 
-def _standardise(score_EB):
-  """Scales each expert's scores to mean 0 and deviation 1 over the batch.
+def scale_of(score_EB: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns mean and deviation of each expert's scores over a batch, [E] each.
 
-  Images with a score that is not finite are left out, and become zeros.
+  Images with a score that is not finite are left out. A deviation is at least
+  1e-6.
+
+  Args:
+    score_EB: float32, logits.
   """
   finite_1B = jnp.isfinite(score_EB).all(axis=0, keepdims=True)
   score_EB = jnp.where(finite_1B, score_EB, 0.0)
@@ -153,6 +196,14 @@ def _standardise(score_EB):
     total_E1 = jnp.sum(value_EB, axis=1, keepdims=True, where=finite_1B)
     return total_E1 / count
 
-  centred_EB = jnp.where(finite_1B, score_EB - mean_E1(score_EB), 0.0)
+  mean = mean_E1(score_EB)
+  centred_EB = jnp.where(finite_1B, score_EB - mean, 0.0)
   deviation_E1 = jnp.sqrt(mean_E1(centred_EB**2))
-  return centred_EB / jnp.maximum(deviation_E1, 1e-6)
+  return mean[:, 0], jnp.maximum(deviation_E1, 1e-6)[:, 0]
+
+
+def _standardise(score_EB, mean_E, deviation_E):
+  """Scales each expert's scores; scores that are not finite give zeros."""
+  finite_1B = jnp.isfinite(score_EB).all(axis=0, keepdims=True)
+  centred_EB = jnp.where(finite_1B, score_EB - mean_E[:, None], 0.0)
+  return centred_EB / deviation_E[:, None]

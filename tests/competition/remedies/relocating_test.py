@@ -15,7 +15,15 @@ from icm_jax.competition.remedies import relocating
 SETTINGS = {"every": 2, "min_share": 0.3, "max_share": 1.4, "perturbation": 0.1}
 RELOCATION = relocating.Thresholds(**SETTINGS, alike=0.0)
 RETIRING = RELOCATION._replace(alike=0.1)
+
+
 # Signatures of four experts; those of the last two are similar.
+def remember_signatures(state):
+  memory = state.memory["signature"]
+  memory = memory._replace(signature_EE=jnp.array(SIGNATURE_EE))
+  return state.remember("signature", memory)
+
+
 SIGNATURE_EE = [
   [1.5, -0.5, -0.5, -0.5],
   [-0.5, 1.5, -0.5, -0.5],
@@ -81,10 +89,10 @@ def test_idle_experts_by_hand(
 ):
   state = make_state(with_relocation(make_setup(), alike=0.1), num_experts=4)
   state = recall(
-    state.replace(step=jnp.int32(6)),
+    remember_signatures(state).replace(step=jnp.int32(6)),
     win_share_E=jnp.array(share_E),
     retired_E=jnp.array(retired_E, bool),
-  ).remember("signature", jnp.array(SIGNATURE_EE))
+  )
   np.testing.assert_array_equal(relocating.idle(state, RETIRING), idle_E)
   # Experts are compared only if they may retire, some time after a move, and by
   # the scores of experts that have not retired.
@@ -124,9 +132,7 @@ def test_experts_retire_and_return_when_there_is_work(
   make_setup, make_state, make_batch
 ):
   setup = with_relocation(make_setup(), alike=0.1)
-  state = make_state(setup, num_experts=4).remember(
-    "signature", jnp.array(SIGNATURE_EE)
-  )
+  state = remember_signatures(make_state(setup, num_experts=4))
   share_E = jnp.array([0.3, 0.3, 0.25, 0.15])
   state = recall(state.replace(step=jnp.int32(6)), win_share_E=share_E)
   between, moved_E = jit_relocate(
@@ -139,7 +145,8 @@ def test_experts_retire_and_return_when_there_is_work(
   retired_E = state.memory["relocation"].retired_E
   np.testing.assert_array_equal(retired_E, [0, 0, 0, 1])
   merit_EB = jnp.full((4, 5), 1e4).at[3].set(2e4)
-  merit_EB = setup.through("test_merit", merit_EB, state)
+  seen = types.Seen(setup, make_batch(), None, merit_EB)
+  merit_EB = setup.through("test_merit", merit_EB, state, seen)
   assert competition.assign_winners(merit_EB).wins_E[3] == 0
   step = jax.jit(functools.partial(competition.competition_step, setup=setup))
   assert step(state, make_batch(7))[1]["competition/wins_E"][3] == 0

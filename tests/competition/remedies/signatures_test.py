@@ -98,11 +98,15 @@ def test_signatures_are_means_over_won_images():
 
 
 def test_copies_have_their_donors_signature():
-  signature_EE = jnp.arange(9.0).reshape(3, 3)
-  moved_EE = signatures.move(
-    signature_EE, jnp.array([False, False, True]), jnp.array([2, 2, 0])
+  start = signatures.Signatures(
+    jnp.arange(9.0).reshape(3, 3), jnp.arange(3.0), 1.0 + jnp.arange(3.0)
   )
-  np.testing.assert_array_equal(moved_EE, [[0, 1, 0], [3, 4, 3], [0, 1, 0]])
+  moved = signatures.move(
+    start, jnp.array([False, False, True]), jnp.array([2, 2, 0])
+  )
+  expected = [[0, 1, 0], [3, 4, 3], [0, 1, 0]], [0, 1, 0], [1, 2, 1]
+  for value, right in zip(moved, expected, strict=True):
+    np.testing.assert_array_equal(value, right)
 
 
 def test_images_with_infinite_scores_are_not_remembered():
@@ -124,15 +128,59 @@ def test_signatures_decide_which_expert_wins(
   setup = make_setup(remedies=(remedies.signature(weight),))
   # Only expert 0 has a signature near such scores; the others never match.
   start_EE = jnp.array([[0.0] * 3, [9.0] * 3, [9.0] * 3])
-  state = make_state(setup).remember("signature", start_EE)
+  state = make_state(setup)
+  start = state.memory["signature"]._replace(signature_EE=start_EE)
+  state = state.remember("signature", start)
   step = jax.jit(functools.partial(competition.competition_step, setup=setup))
   after, metrics = step(state, make_batch(7))
   wins_E = np.asarray(metrics["competition/wins_E"])
   assert wins_E.sum() == 7
-  after_EE = after.memory["signature"]
+  after_EE = after.memory["signature"].signature_EE
   if weight > 1:
     assert wins_E[0] == 7
     assert (after_EE[0] != start_EE[0]).any()
     np.testing.assert_array_equal(after_EE[1:], start_EE[1:])
   else:
     assert wins_E[0] < 7
+
+
+def test_signatures_decide_outside_training_by_recent_statistics(
+  make_setup, make_state, make_batch
+):
+  x_BHWC = make_batch(5).transformed_BHWC
+  setups = [
+    make_setup(remedies=(remedies.signature(1.0, weight),))
+    for weight in (0.0, 50.0)
+  ]
+  state = make_state(setups[0])
+  alone, steered = (
+    competition.restore(state, x_BHWC, setup=setup) for setup in setups
+  )
+  mean_E, deviation_E = jnp.array([1.0, -1.0, 0.0]), jnp.array([0.5, 1.0, 2.0])
+  # The signature of expert 2 is the standardised score of the first image.
+  known_E = (alone.score_EB[:, 0] - mean_E) / deviation_E
+  memory = signatures.Signatures(
+    jnp.stack([known_E + 9.0, known_E + 9.0, known_E]), mean_E, deviation_E
+  )
+  state = state.remember("signature", memory)
+  alone, steered = (
+    competition.restore(state, x_BHWC, setup=setup) for setup in setups
+  )
+  assert steered.winner_B[0] == 2
+  np.testing.assert_allclose(
+    steered.score_EB[2, 0], alone.score_EB[2, 0], rtol=1e-5
+  )
+  assert (steered.score_EB[:2] < alone.score_EB[:2] - 100.0).all()
+
+
+def test_recent_statistics_follow_the_scores(
+  make_setup, make_state, make_batch
+):
+  setup = make_setup(remedies=(remedies.signature(1.0),))
+  step = jax.jit(functools.partial(competition.competition_step, setup=setup))
+  state = make_state(setup)
+  old = state.memory["signature"]
+  new = step(state, make_batch(7))[0].memory["signature"]
+  assert (new.mean_E != old.mean_E).all()
+  # A twentieth of the way from 1 to the small deviation of first scores.
+  np.testing.assert_allclose(new.deviation_E, 0.95, atol=0.05)
