@@ -29,7 +29,7 @@ def test_experts_by_name_keep_shape_and_range(name, draw_params):
     assert 0 <= float(y_BHWC.min()) < float(y_BHWC.max()) <= 1
 
 
-@pytest.mark.parametrize("name", ["dilated", "unet"])
+@pytest.mark.parametrize("name", ["dilated", "masked_unet", "unet"])
 def test_residual_experts_start_near_the_identity_but_differ(name):
   network = small(models.EXPERTS[name](features=4, norm="none", copies=True))
   x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1)).round(1)  # Black and white.
@@ -73,6 +73,65 @@ def test_experts_see_as_far_as_an_occlusion(module, reach, draw_params):
   rows = np.flatnonzero(seen_HW.any(axis=1))
   assert rows.min() <= 20 - reach
   assert rows.max() >= 20 + reach - 1
+
+
+def test_pixels_below_a_closed_mask_are_copied_to_the_bit(draw_params):
+  network = small(models.EXPERTS["masked_unet"](features=2, norm="none"))
+  params, _ = draw_params(network.init)
+  params = jax.tree.map(jnp.asarray, params)
+  x_BHWC = jax.random.uniform(KEY, (2, 16, 16, 1))
+  last = params["Stack_0"]["layers"]["layer_0"]
+  assert last["bias"].shape == (2,)  # The change of one channel, and the mask.
+
+  def output(logit):
+    closed = {
+      "kernel": last["kernel"].at[..., 1].set(0.0),
+      "bias": last["bias"].at[1].set(logit),
+    }
+    changed = {**params, "Stack_0": {"layers": {"layer_0": closed}}}
+    return jax.jit(network.apply, static_argnames="train")(
+      changed, {}, x_BHWC, train=True
+    )[0]
+
+  np.testing.assert_array_equal(output(-1e3), x_BHWC)
+  # An open mask adds the change; a mask of one half adds half of it.
+  change_BHWC, half_BHWC = output(1e3) - x_BHWC, output(1.0) - x_BHWC
+  assert (change_BHWC != 0).any()
+  inside = (output(1e3) > 0.0) & (output(1e3) < 1.0)
+  np.testing.assert_allclose(
+    half_BHWC[inside], 0.5 * change_BHWC[inside], atol=1e-6
+  )
+
+
+def test_patches_and_the_whole_image_are_judged(draw_params):
+  network = models.make_discriminator(
+    "patch_global", (32, 32, 1), features=2, hidden=4, norm="none"
+  )
+  params, stats = draw_params(network.init)
+  assert not stats
+  x_BHWC = jax.random.uniform(KEY, (3, 32, 32, 1))
+  apply = jax.jit(lambda params, x: network.apply(params, {}, x, train=True)[0])
+  both_B = apply(params, x_BHWC)
+  assert both_B.shape == (3,)
+  silent = {
+    **params,
+    "Dense_1": jax.tree.map(jnp.zeros_like, params["Dense_1"]),
+  }
+  patches_B = apply(silent, x_BHWC)
+  assert (both_B != patches_B).all()
+
+  # Without the dense layers, the score is a mean over patches: a change in one
+  # corner has no effect on the patches of the opposite one.
+  def corner(x_BHWC):
+    return x_BHWC.at[:, :4, :4].set(0.0)
+
+  def slope(x_BHWC):
+    return jax.grad(lambda x: apply(silent, x).sum())(x_BHWC)[:, -4:, -4:]
+
+  np.testing.assert_allclose(
+    slope(x_BHWC), slope(corner(x_BHWC)), rtol=1e-4, atol=1e-7
+  )
+  assert (slope(x_BHWC) != 0).any()
 
 
 def test_a_u_net_refuses_sides_that_cannot_be_halved():

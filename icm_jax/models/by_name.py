@@ -8,7 +8,11 @@ from typing import Any
 
 from icm_jax import types
 from icm_jax.models import network
-from icm_jax.models.discriminator import ConvDiscriminator, PatchDiscriminator
+from icm_jax.models.discriminator import (
+  ConvDiscriminator,
+  PatchDiscriminator,
+  PatchGlobalDiscriminator,
+)
 from icm_jax.models.expert import ConvExpert
 from icm_jax.models.residual import DilatedExpert, UNetExpert
 
@@ -16,11 +20,13 @@ EXPERTS = {
   "conv": ConvExpert,
   "dilated": DilatedExpert,
   "unet": UNetExpert,
+  "masked_unet": functools.partial(UNetExpert, masked=True),
 }
 DISCRIMINATORS = {
   "conv": ConvDiscriminator,
   "conv_centred": functools.partial(ConvDiscriminator, centred=True),
   "patch": PatchDiscriminator,
+  "patch_global": PatchGlobalDiscriminator,
 }
 
 

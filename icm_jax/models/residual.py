@@ -19,6 +19,9 @@ from icm_jax.models import convolution, normalisation
 # far below what an eye sees, but not zero, because the first of several equal
 # experts would win every image.
 COPY_GAIN = 0.02
+# The same for experts with a mask, which lets a fourth of the change through at
+# the start.
+MASK_COPY_GAIN = 0.1
 
 
 class UNetExpert(nn.Module):
@@ -34,6 +37,10 @@ class UNetExpert(nn.Module):
     copies: whether the expert starts close to the identity.
     levels: number of times that a side is halved; sides must be multiples of
       2 ** levels.
+    masked: whether the change is multiplied by a mask in [0, 1] for each pixel,
+      which the expert computes too (VA-GAN and SaGAN, 2018). Where the mask is
+      0, the output is the input, to the bit. An expert with a mask redraws
+      fewer pixels that need no change.
 
   Raises:
     InputError: a side is not a multiple of 2 ** levels.
@@ -43,6 +50,7 @@ class UNetExpert(nn.Module):
   norm: str = "none"
   copies: bool = False
   levels: int = 3
+  masked: bool = False
 
   @nn.compact
   def __call__(self, x_BHWC, *, train: bool):
@@ -62,7 +70,8 @@ class UNetExpert(nn.Module):
     for level in reversed(range(self.levels)):
       joined_BHWF = jnp.concatenate([double(h_BHWF), bridges[level]], axis=-1)
       h_BHWF = stack(joined_BHWF, wide if level else self.features)
-    return _add(x_BHWC, h_BHWF, self.copies)
+    add = _add_masked if self.masked else _add
+    return add(x_BHWC, h_BHWF, self.copies)
 
 
 class DilatedExpert(nn.Module):
@@ -99,6 +108,17 @@ def _add(x_BHWC, h_BHWF, copies):
   last = (Layer(x_BHWC.shape[-1], elu=False),)
   gain = COPY_GAIN if copies else 1.0
   return bounded(x_BHWC + convolution.Stack(last, gain=gain)(h_BHWF))
+
+
+def _add_masked(x_BHWC, h_BHWF, copies):
+  """Adds the last layer's change where the last layer's mask allows it."""
+  channels = x_BHWC.shape[-1]
+  last = (Layer(channels + 1, elu=False),)
+  gain = MASK_COPY_GAIN if copies else 1.0
+  h_BHWC = convolution.Stack(last, gain=gain)(h_BHWF)
+  # A mask that starts below one half is more often closed than opened.
+  mask_BHW1 = jax.nn.sigmoid(h_BHWC[..., channels:] - 1.0)
+  return bounded(x_BHWC + mask_BHW1 * h_BHWC[..., :channels])
 
 
 def double(x_BHWC: jax.Array) -> jax.Array:
