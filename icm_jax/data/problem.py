@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,11 +15,12 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import rng, types
-from icm_jax.data import augment, decoded, skipped, sources
+from icm_jax.data import augment, decoded, matching, skipped, sources
 from icm_jax.data import roles as roles_lib
 
-# Splits of data sets that are the test part. A validation split is not used.
-_TEST_SPLITS = ("test", "evaluation")
+# Splits of data sets by the part of their images on which a run is measured.
+SPLITS = {"test": ("test", "evaluation"), "validation": ("validation",)}
+_HELD_OUT_SPLITS = (*SPLITS["test"], *SPLITS["validation"])
 # Share of the people, or of the examples, that is the test part of a data set
 # without such a split.
 _TEST_SHARE = 0.2
@@ -42,9 +43,15 @@ class Problem(NamedTuple):
     transformed_ids: images that experts see as transformed ones.
     canonical_ids: images that the discriminator sees as canonical ones.
     test_ids: images on which nothing is trained.
+    clean_ids: images without a mechanism for the gate: those of the transformed
+      side, before image mechanisms act on them; with groups, the validation
+      split's canonical images, or if there are none, those of the canonical
+      side.
     judge_ids: images on which classifiers of the evaluation may be trained,
       whatever their role: no image of the test or validation part, and no
       person of the test part.
+    canonical_share: float64, probabilities with which `canonical_ids` are
+      drawn; None if all are equally likely.
     skipped: names and reasons of pictures that were left out.
   """
 
@@ -55,7 +62,9 @@ class Problem(NamedTuple):
   transformed_ids: np.ndarray
   canonical_ids: np.ndarray
   test_ids: np.ndarray
+  clean_ids: np.ndarray
   judge_ids: np.ndarray
+  canonical_share: np.ndarray | None = None
   skipped: Sequence[tuple[str, str]] = ()
 
   @property
@@ -87,7 +96,12 @@ class Problem(NamedTuple):
 
 
 def make_problem(
-  data: sources.DataSet, *, seed: int, share_people: bool = False
+  data: sources.DataSet,
+  *,
+  seed: int,
+  share_people: bool = False,
+  matched: Mapping[str, str] | None = None,
+  measured: str = "test",
 ) -> Problem:
   """Divides a data set into a transformed, a canonical and a test part.
 
@@ -103,10 +117,20 @@ def make_problem(
     share_people: whether people may be both transformed and canonical, in
       different images. If there are few people, the discriminator would
       otherwise learn who is canonical.
+    matched: rules by name; what holds for as many canonical images of a batch
+      as for transformed ones, see `matching`. It needs groups.
+    measured: key of `SPLITS`. "validation" makes the data set's validation
+      split the test part, on which settings are chosen; its test split is then
+      not used.
 
   Raises:
-    InputError: a part has no image.
+    InputError: a part has no image, or the sides cannot be matched.
   """
+  if measured not in SPLITS:
+    raise types.InputError(
+      f"--config.data.measured must be one of {', '.join(SPLITS)}; got "
+      f"{measured!r}."
+    )
   num_images = len(data.images.image_NHWC)
   columns, groups = data.images.columns, tuple(data.roles.groups)
   role_N = roles_lib.assign(data.roles, columns, num_images)
@@ -116,10 +140,14 @@ def make_problem(
     unit_N = np.unique(columns[data.roles.person], return_inverse=True)[1]
   strata_N = np.zeros_like(role_N) if data.roles.person else role_N
 
-  test_N = used_N & np.isin(columns["split"], _TEST_SPLITS)
+  test_N = used_N & np.isin(columns["split"], SPLITS[measured])
+  if not test_N.any() and measured != "test":
+    raise types.InputError(
+      f"{data.name} has no {measured} split; leave out --config.data.measured."
+    )
   if not test_N.any():
     test_N = used_N & np.isin(unit_N, _held_out(unit_N, strata_N, used_N))
-  judge_N = ~np.isin(columns["split"], (*_TEST_SPLITS, "validation"))
+  judge_N = ~np.isin(columns["split"], _HELD_OUT_SPLITS)
   judge_N &= ~np.isin(unit_N, unit_N[test_N])
   train_N = used_N & judge_N
 
@@ -131,6 +159,11 @@ def make_problem(
   half = len(both) // 2
   source_N &= ~np.isin(divided_N, both[order[half:]])
   canonical_N &= ~np.isin(divided_N, both[order[:half]])
+  clean_N = source_N
+  if groups:
+    spare_N = np.isin(columns["split"], SPLITS["validation"]) & ~test_N
+    spare_N &= role_N == roles_lib.CANONICAL
+    clean_N = spare_N if spare_N.any() else canonical_N
   problem = Problem(
     name=data.name,
     images=data.images,
@@ -139,6 +172,7 @@ def make_problem(
     transformed_ids=np.flatnonzero(source_N),
     canonical_ids=np.flatnonzero(canonical_N),
     test_ids=np.flatnonzero(test_N),
+    clean_ids=np.flatnonzero(clean_N),
     judge_ids=np.flatnonzero(judge_N),
     skipped=data.skipped,
   )
@@ -152,7 +186,31 @@ def make_problem(
       f"{', '.join(f'{count} {part}' for part, count in counts.items())}"
       f"{left_out}. Choose other groups, or add images."
     )
-  return problem
+  return _match(problem, matched) if matched else problem
+
+
+def _match(problem: Problem, matched: Mapping[str, str]) -> Problem:
+  if not problem.group_names:
+    raise types.InputError(
+      f"--config.data.matched={','.join(matched)} needs groups as mechanisms: "
+      "image mechanisms act on images like the canonical ones. Leave it empty."
+    )
+  columns, num_images = problem.images.columns, len(problem.group_N)
+  label_NL = np.stack(
+    [roles_lib.matches(rule, columns, num_images) for rule in matched.values()],
+    axis=1,
+  )
+  group_N = problem.group_N[problem.transformed_ids]
+  share = matching.probabilities(
+    label_NL,
+    [
+      problem.transformed_ids[group_N == group]
+      for group in range(len(problem.group_names))
+    ],
+    problem.canonical_ids,
+    list(matched),
+  )
+  return problem._replace(canonical_share=share)
 
 
 def _held_out(
@@ -252,7 +310,12 @@ def draw_raw(
     source_ids = _draw_balanced(problem, seed, step, batch_size)
   else:
     source_ids = draw(problem.transformed_ids, name="transformed")
-  canonical_ids = draw(problem.canonical_ids, name="canonical")
+  if problem.canonical_share is None:
+    canonical_ids = draw(problem.canonical_ids, name="canonical")
+  else:
+    canonical_ids = _generator(seed, "canonical", step).choice(
+      problem.canonical_ids, batch_size, p=problem.canonical_share
+    )
   share = batch_size // process.count
   mine = slice(process.index * share, (process.index + 1) * share)
   images_NHWC = problem.images.image_NHWC

@@ -65,8 +65,8 @@ def margin_of_run(
 ) -> float:
   """Finds the margin of a run by its config's section `gate`.
 
-  Clean images are those of the transformed side before any distortion, because
-  the discriminator has not learned these as canonical images.
+  Clean images are `problem.clean_ids`, because the discriminator has not
+  learned these as canonical images.
 
   Args:
     config: config of the run.
@@ -74,10 +74,8 @@ def margin_of_run(
     state: state of the run.
     setup: setup of the run.
   """
-  order = np.random.default_rng(config.seed).permutation(
-    len(problem.transformed_ids)
-  )
-  ids = problem.transformed_ids[order[: config.gate.examples]]
+  order = np.random.default_rng(config.seed).permutation(len(problem.clean_ids))
+  ids = problem.clean_ids[order[: config.gate.examples]]
   return find_margin(
     state,
     np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])),

@@ -203,6 +203,8 @@ def make_problem(
     data._replace(roles=roles),
     seed=config.seed,
     share_people=c.share_people,
+    matched=roles_lib.choose(data.roles, _listed(c.matched)).groups,
+    measured=c.measured,
   )
   num_sources, num_canonical = map(
     len, (problem.transformed_ids, problem.canonical_ids)
