@@ -149,7 +149,10 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
     np.testing.assert_array_equal(a, b)
 
 
-def test_experts_are_measured_by_a_probe(rows_problem, make_setup, make_state):
+@pytest.mark.parametrize("margin", [-1e9, 1e9])
+def test_experts_are_measured_by_a_probe(
+  margin, rows_problem, make_setup, make_state
+):
   """Experts move squares up by a row, by two, and not at all."""
   data, problem = rows_problem
 
@@ -189,7 +192,8 @@ def test_experts_are_measured_by_a_probe(rows_problem, make_setup, make_state):
     restoration.make_examples(problem, (), seed=0, num_examples=12),
     probe_lib.make_labels(data, problem, ()),
     probe,
-    np.array([[9, 0], [0, 0], [0, 9]]),
+    np.array([[9, 0], [0, 0], [1, 9]]),
+    margin=margin,
     setup=setup,
     batch_size=5,
   )
@@ -198,6 +202,22 @@ def test_experts_are_measured_by_a_probe(rows_problem, make_setup, make_state):
   assert (one["images"], one["seen"]) == (6, 1.0)
   assert one["gone_by_expert"] == [1.0, 1.0, 0.0]
   assert two["gone_by_expert"] == [1.0, 1.0, 0.0]
+  assert (one["won_by_own"], two["won_by_own"]) == (0.9, 1.0)
+  assert (one["gone_own"], one["gone_others_max"]) == (1.0, 1.0)
+  assert (two["gone_own"], two["gone_others_max"]) == (0.0, 1.0)
+  assert one["gone_restored"] == one["restored"]["gone"]
+  assert two["others_kept"] == 1.0
+  # Squares of canonical images are moved, unless the gate leaves them alone.
+  canonical = measured["canonical"]
+  assert canonical["images"] == (problem.group_N[problem.test_ids] < 0).sum()
+  assert canonical["changed"] == (margin < 0)
+  assert (canonical["change"] > 0) == (margin < 0)
+  assert canonical["change_ungated"] > 0
+  assert canonical["kept"] == 1.0
+  assert sum(canonical["change_by_expert"]) == pytest.approx(
+    canonical["change"]
+  )
+  assert one["canonical_change"] == canonical["change_by_expert"][0]
   assert one["restored"] == one["oracle"] | {"gone": 1.0}
   assert two["restored"]["others_unchanged"] == 1.0
   # The expert that copies its input is the group's own expert here.

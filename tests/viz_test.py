@@ -99,9 +99,17 @@ def finished(tmp_path):
         "two_people": 0.1,
         "told_apart": 0.625,
       },
+      "canonical": {
+        "images": 1_234,
+        "changed": 0.125,
+        "change": 0.0015,
+        "kept": 0.9375,
+        "change_ungated": 0.02,
+      },
       "by_group": {
         NAMES[0]: {
           "images": 7,
+          "won_by_own": 0.75,
           "seen": 0.875,
           "restored": {
             "gone": 0.25,
@@ -172,7 +180,7 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert "<td>mean</td><td>12.5% (0.00)</td><td>75.0% (0.25)</td>" in page
   assert "<td>25.0% (0.00)</td><td></td><td>50.0% (0.00)</td>" in page
   assert (
-    "<td>7</td><td>90.0%</td><td>87.5%</td><td>25.0%</td>"
+    "<td>7</td><td>75.0%</td><td>90.0%</td><td>87.5%</td><td>25.0%</td>"
     "<td>50.0% (37.5%)</td>"
     "<td>0.50</td><td>31.2%</td><td></td><td></td>"
   ) in page
@@ -204,6 +212,30 @@ def test_a_run_without_a_result_gets_instructions(tmp_path):
 def test_experts_stand_in_the_order_of_their_mechanisms():
   wins_EM = np.array([[0, 9], [0, 0], [8, 1], [0, 0]])
   assert charts.expert_order(wins_EM).tolist() == [2, 0, 1, 3]
+
+
+def test_the_change_stands_where_clean_images_are_unknown():
+  image = np.full((3, 8, 8, 3), 0.5)
+  output = np.stack([image, image])
+  output[1, 2, :4] = 0.6  # The winner of the last row changes its upper half.
+  figure = charts.example_grid(
+    None,
+    image,
+    output,
+    np.array([0, 0, 1]),
+    np.array([[9, 0], [0, 9]]),
+    [NAMES[0], NAMES[0], NAMES[1]],
+  )
+  (axes,) = figure.axes
+  texts = [text.get_text() for text in axes.texts]
+  assert "change" in texts
+  assert "clean" not in texts
+  assert texts.count(NAMES[0]) == 1
+  changes = [drawn.get_array() for drawn in axes.images[-3:]]
+  assert not changes[0].any()
+  assert not changes[1].any()
+  np.testing.assert_allclose(changes[2][:4], 0.4, atol=1e-6)
+  np.testing.assert_allclose(changes[2][4:], 0.0)
 
 
 def test_letters_that_the_font_lacks_are_drawn_by_their_codes():

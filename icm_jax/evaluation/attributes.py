@@ -72,6 +72,7 @@ def evaluate(
   probe: probe_lib.Probe,
   wins_EM: np.ndarray,
   *,
+  margin: float,
   setup: types.Setup,
   batch_size: int,
 ) -> dict[str, Any]:
@@ -84,17 +85,25 @@ def evaluate(
     labels: labels, those of the groups first and in their order.
     probe: a trained probe, see `probe.train`.
     wins_EM: counts on the examples, which determine a group's own expert.
+    margin: gain in score below which the gate leaves an image alone.
     setup: setup of the run.
     batch_size: number of images in one call of the experts.
 
   Returns:
     `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see
-    `probe.likeness`, None if the data set does not say who is seen; and
-    `by_group`, with: number of `images`; `seen`, the share of them in which the
-    probe sees the group's attribute before any expert; by version, `restored`
-    by the winner and `oracle` by the group's own expert, see `change`, with
-    `relative_likeness`, 0 for photos of two people and 1 for two photos of one
-    person; and `gone_by_expert`, E shares, whichever expert won.
+    `probe.likeness`, None if the data set does not say who is seen;
+    `canonical`: see `canonical_change`, None without canonical test images; and
+    `by_group`, with: number of `images`; `won_by_own`, the share of them that
+    the group's own expert wins; `gone_restored`, `gone_own` and
+    `gone_others_max`, shares gone after the winner, after the group's own
+    expert, and the largest share after another expert; `others_kept`, see
+    `others_unchanged`, after the winner; `canonical_change`, the mean absolute
+    change of canonical test images by the own expert through the gate; `seen`,
+    the share of images in which the probe sees the group's attribute before any
+    expert; by version, `restored` by the winner and `oracle` by the group's own
+    expert, see `change`, with `relative_likeness`, 0 for photos of two people
+    and 1 for two photos of one person; and `gone_by_expert`, E shares,
+    whichever expert won.
   """
   test_ids = problem.test_ids
   clean = probe(
@@ -115,6 +124,15 @@ def evaluate(
     output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
     return restored.restored_BHWC, output_BHWCE
 
+  canonical = canonical_change(
+    state,
+    problem,
+    probe,
+    counts_K,
+    margin=margin,
+    setup=setup,
+    batch_size=batch_size,
+  )
   rows = {}
   for m, name in enumerate(problem.group_names):
     x_NHWC = examples.transformed_NHWC[examples.mechanism_N == m]
@@ -138,13 +156,87 @@ def evaluate(
     )
     for version in versions.values():
       version["relative_likeness"] = _relative(version["likeness"], alike)
+    own = int(wins_EM[:, m].argmax())
+    gone_E = [version["gone"] for version in by_expert]
+    others = [gone for gone in np.delete(gone_E, own) if gone is not None]
     rows[name] = {
       "images": len(x_NHWC),
+      "won_by_own": float(wins_EM[own, m] / wins_EM[:, m].sum()),
+      "gone_restored": versions["restored"]["gone"],
+      "gone_own": gone_E[own],
+      "gone_others_max": max(others, default=None),
+      "others_kept": versions["restored"]["others_unchanged"],
+      "canonical_change": canonical and canonical["change_by_expert"][own],
       "seen": float(before.has_NK[:, m].mean()),
       **versions,
-      "gone_by_expert": [version["gone"] for version in by_expert],
+      "gone_by_expert": gone_E,
     }
-  return {"probe": accuracy, "likeness": alike, "by_group": rows}
+  return {
+    "probe": accuracy,
+    "likeness": alike,
+    "canonical": canonical,
+    "by_group": rows,
+  }
+
+
+def canonical_change(
+  state: types.TrainState,
+  problem: problem_lib.Problem,
+  probe: probe_lib.Probe,
+  counts_K: np.ndarray,
+  *,
+  margin: float,
+  setup: types.Setup,
+  batch_size: int,
+) -> dict[str, Any] | None:
+  """Measures what experts do to canonical test images.
+
+  Args:
+    state: state of a run.
+    problem: a problem with M groups.
+    probe: a trained probe.
+    counts_K: bool, attributes that the probe judges accurately enough.
+    margin: gain in score below which the gate leaves an image alone.
+    setup: setup of the run.
+    batch_size: number of images in one call of the experts.
+
+  Returns:
+    Number of `images`; `changed`, the share of them that the gate does not
+    leave alone; through the gate, `change`, the mean absolute change in units
+    of the pixel range, `change_by_expert`, E parts of it, and `kept`, the share
+    of the probe's judgements that do not change; `change_ungated`, the mean
+    change where the winner restores every image. None if there is no canonical
+    test image.
+  """
+  ids = problem.test_ids[problem.group_N[problem.test_ids] < 0]
+  if not len(ids):
+    return None
+  x_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids]))
+
+  @jax.jit
+  def pass_through(state, x_BHWC):
+    restored = competition.restore(state, x_BHWC, setup=setup)
+    gain_B = restored.score_EB.max(axis=0)
+    gain_B -= competition.score(state, x_BHWC, setup=setup)
+    return restored.restored_BHWC, restored.winner_B, gain_B > margin
+
+  restored_NHWC, winner_N, open_N = restoration.by_batches(
+    pass_through, state, x_NHWC, batch_size=batch_size
+  )
+  gated_NHWC = np.where(open_N[:, None, None, None], restored_NHWC, x_NHWC)
+  change_N = np.abs(gated_NHWC - x_NHWC).mean(axis=(1, 2, 3))
+  same_NK = probe(gated_NHWC).has_NK == probe(x_NHWC).has_NK
+  return {
+    "images": len(ids),
+    "changed": float(open_N.mean()),
+    "change": float(change_N.mean()),
+    "change_by_expert": [
+      float(np.where(winner_N == expert, change_N, 0.0).mean())
+      for expert in range(len(jax.tree.leaves(state.experts_E)[0]))
+    ],
+    "kept": probe_lib.share(same_NK[:, counts_K]),
+    "change_ungated": float(np.abs(restored_NHWC - x_NHWC).mean()),
+  }
 
 
 def _relative(
@@ -186,6 +278,7 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
       labels,
       probe,
       trained.wins_EM,
+      margin=trained.margin(),
       setup=parts.setup,
       batch_size=batch_size,
     )

@@ -32,6 +32,9 @@ from icm_jax.training import (
 if TYPE_CHECKING:
   import ml_collections
 
+# Rows of a group in the picture of examples.
+_EXAMPLES_PER_GROUP = 4
+
 
 def measure(
   workdir: pathlib.Path,
@@ -215,13 +218,14 @@ def read_checkpoint(
 
 
 def _write_examples(workdir, run, state) -> None:
-  """Writes one example of each mechanism, with every expert's output."""
+  """Writes examples of each mechanism, with every expert's output."""
   examples = run.final.examples
-  num_mechanisms = len(run.mechanism_names)
-  ids = np.array(
+  # Attributes look different on every photograph, a shift does not.
+  count = 1 if run.mechanisms else _EXAMPLES_PER_GROUP
+  ids = np.concatenate(
     [
-      np.flatnonzero(examples.mechanism_N == m)[0]
-      for m in range(num_mechanisms)
+      np.flatnonzero(examples.mechanism_N == m)[:count]
+      for m in range(len(run.mechanism_names))
     ]
   )
   restore = jax.jit(functools.partial(competition.restore, setup=run.setup))
@@ -234,6 +238,7 @@ def _write_examples(workdir, run, state) -> None:
       if examples.clean_NHWC is None
       else {"clean_MHWC": examples.clean_NHWC[ids]}
     ),
+    mechanism_M=examples.mechanism_N[ids],
     transformed_MHWC=examples.transformed_NHWC[ids],
     output_EMHWC=restored.output_EBHWC,
     score_EM=restored.score_EB,

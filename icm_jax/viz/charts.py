@@ -294,35 +294,41 @@ def example_grid(
 ) -> Figure:
   """Draws inputs, every expert's outputs with framed winners, and clean images.
 
+  Without clean images, the last column is the winner's change.
+
   Args:
-    clean_MHWC: float in [0, 1], one example per mechanism; None if images carry
-      their mechanism already.
+    clean_MHWC: float in [0, 1], examples of mechanisms before these acted; None
+      if images carry their mechanism already.
     transformed_MHWC: the same examples, distorted.
     output_EMHWC: every expert's output for them.
     winner_M: int in [0, E), the winner of each example.
     wins_EM: counts, which determine the order of the experts.
-    mechanisms: M names.
+    mechanisms: the mechanism of each example; a name is written once.
   """
   mechanisms = [letters.drawable(name) for name in mechanisms]
   order_E = expert_order(wins_EM)
-  num_experts, num_mechanisms = wins_EM.shape
+  num_experts, num_rows = len(wins_EM), len(mechanisms)
   size = 0.52
   names = max(1.0, 0.08 * max(map(len, mechanisms)))
   figure = Figure(
     figsize=(
       0.2 + names + size * (num_experts + 2.6),
-      0.5 + size * num_mechanisms,
+      0.5 + size * num_rows,
     )
   )
   left, top = names / figure.get_figwidth(), 1 - 0.45 / figure.get_figheight()
   axes = figure.add_axes((left, 0.0, 1 - left, top))
   axes.set_xlim(-0.6, num_experts + 2.0)
-  axes.set_ylim(num_mechanisms - 0.45, -0.55)
+  axes.set_ylim(num_rows - 0.45, -0.55)
   axes.set_axis_off()
   columns = [(-0.1, "input", transformed_MHWC)]
   columns += [(1.2 + i, str(e), output_EMHWC[e]) for i, e in enumerate(order_E)]
   if clean_MHWC is not None:
     columns += [(1.5 + num_experts, "clean", clean_MHWC)]
+  else:
+    won_MHWC = output_EMHWC[winner_M, np.arange(num_rows)]
+    change_MHW1 = np.abs(won_MHWC - transformed_MHWC).mean(-1, keepdims=True)
+    columns += [(1.5 + num_experts, "change", (4 * change_MHW1).clip(0, 1))]
   for x, title, image_MHWC in columns:
     axes.text(x, -0.62, title, ha="center", va="bottom", fontsize=9)
     for m, image_HWC in enumerate(image_MHWC):
@@ -340,7 +346,8 @@ def example_grid(
   )  # fmt: skip
   place_E = np.argsort(order_E)
   for m, (winner, name) in enumerate(zip(winner_M, mechanisms, strict=True)):
-    axes.text(-0.7, m, name, ha="right", va="center", fontsize=9)
+    if m == 0 or name != mechanisms[m - 1]:
+      axes.text(-0.7, m, name, ha="right", va="center", fontsize=9)
     axes.add_patch(
       patches.Rectangle(
         (1.2 + place_E[winner] - 0.47, m - 0.47),
@@ -352,7 +359,7 @@ def example_grid(
       )  # fmt: skip
     )
   axes.set_xlim(-0.6, num_experts + 2.0)
-  axes.set_ylim(num_mechanisms - 0.45, -0.55)
+  axes.set_ylim(num_rows - 0.45, -0.55)
   axes.set_aspect("equal", adjustable="box")
   return figure
 

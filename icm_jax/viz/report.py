@@ -69,7 +69,11 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       examples["output_EMHWC"],
       examples["winner_M"],
       np.array(result["wins"]),
-      result["mechanisms"],
+      # Runs of older versions have one example of each mechanism.
+      [
+        result["mechanisms"][m]
+        for m in examples.get("mechanism_M", range(len(result["mechanisms"])))
+      ],
     )
   )
   atomic_files.write_bytes(workdir / GRID, grid)
@@ -93,15 +97,17 @@ def _page(
       num_experts=result["experts"],
     )
     + "</p>",
-    "<h2>What each expert does</h2><p>One test image per mechanism, and what "
-    "every expert makes of it. The winner, by the discriminator's score, is "
-    "framed."
+    "<h2>What each expert does</h2><p>Test images of every mechanism, and what "
+    "every expert makes of them. The winner is framed."
     + (
       " No expert has ever seen the clean image.</p>"
       if result["psnr_db"]
-      else "</p>"
+      else " Change: where, and how much, the winner changes the image; white "
+      "is a fourth of the pixel range or more.</p>"
     ),
-    html.image(grid, "png", "input, every expert's output, clean image"),
+    html.image(
+      grid, "png", "input, every expert's output, and the last column"
+    ),
     *_course(result, rows),
     "<h2>Mechanism by mechanism</h2>",
     _mechanism_table(result),

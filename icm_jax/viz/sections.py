@@ -89,11 +89,12 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     "brackets, the share of images in which none of them changes. Same person: "
     "similarity of the faces before and after, where 0 is that of photos of "
     "two people and 1 that of two photos of one person. Restored: the winner's "
-    "output. Oracle: the output of the group's main expert. The probe's "
+    "output. Oracle: the output of the group's own expert, which wins most of "
+    "its images (won by own: their share). The probe's "
     "accuracy is the mean of its accuracies on clean test images with the "
     "attribute and without it.</p>"
   )
-  head = ["attribute", "images", "probe's accuracy", "seen"]
+  head = ["attribute", "images", "won by own", "probe's accuracy", "seen"]
   for version in attributes.VERSIONS:
     head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
   head.append("gone, by expert")
@@ -102,6 +103,7 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     line = [
       name,
       str(row["images"]),
+      _percent(row["won_by_own"]),
       _percent(measured["probe"][name]["accuracy"]),
       _percent(row["seen"]),
     ]
@@ -119,6 +121,15 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     line.append(" ".join(map(_percent, row["gone_by_expert"])))
     lines.append(line)
   yield html.table(head, lines)
+  canonical = measured["canonical"]
+  if canonical:
+    yield (
+      f"<p>Of {canonical['images']:,} canonical test images, the gate leaves "
+      f"{1 - canonical['changed']:.1%} alone. Through it, the mean change is "
+      f"{canonical['change']:.4f} of the pixel range, and "
+      f"{_percent(canonical['kept'])} of the probe's judgements do not change; "
+      f"without it, the mean change is {canonical['change_ungated']:.4f}.</p>"
+    )
   alike = measured["likeness"]
   if alike:
     yield (

@@ -76,6 +76,8 @@ def digits() -> dict:
     groups="",  # Groups as mechanisms; "" uses image mechanisms.
     canonical="",  # Rule for canonical images; "" is the data set's own.
     share_people=False,  # True: both halves may show the same people.
+    measured="test",  # Or validation, to choose settings.
+    matched="",  # Labels that must be as frequent on one side as on the other.
     augment=dict(  # Variations of both sides, before a mechanism acts.
       flip=0.0,  # Probability of a mirrored image.
       shift=0.0,  # Largest shift, as a fraction of a side.
@@ -96,7 +98,7 @@ def experts() -> dict:
       alike=0.15,  # Squared distance below which two signatures are the same.
       max_share=1.4,  # Experts above this multiple of the median are copied.
     ),
-    network="conv",  # conv, unet or dilated
+    network="conv",  # conv, unet, masked_unet or dilated
     features=32,
     norm="batch",  # batch, group or none
     learning_rate=1e-3,
@@ -104,6 +106,7 @@ def experts() -> dict:
     decay_begin=300,  # Step from which the learning rate decays.
     half_life=0,  # Steps in which the learning rate halves; 0 is no decay.
     unet=dict(levels=3),  # Number of times that sides are halved.
+    masked_unet=dict(levels=3),  # The same.
     map="auto",  # A name of competition.expert_axis.FORMS; auto chooses.
     losers_learn=False,  # True: all experts learn from all images.
   )
@@ -112,7 +115,7 @@ def experts() -> dict:
 def discriminator() -> dict:
   """Returns the section `discriminator`: the paper's discriminator."""
   return dict(
-    network="conv",  # conv (the paper's), conv_centred or patch
+    network="conv",  # conv (the paper's), conv_centred, patch, patch_global
     features=16,
     hidden=1024,
     norm="none",  # group or none
