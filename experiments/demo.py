@@ -64,11 +64,21 @@ canvas { display: block; background: #000; border-radius: .4rem;
 _STYLE = """
 .min_value, .max_value { display: none; }
 """
-# A value is a kind, "drawing" or "file", and a data URL after a space.
+# A value is a kind, "drawing" or "file", and a data URL after a space. Gradio
+# draws the pad a moment before it listens to it; what comes until then waits.
 _PAD_CODE = """
 const canvas = element.querySelector('canvas');
 const pen = canvas.getContext('2d');
-const send = (text) => { props.value = text; trigger('change'); };
+let waits = false;
+const send = (text) => {
+  props.value = text;
+  waits = !window.icmListens;
+  if (!waits) trigger('change');
+};
+document.addEventListener('icm-listens', () => {
+  if (waits) trigger('change');
+  waits = false;
+});
 const place = (event) => {
   const box = canvas.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
@@ -107,6 +117,10 @@ file.addEventListener('change', () => {
   file.value = '';
 });
 """
+_LISTENS = """() => {
+  window.icmListens = true;
+  document.dispatchEvent(new Event('icm-listens'));
+}"""
 
 
 def check_installed() -> None:
@@ -268,6 +282,7 @@ def build(examiner: examine.Examiner, *, margin: float, note: str = ""):
     choices = [gate, *inputs]
     quick = dict(show_progress="hidden", trigger_mode="always_last")
     pad.change(load, [pad, *choices], [image, shown], **quick)
+    blocks.load(None, js=_LISTENS)
     for one in choices:
       one.change(page.show, [image, *choices], shown, **quick)
   return blocks

@@ -66,7 +66,7 @@ def restore(
     (0,),
     mode=expert_axis.of_discriminator(setup.expert_map),
   )(output_EBHWC)
-  batch = types.Batch(x_BHWC, None)
+  batch = types.Batch(x_BHWC, canonical_BHWC=x_BHWC[:0])
   seen = types.Seen(setup, batch, output_EBHWC, score_EB)
   score_EB = setup.through("test_merit", score_EB, state, seen)
   winner_B = assign.assign_winners(score_EB).winner_B
