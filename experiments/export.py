@@ -75,9 +75,16 @@ def write_onnx(learned: loading.Learned, out: pathlib.Path, python: str) -> str:
     By how much the model differs from the run, in words.
 
   Raises:
-    InputError: the other Python does not exist, or lacks a package.
+    InputError: the other Python does not exist, or lacks a package; or the
+      run's winners depend on more than scores.
     Failed: the model cannot be made, or computes something else.
   """
+  if deciding := export.deciding_remedies(learned):
+    raise types.InputError(
+      "ONNX is written for runs whose winners have the best scores; in "
+      f"{learned.workdir}, {', '.join(deciding)} decides too. Leave out --onnx; "
+      "the other files restore as the run does."
+    )
   rng = np.random.default_rng(0)
   images = rng.random((_CHECKED, *learned.shape_HWC), np.float32)
   found = learned.restore(images)._asdict()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from icm_jax import types
 from icm_jax.learned import loading
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -69,19 +69,32 @@ def parameters(learned: loading.Learned) -> bytes:
 def networks(learned: loading.Learned) -> dict[str, Any]:
   """What the parameters belong to, as JSON data."""
   c = learned.config
-  merit_EB = jnp.zeros((learned.num_experts, 1))
-  merit_EB = learned.setup.through("test_merit", merit_EB, learned.state)
+  recall = learned.state.memory.get("relocation")
+  retired = [] if recall is None else np.flatnonzero(recall.retired_E).tolist()
   return {
     "image_shape": list(learned.shape_HWC),
     "mechanisms": list(learned.mechanisms),
     "mechanism_of": list(learned.mechanism_of),
     "margin": learned.result["margin"] if learned.result else None,
     "steps": learned.steps,
-    # Experts that never win: their scores are minus infinity.
-    "retired": np.flatnonzero(np.isneginf(merit_EB[:, 0])).tolist(),
+    "retired": retired,  # Experts that never win.
     "experts": {
       **c.experts.to_dict(),
       "copies": c.identity.by_construction,
     },
     "discriminator": c.discriminator.to_dict(),
   }
+
+
+def deciding_remedies(learned: loading.Learned) -> list[str]:
+  """Names of remedies without which an image may have another winner.
+
+  Parameters and scores are not enough where these decide outside training;
+  retired experts are known without the remedy that retired them.
+  """
+  plain = types.Remedy("").test_merit
+  return [
+    remedy.name
+    for remedy in learned.setup.remedies
+    if remedy.test_merit is not plain and remedy.name != "relocation"
+  ]

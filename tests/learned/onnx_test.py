@@ -97,6 +97,18 @@ def test_retired_experts_are_named(make_learned):
   assert export.networks(learned)["retired"] == [0, 2, 3]
 
 
+def test_runs_whose_winners_depend_on_more_than_scores_are_refused(
+  make_learned, tmp_path
+):
+  config = changed(mnist.get_config("smoke"), **{"remedies.places.weight": 1.0})
+  learned = make_learned(config, (16, 16, 1))
+  assert export.deciding_remedies(learned) == ["places"]
+  with pytest.raises(types.InputError, match="places decides too"):
+    program.write_onnx(learned, tmp_path, "nowhere")
+  plain = make_learned(mnist.get_config("smoke"), (16, 16, 1))
+  assert export.deciding_remedies(plain) == []
+
+
 def test_what_is_missing_is_told(make_learned, tmp_path):
   learned = make_learned(mnist.get_config("smoke"), (16, 16, 1))
   with pytest.raises(

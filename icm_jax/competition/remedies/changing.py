@@ -30,7 +30,7 @@ def change(weight: float) -> types.Remedy:
       y = y[won.winner_B, jnp.arange(x_BHWC.shape[0])]
     else:
       x_BHWC = x_BHWC[None]
-    slope = weight / seen.batch.transformed_BHWC.size * jnp.sign(y - x_BHWC)
-    return cotangent + slope.astype(cotangent.dtype)
+    slope = jnp.sign(y - x_BHWC.astype(y.dtype)).astype(cotangent.dtype)
+    return cotangent + weight / seen.batch.transformed_BHWC.size * slope
 
   return types.Remedy("change", cotangent=cotangent)

@@ -141,13 +141,13 @@ def changes(x_BHWC: jax.Array, y_EBHWC: jax.Array) -> jax.Array:
       f"{height}x{width}. Leave it out, or choose larger images."
     )
   high, wide = height // CELLS, width // CELLS
+  x_BHWC, y_EBHWC = (a.astype(jnp.float32) for a in (x_BHWC, y_EBHWC))
   change_EBHW = jnp.abs(y_EBHWC - x_BHWC[None]).mean(axis=-1)
   cells = change_EBHW[:, :, : CELLS * high, : CELLS * wide].reshape(
     num_experts, num_images, CELLS, high, CELLS, wide
   )
   cells_EBF = cells.mean(axis=(3, 5)).reshape(num_experts, num_images, -1)
-  cells_BEF = cells_EBF.swapaxes(0, 1).astype(jnp.float32)
-  return cells_BEF.reshape(num_images, -1)
+  return cells_EBF.swapaxes(0, 1).reshape(num_images, -1)
 
 
 def bonus(place_EF: jax.Array, known_BF: jax.Array, weight: float) -> jax.Array:

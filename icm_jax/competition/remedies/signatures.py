@@ -75,8 +75,6 @@ def signature(weight: float, test_weight: float = 0.0) -> types.Remedy:
     return merit_EB + bonus(signature_EE, seen.score_EB, weight)
 
   def test_merit(merit_EB, state, seen):
-    if not test_weight:
-      return merit_EB
     signature_EE, *scale = state.memory["signature"]
     return merit_EB + bonus(signature_EE, seen.score_EB, test_weight, scale)
 
@@ -94,14 +92,10 @@ def signature(weight: float, test_weight: float = 0.0) -> types.Remedy:
     del state
     return {**memory, "signature": move(memory["signature"], moved_E, donor_E)}
 
-  return types.Remedy(
-    "signature",
-    init=init,
-    merit=merit,
-    after=after,
-    copied=copied,
-    test_merit=test_merit,
+  remedy = types.Remedy(
+    "signature", init=init, merit=merit, after=after, copied=copied
   )
+  return remedy._replace(test_merit=test_merit) if test_weight else remedy
 
 
 def bonus(
