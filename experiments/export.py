@@ -82,8 +82,8 @@ def write_onnx(learned: loading.Learned, out: pathlib.Path, python: str) -> str:
   if deciding := export.deciding_remedies(learned):
     raise types.InputError(
       "ONNX is written for runs whose winners have the best scores; in "
-      f"{learned.workdir}, {', '.join(deciding)} decides too. Leave out --onnx; "
-      "the other files restore as the run does."
+      f"{learned.workdir}, {', '.join(deciding)} decides too. Leave out "
+      "--onnx; the other files restore as the run does."
     )
   rng = np.random.default_rng(0)
   images = rng.random((_CHECKED, *learned.shape_HWC), np.float32)
