@@ -180,6 +180,8 @@ def choose(browser, slot, name):
 
 
 def test_a_drawing_is_distorted_and_the_winner_changes(browser, tmp_path):
+  # Until the page has taken its place, a stroke may miss the pad.
+  browser.wait("window.icmListens")
   browser.drag("canvas", [(0.4, 0.3), (0.6, 0.3), (0.6, 0.6), (0.4, 0.6)])
   browser.wait(f"document.querySelector('[data-winner=\"{toy_run.COPY}\"]')")
   assert "Left alone" in browser.run("document.body.innerText")
