@@ -28,6 +28,10 @@ LEFT_ALONE = chain_search.NONE
 Array = np.ndarray | jax.Array
 
 
+# Values this close to [0, 1] are taken as its ends.
+_ROUNDING = 1e-6
+
+
 class Function(NamedTuple):
   """A network with its parameters.
 
@@ -293,12 +297,13 @@ class Learned:
         f"Expected images as uint8, or as floats in [0, 1]; got {x.dtype}."
       )
     x = x.astype(np.float32)
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
+    # Rounding may leave [0, 1], as 1 - 255 * (1 / 255) does in float32.
+    if x.size and not (x.min() >= -_ROUNDING and x.max() <= 1 + _ROUNDING):
       raise types.InputError(
         "Expected floats in [0, 1]; got values from "
         f"{x.min():.4g} to {x.max():.4g}. Scale the images, or give uint8."
       )
-    return x
+    return x.clip(0.0, 1.0)
 
 
 def restore(

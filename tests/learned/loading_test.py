@@ -225,3 +225,11 @@ def test_the_readmes_lines_run(trained, tmp_path, monkeypatch):
   space = {}
   exec(code, space)
   assert space["restored"].shape == (7, 32, 32, 1)
+
+
+def test_values_that_rounding_moved_out_of_the_range_are_its_ends(learned):
+  images = np.zeros((2, *learned.shape_HWC), np.float32)
+  images[0], images[1] = -6e-8, 1 + 1e-7
+  restored = learned.restore(images, margin=1e9).restored_BHWC
+  np.testing.assert_array_equal(restored[0], np.zeros(learned.shape_HWC))
+  np.testing.assert_array_equal(restored[1], np.ones(learned.shape_HWC))
