@@ -138,6 +138,7 @@ def finished(tmp_path):
   np.savez(
     tmp_path / run_folder.EXAMPLES,
     clean_MHWC=rng.random((2, 8, 8, 1)),
+    mechanism_M=np.arange(2),
     transformed_MHWC=rng.random((2, 8, 8, 1)),
     output_EMHWC=rng.random((3, 2, 8, 8, 1)),
     score_EM=rng.random((3, 2)),

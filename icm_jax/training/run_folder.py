@@ -26,7 +26,7 @@ TENSORBOARD = "tensorboard"
 
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
-FORMAT = 2
+FORMAT = 3
 # Values that may change when a run is resumed, because no update uses them.
 _MAY_CHANGE = (
   "train.steps",

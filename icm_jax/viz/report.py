@@ -69,11 +69,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       examples["output_EMHWC"],
       examples["winner_M"],
       np.array(result["wins"]),
-      # Runs of older versions have one example of each mechanism.
-      [
-        result["mechanisms"][m]
-        for m in examples.get("mechanism_M", range(len(result["mechanisms"])))
-      ],
+      [result["mechanisms"][m] for m in examples["mechanism_M"]],
     )
   )
   atomic_files.write_bytes(workdir / GRID, grid)
