@@ -8,11 +8,44 @@ are as frequent as among transformed images. The step never sees a label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from icm_jax import types
+from icm_jax.data import roles
+
+
+def canonical_share(
+  matched: Mapping[str, str],
+  columns: Mapping[str, np.ndarray],
+  groups: Sequence[np.ndarray],
+  canonical_ids: np.ndarray,
+) -> np.ndarray:
+  """Returns `probabilities` for labels that are given as rules.
+
+  Args:
+    matched: rules by name (`roles.Roles`); what they hold for is matched.
+    columns: [N] arrays by name.
+    groups: ids of the transformed images of each group.
+    canonical_ids: ids of the canonical images.
+
+  Raises:
+    InputError: there is no group; a rule cannot be read; or see
+      `probabilities`.
+  """
+  if not groups:
+    raise types.InputError(
+      f"--config.data.matched={','.join(matched)} needs groups as mechanisms: "
+      "image mechanisms act on images like the canonical ones. Leave it empty."
+    )
+  num_images = len(next(iter(columns.values())))
+  label_LN = [
+    roles.matches(rule, columns, num_images) for rule in matched.values()
+  ]
+  return probabilities(
+    np.stack(label_LN, axis=1), groups, canonical_ids, list(matched)
+  )
 
 
 def probabilities(

@@ -190,25 +190,15 @@ def make_problem(
 
 
 def _match(problem: Problem, matched: Mapping[str, str]) -> Problem:
-  if not problem.group_names:
-    raise types.InputError(
-      f"--config.data.matched={','.join(matched)} needs groups as mechanisms: "
-      "image mechanisms act on images like the canonical ones. Leave it empty."
-    )
-  columns, num_images = problem.images.columns, len(problem.group_N)
-  label_NL = np.stack(
-    [roles_lib.matches(rule, columns, num_images) for rule in matched.values()],
-    axis=1,
-  )
   group_N = problem.group_N[problem.transformed_ids]
-  share = matching.probabilities(
-    label_NL,
+  share = matching.canonical_share(
+    matched,
+    problem.images.columns,
     [
       problem.transformed_ids[group_N == group]
       for group in range(len(problem.group_names))
     ],
     problem.canonical_ids,
-    list(matched),
   )
   return problem._replace(canonical_share=share)
 

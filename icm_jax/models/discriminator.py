@@ -98,7 +98,7 @@ class PatchDiscriminator(nn.Module):
 class PatchGlobalDiscriminator(nn.Module):
   """A discriminator that judges patches and the whole image.
 
-  Its score is the mean of the scores of patches of 24x24 pixels, plus the score
+  Its score is the mean of the scores of patches of 32x32 pixels, plus the score
   of two dense layers that see the whole image. Five 3x3 convolutions with two
   mean pools are common to both. With 16 features and 256 hidden units at 64x64
   pixels it has 1.1 million parameters, nearly all of them dense.

@@ -39,8 +39,7 @@ class UNetExpert(nn.Module):
       2 ** levels.
     masked: whether the change is multiplied by a mask in [0, 1] for each pixel,
       which the expert computes too (VA-GAN and SaGAN, 2018). Where the mask is
-      0, the output is the input, to the bit. An expert with a mask redraws
-      fewer pixels that need no change.
+      0, the output is the input, to the bit.
 
   Raises:
     InputError: a side is not a multiple of 2 ** levels.
@@ -116,7 +115,7 @@ def _add_masked(x_BHWC, h_BHWF, copies):
   last = (Layer(channels + 1, elu=False),)
   gain = MASK_COPY_GAIN if copies else 1.0
   h_BHWC = convolution.Stack(last, gain=gain)(h_BHWF)
-  # A mask that starts below one half is more often closed than opened.
+  # The mask starts at about a fourth.
   mask_BHW1 = jax.nn.sigmoid(h_BHWC[..., channels:] - 1.0)
   return bounded(x_BHWC + mask_BHW1 * h_BHWC[..., :channels])
 
