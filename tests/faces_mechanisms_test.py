@@ -41,6 +41,7 @@ def apply(name, x_HWC, **parameters):
     n
     for n in mechanisms.MECHANISMS
     if n not in mechanisms.PRESETS["paper"]["names"]
+    and n not in mechanisms.PRESETS["mnist_c"]["names"]
   ],
 )
 def test_mechanisms_do_not_depend_on_image_size(name):

@@ -87,6 +87,7 @@ def test_presets_have_all_their_mechanisms(preset):
       "three": 3,
       "faces": 8,
       "faces_grey": 6,
+      "mnist_c": 15,
     }[preset]
   )
 

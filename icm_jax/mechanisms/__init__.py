@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from icm_jax import types
-from icm_jax.mechanisms import digits, faces
+from icm_jax.mechanisms import corruptions, digits, faces
 from icm_jax.mechanisms.faces import GEOMETRIES, alignment
 from icm_jax.mechanisms.mixture import Mechanism, apply_each, apply_mixture
 
@@ -55,6 +55,7 @@ MECHANISMS: dict[str, Mechanism] = {
   "face_mask": faces.face_mask,
   "hat_band": faces.hat_band,
   "hand": faces.hand,
+  **{n: getattr(corruptions, n) for n in corruptions.BENCHMARK.values()},
 }
 
 # Named problems: the mechanisms and the parameters of each family.
@@ -108,20 +109,36 @@ PRESETS: dict[str, dict[str, Any]] = {
     dark_glasses=dict(geometry="orl_faces", level=0.05),
     face_mask=dict(geometry="orl_faces", level=0.95),
   ),
+  # The benchmark MNIST-C; each function has the benchmark's parameters.
+  "mnist_c": dict(names=tuple(corruptions.BENCHMARK.values())),
 }
 
 
 # Least and largest values of parameters by their names, in any family.
 _RANGES: dict[str, tuple[float, float]] = {
+  "amount": (0, 1),
+  "amplitude": (0, math.inf),
   "background": (0, 1),
   "blocks": (1, math.inf),
+  "counts": (1, math.inf),
+  "decay": (1, math.inf),
+  "degrees": (0, 180),
+  "density": (0, math.inf),
+  "factor": (0.01, math.inf),
   "glare": (0, math.inf),
+  "high": (0, math.inf),
   "level": (0, 1),
   "light": (0, math.inf),
+  "low": (0, math.inf),
   "path": (0, math.inf),
+  "period": (1, math.inf),
   "pixels": (0, math.inf),
+  "radians": (0, math.pi),
+  "radius": (0, math.inf),
+  "rounds": (0, math.inf),
   "shade": (0, math.inf),
   "sigma": (0, math.inf),
+  "softness": (0, math.inf),
   "stddev": (0, math.inf),
 }
 
