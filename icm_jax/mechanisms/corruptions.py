@@ -162,10 +162,8 @@ def shear(
   Returns:
     float32 in [0, 1], same shape.
   """
-  maps = [
-    [[1, -np.sin(angle)], [0, np.cos(angle)]] for angle in (-radians, radians)
-  ]
-  return warp.warp(x_HWC, maps, jax.random.bernoulli(key).astype(int))
+  map_22 = np.array([[1, -np.sin(radians)], [0, np.cos(radians)]])
+  return warp.warp(x_HWC, map_22, mirrored=jax.random.bernoulli(key))
 
 
 def scale(
@@ -182,7 +180,7 @@ def scale(
     float32 in [0, 1], same shape.
   """
   del key
-  return warp.warp(x_HWC, [np.eye(2) / factor], 0)
+  return warp.warp(x_HWC, np.eye(2) / factor)
 
 
 def rotate(
@@ -198,11 +196,9 @@ def rotate(
   Returns:
     float32 in [0, 1], same shape.
   """
-  maps = [
-    [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    for angle in (-radians, radians)
-  ]
-  return warp.warp(x_HWC, maps, jax.random.bernoulli(key).astype(int))
+  cos, sin = np.cos(radians), np.sin(radians)
+  map_22 = np.array([[cos, -sin], [sin, cos]])
+  return warp.warp(x_HWC, map_22, mirrored=jax.random.bernoulli(key))
 
 
 def brightness(

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def warp(x_HWC, maps, which):
+def warp(
+  x_HWC: jax.Array, map_22: np.ndarray, *, mirrored: jax.Array | bool = False
+) -> jax.Array:
   """Samples the image at other places; it is black outside.
 
   Args:
-    x_HWC: float32.
-    maps: constant matrices [2, 2] from x and y of a pixel in the result to
-      those in the image, both from the centre.
-    which: the map to use.
+    x_HWC: float32 in [0, 1].
+    map_22: constant matrix from x and y of a pixel in the result to those in
+      the image, both from the centre.
+    mirrored: whether left and right are exchanged in the map. Both maps of a
+      random side share their constants in this way.
+
+  Returns:
+    float32 in [0, 1], same shape.
   """
-  samples = [_samples(x_HWC.shape[:2], np.asarray(map_)) for map_ in maps]
-  index_N4P, weight_N4P = map(np.stack, zip(*samples, strict=True))
-  index_4P = jnp.asarray(index_N4P)[which]
-  weight_4P = jnp.asarray(weight_N4P, x_HWC.dtype)[which]
-  x_PC = x_HWC.reshape(-1, x_HWC.shape[-1])
-  y_PC = (weight_4P[..., None] * x_PC[index_4P]).sum(axis=0)
-  return jnp.clip(y_PC.reshape(x_HWC.shape), 0.0, 1.0)
+  index_4P, weight_4P = _samples(x_HWC.shape[:2], map_22)
+  x_PC = _mirror(x_HWC, mirrored).reshape(-1, x_HWC.shape[-1])
+  y_PC = jnp.zeros_like(x_PC)
+  for index_P, weight_P in zip(index_4P, weight_4P, strict=True):
+    y_PC += weight_P.astype(np.float32)[:, None] * x_PC[index_P]
+  y_HWC = _mirror(y_PC.reshape(x_HWC.shape), mirrored)
+  return jnp.clip(y_HWC, 0.0, 1.0)
+
+
+def _mirror(x_HWC, mirrored):
+  return jnp.where(mirrored, x_HWC[:, ::-1], x_HWC)
 
 
 def _samples(shape_HW, map_22):
