@@ -21,6 +21,7 @@ from icm_jax.data.builders import (
   ffhq,
   lfw,
   mnist,
+  mnist_c,
   omniglot,
   orl_faces,
   real_and_fake_faces,
@@ -28,6 +29,7 @@ from icm_jax.data.builders import (
   utkface,
   yale_faces,
 )
+from icm_jax.mechanisms import corruptions
 
 # Largest number of pictures in a user's folder.
 MAX_IMAGES = 1_000_000
@@ -62,6 +64,14 @@ SOURCES = {
   "mnist_5k": Source(mnist.Mnist5k, _DIGITS),
   "mnist": Source(mnist.Mnist, _DIGITS),
   "fashion_mnist": Source(mnist.FashionMnist, _DIGITS),
+  "mnist_c": Source(
+    mnist_c.MnistC,
+    _DIGITS,
+    roles.Roles(
+      canonical="corruption=identity",
+      groups=_each("corruption", " ".join(corruptions.BENCHMARK)),
+    ),
+  ),
   # The view gives letters strokes as wide as a digit's, white on black.
   "omniglot": Source(
     omniglot.Omniglot,
