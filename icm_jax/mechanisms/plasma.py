@@ -11,7 +11,8 @@ import numpy as np
 # Side of the whole map in pixels. The map has no borders: it repeats.
 _SIDE = 256
 # Spacing up to which the whole map is computed; finer points are computed where
-# the image is, and hardly change the least and the greatest value of the map.
+# the image is. Elsewhere they would change the least and the greatest value by
+# 0.1 % of their difference.
 _FINE = 8
 
 
@@ -29,43 +30,59 @@ def fractal(
   Returns:
     [H, W] float32; the whole map has values from 0 to 1.
   """
-  map_YX, amplitude, spacing = jnp.zeros((1, 1)), 1.0, _SIDE
-  keys = iter(jax.random.split(key, _SIDE.bit_length() - 1))
-  while spacing > _FINE:
-    map_YX = _halve(next(keys), map_YX, amplitude)
-    amplitude, spacing = amplitude / decay**2, spacing // 2
-  low, high = map_YX.min(), map_YX.max()
-  # Each refinement loses half a spacing at each edge, so that the corner starts
-  # one coarse point before the image.
-  rows_Y, columns_X = (
-    np.arange(-1, -(-(length + _FINE - 2) // _FINE) + 1) % map_YX.shape[0]
-    for length in shape_HW
+  # Each halving of the corner loses half a spacing at each edge, so that the
+  # corner starts one coarse point before the image.
+  row_Y, column_X = (
+    np.arange(-1, -(-(length + _FINE - 2) // _FINE) + 1) for length in shape_HW
   )
-  corner_YX = map_YX[rows_Y[:, None], columns_X[None]]
-  while spacing > 1:
-    corner_YX = _halve(next(keys), corner_YX, amplitude)[1:-2, 1:-2]
-    amplitude, spacing = amplitude / decay**2, spacing // 2
-  corner_HW = corner_YX[1 : 1 + shape_HW[0], 1 : 1 + shape_HW[1]]
-  low = jnp.minimum(low, corner_HW.min())
-  high = jnp.maximum(high, corner_HW.max())
-  return (corner_HW - low) / (high - low)
+  whole = [(side, side) for side in _powers(_SIDE // _FINE)]
+  corner = [
+    (times * (len(row_Y) - 3) + 3, times * (len(column_X) - 3) + 3)
+    for times in _powers(_FINE)
+  ]
+  # All levels are drawn by one call, since each call takes long to compile.
+  sizes = [3 * height * width for height, width in whole + corner]
+  random_N = jax.random.uniform(key, (sum(sizes),), minval=-1.0, maxval=1.0)
+  levels = [
+    decay ** (-2 * level) * part_N.reshape(3, *shape)
+    for level, (part_N, shape) in enumerate(
+      zip(
+        jnp.split(random_N, np.cumsum(sizes)[:-1]), whole + corner, strict=True
+      )
+    )
+  ]
+  map_YX = jnp.zeros((1, 1))
+  for random_3YX in levels[: len(whole)]:
+    map_YX = _halve(map_YX, random_3YX)
+  low, high = map_YX.min(), map_YX.max()
+  length = len(map_YX)
+  map_YX = map_YX[row_Y[:, None] % length, column_X[None] % length]
+  for random_3YX in levels[len(whole) :]:
+    map_YX = _halve(map_YX, random_3YX)[1:-2, 1:-2]
+  map_HW = map_YX[1 : 1 + shape_HW[0], 1 : 1 + shape_HW[1]]
+  low, high = (
+    jnp.minimum(low, map_HW.min()),
+    jnp.maximum(high, map_HW.max()),
+  )
+  return (map_HW - low) / (high - low)
 
 
-def _halve(key, map_YX, amplitude):
+def _powers(end):
+  """Powers of two below another power of two."""
+  return [1 << level for level in range(end.bit_length() - 1)]
+
+
+def _halve(map_YX, random_3YX):
   """Puts points between the points of a map that repeats.
 
   Args:
-    key: consumed.
     map_YX: the map.
-    amplitude: greatest distance of a new point from the mean of the four around
-      it.
+    random_3YX: distances of three new points for each from the mean of the four
+      points around it.
 
   Returns:
     [2 * Y, 2 * X]; the points of `map_YX` are those with even numbers.
   """
-  random_3YX = jax.random.uniform(
-    key, (3, *map_YX.shape), minval=-amplitude, maxval=amplitude
-  )
   # Points in the middle of four come first, since the others need them.
   across_YX = map_YX + jnp.roll(map_YX, -1, 1)
   down_YX = map_YX + jnp.roll(map_YX, -1, 0)
