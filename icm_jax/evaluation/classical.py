@@ -48,7 +48,8 @@ def restore(
   non-local means. Backlight: adaptive histogram equalisation (CLAHE) of
   lightness. Inversion and shift: their inverse. Colour cast: grey world. Blurs:
   Richardson-Lucy deconvolution. Blocks: cubic interpolation. Coverings:
-  inpainting.
+  inpainting. There is no tool for the corruptions of MNIST-C, whose images stay
+  as they are.
 
   Args:
     mechanism: one of `mechanisms.by_names`, with its parameters set.
@@ -61,8 +62,8 @@ def restore(
     InputError: OpenCV is not installed.
   """
   check_installed()
-  tool = _TOOLS[mechanisms_lib.family(mechanism)]
-  y_BHWC = tool(mechanism, x_BHWC)
+  tool = _TOOLS.get(mechanisms_lib.family(mechanism))
+  y_BHWC = tool(mechanism, x_BHWC) if tool else x_BHWC
   return np.clip(y_BHWC, 0.0, 1.0).astype(np.float32)
 
 
