@@ -1,10 +1,14 @@
-"""Draws all mechanisms on faces.
+"""Draws mechanisms on faces, or on the images of a data set.
 
   python -m experiments.mechanisms --out=docs/mechanisms.png
+  python -m experiments.mechanisms --preset=mnist_c --name=mnist_5k \
+      --image_size=28
 
-Each row is a mechanism with its parameters: those of the preset `faces`, or
-else the defaults. Only one of the shifts is drawn. Without `--name` the face is
-Grace Hopper's, in a photograph by the U.S. Navy in the public domain.
+Each row is a mechanism with its parameters: those of the preset, or else the
+defaults. The preset `faces` is drawn with all other mechanisms, but for those
+of `mnist_c`, which suit digits. Only one of the shifts is drawn. Without
+`--name` the face is Grace Hopper's, in a photograph by the U.S. Navy in the
+public domain.
 """
 
 from __future__ import annotations
@@ -43,21 +47,25 @@ def portrait(image_size: int) -> np.ndarray:
   return np.asarray(image)[None]
 
 
-def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
+def rows(
+  image_BHWC: np.ndarray, *, geometry: str, preset: str = "faces"
+) -> list[contact_sheet.Row]:
   """Returns rows of the images without and with every mechanism.
 
   Args:
-    image_BHWC: uint8, RGB.
+    image_BHWC: uint8; RGB for the preset `faces`.
     geometry: position of the faces; a key of `mechanisms.faces.GEOMETRIES`.
+    preset: a key of `mechanisms.PRESETS`; all mechanisms but those of `mnist_c`
+      are drawn for `faces`, and its own mechanisms for any other.
   """
-  parameters = {
-    name: values
-    for name, values in mechanisms.PRESETS["faces"].items()
-    if name != "names"
-  }
+  parameters = dict(mechanisms.PRESETS[preset])
+  names = parameters.pop("names")
+  if preset == "faces":
+    digits = mechanisms.PRESETS["mnist_c"]["names"]
+    names = [name for name in mechanisms.MECHANISMS if name not in digits]
   drawn = [contact_sheet.Row("clean", "", image_BHWC)]
   families = set()
-  for index, name in enumerate(mechanisms.MECHANISMS):
+  for index, name in enumerate(names):
     (mechanism,) = mechanisms.by_names([name], parameters)
     if mechanisms.family(mechanism) in families:
       continue
@@ -66,7 +74,8 @@ def rows(image_BHWC: np.ndarray, *, geometry: str) -> list[contact_sheet.Row]:
       own = parameters.get(name, {}) | {"geometry": geometry}
       (mechanism,) = mechanisms.by_names([name], {name: own})
     keys = jax.random.split(jax.random.key(index), len(image_BHWC))
-    x_BHWC = jax.vmap(mechanism)(keys, problem.to_float(image_BHWC))
+    distort = jax.jit(jax.vmap(mechanism))
+    x_BHWC = distort(keys, problem.to_float(image_BHWC))
     note = ", ".join(
       f"{key} {value}"
       for key, value in mechanisms.parameters_of(mechanism).items()
@@ -84,7 +93,8 @@ def main() -> None:
     data = sources.load(
       args.name,
       image_size=args.image_size,
-      view={"channels": 3},
+      # Only faces are drawn in coloured light.
+      view={"channels": 3 if args.preset == "faces" else None},
       data_dir=args.data_dir,
       manual_dir=args.manual_dir,
     )
@@ -95,7 +105,9 @@ def main() -> None:
     image_BHWC = portrait(args.image_size)
   path = pathlib.Path(args.out).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
-  sheet = contact_sheet.draw(rows(image_BHWC, geometry=args.geometry))
+  sheet = contact_sheet.draw(
+    rows(image_BHWC, geometry=args.geometry, preset=args.preset)
+  )
   atomic_files.write_bytes(path, sheet)
   print(path)
 
@@ -106,5 +118,6 @@ if __name__ == "__main__":
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")
   flags.DEFINE_integer("image_size", 40, "Pixels.", lower_bound=8)
+  flags.DEFINE_enum("preset", "faces", [*mechanisms.PRESETS], "Mechanisms.")
   flags.DEFINE_enum("geometry", "celeb_a", [*faces.GEOMETRIES], "Face.")
   launch.run(main)
