@@ -68,7 +68,7 @@ def test_inversion_by_hand():
 def test_all_keep_shape_dtype_and_range(name):
   x_BHWC = jax.random.uniform(KEY, (2, 12, 10, 3))
   (mechanism,) = mechanisms.by_names([name], {})
-  y_BHWC = jax.vmap(mechanism)(jax.random.split(KEY, 2), x_BHWC)
+  y_BHWC = jax.jit(jax.vmap(mechanism))(jax.random.split(KEY, 2), x_BHWC)
   assert y_BHWC.shape == x_BHWC.shape
   assert y_BHWC.dtype == jnp.float32
   assert float(y_BHWC.min()) >= 0
