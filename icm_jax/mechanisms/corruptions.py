@@ -104,6 +104,7 @@ def glass_blur(
   """
   height, width, _ = x_HWC.shape
   blur_HH = _gaussian(height, sigma)
+  # The benchmark cuts off to whole grey levels here.
   y_HWC = jnp.floor(255 * _rows(blur_HH, x_HWC)) / 255
   for round_key in jax.random.split(key, rounds):
     choice_HW = jax.random.randint(round_key, (height, width), 0, 8)
@@ -368,7 +369,10 @@ def zigzag(
   # There are few slopes: lines of all of them are constants, with the start of
   # the line in the middle row.
   line_RYW = np.stack(
-    [lines.zigzag(height, width, r, period, amplitude) for r in lines.RISES]
+    [
+      lines.zigzag(height, width, rise=r, period=period, amplitude=amplitude)
+      for r in lines.RISES
+    ]
   )
   (line_HW,) = jax.lax.dynamic_slice(
     jnp.asarray(line_RYW, jnp.float32),

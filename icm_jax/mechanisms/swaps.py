@@ -7,23 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def change_places(choice_HW, x_HWC):
+def change_places(choice_HW: jax.Array, x_HWC: jax.Array) -> jax.Array:
   """Lets pixels change places with neighbours, one after another.
 
-  The order is the benchmark's: row by row from the lower right. A pixel has one
-  of itself, the pixels above and to the left, and that above to the left for a
-  neighbour. Rows work at the same time: each is two columns behind the row
-  below, whose results it needs.
+  The order is the benchmark's: row by row from the lower right, without the
+  first two rows and columns. Pixels may travel far up and to the left. All rows
+  work at the same time: each is two columns behind the row below, whose results
+  it needs.
 
   Args:
-    choice_HW: int in [0, 8): 4 to 7 are the four neighbours, others none.
+    choice_HW: int in [0, 8). A pixel below 4 stays; 4 to 7 name its partner:
+      itself, the pixel above, the one to the left, the one above that.
     x_HWC: float32.
+
+  Returns:
+    float32, same shape.
   """
   height, width, _ = x_HWC.shape
   if min(height, width) < 3:
     return x_HWC
-  # Row L from below, at time T, is at its column number `turn_TL` from the
-  # right. In turn 0 it loads its first column, and in the last it only leaves.
+  # Lane L is the L-th row from below. It loads its last column in turn 0, then
+  # takes one column in each turn, and hands on what is left in its last turn.
   lane_L = np.arange(height - 2)
   turn_TL = np.arange(width + 2 * (height - 3))[:, None] - 2 * lane_L
   row_L, column_TL = height - 1 - lane_L, width - turn_TL
