@@ -89,8 +89,8 @@ def glass_blur(
 ) -> jax.Array:
   """A view through frosted glass (severity 1).
 
-  The benchmark blurs along columns only: its Gaussian takes the rows of a grey
-  image for channels.
+  The benchmark blurs along columns only: its Gaussian takes the columns of a
+  grey image for channels.
 
   Args:
     key: consumed.
