@@ -115,7 +115,7 @@ def theirs(seed: int, python: str) -> dict[str, float]:
   config.seed = seed
   config.data.manual_dir = _MANUAL_DIR.value
   run = build.build(config)
-  classifier = classifier_lib.train_classifier(
+  classifier, _ = classifier_lib.train_classifier(
     run.classifier,
     run.problem.images.image_NHWC,
     run.problem.images.label_N,

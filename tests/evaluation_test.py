@@ -132,7 +132,7 @@ def test_a_perfect_state_is_judged_perfect(
     experts_E=experts_E, expert_stats_E={}, discriminator={}
   )
   network = models.from_linen(models.ConvClassifier(3), (32, 32, 1))
-  params = classifier.train_classifier(
+  params, _ = classifier.train_classifier(
     network,
     drawn_problem.images.image_NHWC,
     drawn_problem.images.label_N,

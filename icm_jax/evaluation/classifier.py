@@ -18,6 +18,9 @@ from icm_jax.data import problem as problem_lib
 
 # (logit_BK, targets of the batch) -> mean loss over the batch.
 Loss = Callable[[jax.Array, Any], jax.Array]
+# (image_BHWC, number of the update) -> [V * B, H, W, C], uint8: V views of a
+# batch, one after another.
+Views = Callable[[np.ndarray, int], np.ndarray]
 
 
 def cross_entropy(logit_BK: jax.Array, label_B: jax.Array) -> jax.Array:
@@ -35,37 +38,40 @@ def train_classifier(
   *,
   loss: Loss = cross_entropy,
   augmentation: augment.Augmentation = augment.NONE,
+  views: Views | None = None,
   seed: int,
   steps: int,
   batch_size: int,
   learning_rate: float,
-) -> types.PyTree:
+) -> tuple[types.PyTree, types.PyTree]:
   """Trains a classifier on some clean images.
 
   The optimizer is Adam with a cosine decay to zero. Only images in `ids` are
   read.
 
   Args:
-    network: `[B, H, W, C] -> [B, K]` logits, without statistics.
+    network: `[B, H, W, C] -> [B, K]` logits.
     image_NHWC: uint8, all images of a data set.
     target_N: targets of the loss, with a leading axis of all images: classes,
       int32 in [0, K), for cross entropy.
     ids: images to train on, such as `problem.train_ids`.
     loss: a pure function.
     augmentation: range of random variations of the images.
+    views: makes what the network sees of a batch's images; `loss` then receives
+      the logits of all views, [V * B, K]. None shows the images themselves.
     seed: seed of parameters, batches and variations.
     steps: number of updates, at least 1.
     batch_size: images per update; at most as many as there are ids.
     learning_rate: learning rate at the start.
 
   Returns:
-    The parameters.
+    The parameters; and running statistics, {} of a network that has none.
   """
   tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
   key = jax.random.key(seed)
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def update(params, opt_state, x_BHWC, target_B, step):
+  @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
+  def update(params, stats, opt_state, x_BHWC, target_B, step):
     x_BHWC = problem_lib.to_float(x_BHWC)
     if augmentation != augment.NONE:
       x_BHWC = augment.augment(
@@ -73,32 +79,39 @@ def train_classifier(
       )
 
     def objective(params):
-      logit_BK, _ = network.apply(params, {}, x_BHWC, train=True)
-      return loss(logit_BK, target_B)
+      logit_BK, new_stats = network.apply(params, stats, x_BHWC, train=True)
+      return loss(logit_BK, target_B), new_stats
 
-    updates, opt_state = tx.update(jax.grad(objective)(params), opt_state)
-    return optax.apply_updates(params, updates), opt_state
+    grads, stats = jax.grad(objective, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, opt_state)
+    return optax.apply_updates(params, updates), stats, opt_state
 
-  params, _ = network.init(rng.stream(key, "classifier"))
+  params, stats = network.init(rng.stream(key, "classifier"))
   opt_state = tx.init(params)
   for step in range(steps):
     ids_B = problem_lib.draw_ids(
       ids, seed=seed, name="classifier", step=step, batch_size=batch_size
     )
-    params, opt_state = update(
+    image_BHWC = image_NHWC[ids_B]
+    params, stats, opt_state = update(
       params,
+      stats,
       opt_state,
-      image_NHWC[ids_B],
+      image_BHWC if views is None else views(image_BHWC, step),
       jax.tree.map(operator.itemgetter(ids_B), target_N),
       jnp.int32(step),
     )
-  return params
+  return params, stats
 
 
 def classify(
   network: types.Network,
 ) -> Callable[[types.PyTree, jax.Array], jax.Array]:
-  """Returns a function `(params, x_BHWC)` to predicted classes, [B] int32."""
+  """Returns a function `(params, x_BHWC)` to predicted classes, [B] int32.
+
+  Args:
+    network: a classifier without statistics.
+  """
 
   def predict(params, x_BHWC):
     logit_BK, _ = network.apply(params, {}, x_BHWC, train=False)

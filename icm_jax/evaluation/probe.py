@@ -145,7 +145,7 @@ def train(
       )
     return value
 
-  params = classifier.train_classifier(
+  params, _ = classifier.train_classifier(
     network,
     problem.images.image_NHWC,
     target_N,

@@ -139,7 +139,7 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   classifier = {}
   if run.classifier:
     reporter.say("training the evaluation classifier")
-    classifier = classifier_lib.train_classifier(
+    classifier, _ = classifier_lib.train_classifier(
       run.classifier,
       run.problem.images.image_NHWC,
       run.problem.images.label_N,

@@ -208,11 +208,11 @@ def _course(
 
 
 def _moves(training: Sequence[Mapping[str, Any]]) -> str:
-  """Returns a sentence about when idle experts were moved."""
+  """Returns a sentence about when idle experts were moved, if any could be."""
   moves = [
     f"expert {e} by step {row['step']}"
     for row in training
-    for e, moved in enumerate(row["competition/moved_E"])
+    for e, moved in enumerate(row.get("competition/moved_E", ()))
     if moved
   ]
   if not moves:
