@@ -18,40 +18,34 @@ table.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import flags
-from flax import serialization
 from ml_collections import config_flags
 
-from experiments import console, kinds, launch, runs
-from icm_jax import mechanisms, models, rng, types
+from experiments import console, kinds, launch, robust_classifiers, runs
+from icm_jax import mechanisms, types
 from icm_jax.data import problem as problem_lib
-from icm_jax.data import sources
-from icm_jax.evaluation import augmix, test_time
-from icm_jax.evaluation import classifier as classifier_lib
+from icm_jax.evaluation import mnist_c, test_time
 from icm_jax.learned import loading
-from icm_jax.mechanisms import corruptions
 from icm_jax.training import atomic_files, build, run_folder
 from icm_jax.viz import robustness as viz
-from icm_jax.viz import sweep as viz_sweep
+from icm_jax.viz import sweep
 
-CLEAN = "identity"  # The benchmark's name of clean images.
 # Images that adapt a classifier at a time, as published for small images.
 _ADAPT_BATCH = 200
 _PREDICT_BATCH = 250
 # Clean images that find the margin of a gate.
 _GATE_EXAMPLES = 2_000
+# Logits by which each expert of a chain must raise the score; and the longest
+# chain. Both were chosen on corrupted digits of MNIST's training part.
+_CAREFUL_MARGIN = 2.0
+_MOST_EXPERTS = 3
 
 launch.define_workdir()
 _CONFIG = config_flags.DEFINE_config_file(
@@ -72,7 +66,7 @@ class Method(NamedTuple):
   """A way to classify distorted images.
 
   Attributes:
-    classifier: key of `CLASSIFIERS`.
+    classifier: key of `robust_classifiers.CLASSIFIERS`.
     front: key of `FRONTS`, the run that restores images first; "" is none.
     adapts: "", "statistics" or "entropy", see `evaluation.test_time`.
   """
@@ -99,14 +93,6 @@ METHODS = {
   "experts, TENT": Method("normalised", "experts", "entropy"),
 }
 
-# Classifiers by name: their normalisation.
-CLASSIFIERS = {
-  "plain": "none",
-  "normalised": "batch",
-  "augmix": "none",
-  "corruptions": "none",
-}
-
 
 def _experts(config: ml_collections.ConfigDict) -> None:
   """Leaves the config as it is."""
@@ -131,91 +117,57 @@ def _paper(config: ml_collections.ConfigDict) -> None:
   config.train.steps = max(1, config.train.steps // 2)
 
 
-# Runs that restore images, by name: what differs from the config.
-FRONTS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
-  "experts": _experts,
-  "single": _single,
-  "paper": _paper,
-}
-# Experts of the paper's mechanisms in a row.
-_CHAIN = 3
-
-
-class Benchmark(NamedTuple):
-  """Test images by corruption, clean ones first.
+class Front(NamedTuple):
+  """A run that restores images.
 
   Attributes:
-    image_NHWC: uint8, by the benchmark's names.
-    label_N: int32, by the benchmark's names.
-    digest: changes with the images.
+    change: changes the config of the experts to that of the run.
+    gate: `gate(learned, clean_NHWC) -> restore`, with clean images that the run
+      has not seen; `restore(x_NHWC)` gives restored images, and whether each
+      was left alone.
   """
 
-  image_NHWC: Mapping[str, np.ndarray]
-  label_N: Mapping[str, np.ndarray]
-  digest: str
+  change: Callable[[ml_collections.ConfigDict], None]
+  gate: Callable[[loading.Learned, np.ndarray], Callable[..., Any]]
 
 
-def read_benchmark(
-  config: ml_collections.ConfigDict, folder: str, most: int
-) -> Benchmark:
-  """Reads MNIST-C.
+def _gate(learned: loading.Learned, clean_NHWC: np.ndarray):
+  """The gate at which 1 % of clean images are changed."""
+  margin = learned.find_margin(clean_NHWC)
 
-  Args:
-    config: config of the experts.
-    folder: folder or zip of the benchmark.
-    most: largest number of images of each corruption.
+  def restore(x_NHWC):
+    found = learned.restore(x_NHWC, margin=margin)
+    return found.restored_BHWC, found.winner_B == loading.LEFT_ALONE
 
-  Raises:
-    InputError: files are missing or damaged.
+  return restore
+
+
+def _careful_gate(learned: loading.Learned, clean_NHWC: np.ndarray):
+  """A gate for corruptions that no expert has learned, and chains behind it.
+
+  What improves an unknown image a little often destroys it. So every expert has
+  to raise the score by much, and the result has to look like a clean image.
   """
-  path = pathlib.Path(folder).expanduser()
-  data = sources.load(
-    "mnist_c",
-    image_size=config.data.image_size,
-    data_dir=config.data.dir,
-    manual_dir=str(path.parent if path.suffix == ".zip" else path),
-  )
-  name_N = data.images.columns["corruption"]
-  ids = {
-    name: np.flatnonzero(name_N == name)[:most]
-    for name in (CLEAN, *corruptions.BENCHMARK)
-  }
-  if missing := [name for name, found in ids.items() if not len(found)]:
-    raise types.InputError(
-      f"--benchmark={folder} has no images of {', '.join(missing)}; all "
-      "fifteen corruptions and `identity` are needed."
+  floor = learned.find_floor(clean_NHWC)
+
+  def restore(x_NHWC):
+    found = learned.chain(
+      x_NHWC,
+      margin=_CAREFUL_MARGIN,
+      floor=floor,
+      max_length=_MOST_EXPERTS,
+      width=1,
     )
-  return _benchmark(
-    {name: data.images.image_NHWC[found] for name, found in ids.items()},
-    {name: data.images.label_N[found] for name, found in ids.items()},
-  )
+    return found.restored_BHWC, found.expert_BL[:, 0] == loading.LEFT_ALONE
+
+  return restore
 
 
-def make_benchmark(problem: problem_lib.Problem, most: int) -> Benchmark:
-  """Distorts test images by the benchmark's corruptions, alike for all seeds.
-
-  Args:
-    problem: digits, whose test part is used.
-    most: largest number of images of each corruption.
-  """
-  ids = problem.test_ids[:most]
-  clean_NHWC = np.asarray(problem.images.image_NHWC[ids])
-  images = {CLEAN: clean_NHWC}
-  x_NHWC = problem_lib.to_float(jnp.asarray(clean_NHWC))
-  for name, mechanism in corruptions.BENCHMARK.items():
-    (function,) = mechanisms.by_names((mechanism,), {})
-    key_N = jax.random.split(rng.stream(jax.random.key(0), name), len(ids))
-    y_NHWC = jax.jit(jax.vmap(function))(key_N, x_NHWC)
-    images[name] = np.round(255 * np.asarray(y_NHWC)).astype(np.uint8)
-  label_N = np.asarray(problem.images.label_N[ids])
-  return _benchmark(images, dict.fromkeys(images, label_N))
-
-
-def _benchmark(images, labels) -> Benchmark:
-  digest = hashlib.sha256()
-  for array in (*images.values(), *labels.values()):
-    digest.update(np.ascontiguousarray(array).tobytes())
-  return Benchmark(images, labels, digest.hexdigest())
+FRONTS = {
+  "experts": Front(_experts, _gate),
+  "single": Front(_single, _gate),
+  "paper": Front(_paper, _careful_gate),
+}
 
 
 def front_config(
@@ -230,7 +182,7 @@ def front_config(
   changed = ml_collections.ConfigDict(config.to_dict())
   # The run's own classifier only draws its curve.
   changed.classifier.steps = max(1, changed.classifier.steps // 3)
-  FRONTS[name](changed)
+  FRONTS[name].change(changed)
   return changed.lock()
 
 
@@ -240,7 +192,7 @@ def train_front(
   reporter: console.Plain | console.Bar,
 ) -> None:
   """Trains a run unless it has finished; resumes it if it was interrupted."""
-  planned = runs.Planned(viz_sweep.SweepRun("", 0, workdir), (), config)
+  planned = runs.Planned(sweep.SweepRun("", 0, workdir), (), config)
   if runs.is_finished(planned):
     return
   kind = kinds.from_config(config)
@@ -252,106 +204,6 @@ def train_front(
   )
   kind.write_report(workdir)
   reporter.say(kind.headline(result))
-
-
-def train_classifier(
-  name: str, config: ml_collections.ConfigDict, problem: problem_lib.Problem
-) -> dict[str, types.PyTree]:
-  """Trains a classifier on the digits of the training part.
-
-  Args:
-    name: key of `CLASSIFIERS`.
-    config: config of the experts.
-    problem: digits.
-
-  Returns:
-    `params` and `stats`.
-  """
-  options: dict[str, Any] = {}
-  if name == "augmix":
-    options = dict(views=augmix.views(config.seed), loss=augmix.loss)
-  elif name == "corruptions":
-    options = dict(views=_corrupted(config.seed))
-  params, stats = classifier_lib.train_classifier(
-    _network(name, problem),
-    problem.images.image_NHWC,
-    problem.images.label_N,
-    problem.train_ids,
-    seed=config.seed,
-    **config.classifier,
-    **options,
-  )
-  return {"params": jax.device_get(params), "stats": jax.device_get(stats)}
-
-
-def _network(name: str, problem: problem_lib.Problem) -> types.Network:
-  num_classes = int(problem.images.label_N.max()) + 1
-  module = models.ConvClassifier(num_classes, norm=CLASSIFIERS[name])
-  return models.from_linen(module, problem.shape_HWC)
-
-
-def _corrupted(seed: int) -> classifier_lib.Views:
-  """Shows each image clean or under one corruption, all equally often."""
-  functions = mechanisms.by_names(tuple(corruptions.BENCHMARK.values()), {})
-  choices = (lambda key, x_HWC: x_HWC, *functions)
-
-  @jax.jit
-  def distort(image_BHWC, step):
-    key = rng.stream(jax.random.key(seed), "corruptions known", step)
-    x_BHWC = problem_lib.to_float(image_BHWC)
-    x_BHWC, _ = mechanisms.apply_mixture(key, x_BHWC, choices)
-    return jnp.round(255 * x_BHWC).astype(jnp.uint8)
-
-  return lambda image_BHWC, step: distort(image_BHWC, jnp.int32(step))
-
-
-def read_or_train_classifiers(
-  folder: pathlib.Path,
-  config: ml_collections.ConfigDict,
-  problem: problem_lib.Problem,
-  say: Callable[[str], None],
-) -> dict[str, dict[str, types.PyTree]]:
-  """Trains the classifiers that the folder does not have yet.
-
-  Args:
-    folder: folder of the seed.
-    config: config of the experts.
-    problem: digits.
-    say: receives messages.
-
-  Returns:
-    By the names of `CLASSIFIERS`, `params` and `stats`.
-  """
-  asked = {**config.classifier, "data": dict(problem.images.digests)}
-  trained = {}
-  for name in CLASSIFIERS:
-    path = folder / f"{name}.msgpack"
-    network = _network(name, problem)
-    params, stats = jax.eval_shape(network.init, jax.random.key(0))
-    empty = {
-      "asked": json.dumps(asked, sort_keys=True),
-      "params": params,
-      "stats": stats,
-    }
-    found = _read(path, empty)
-    if found is None:
-      say(f"training a classifier: {name}")
-      found = {**empty, **train_classifier(name, config, problem)}
-      atomic_files.write_bytes(path, serialization.to_bytes(found))
-    trained[name] = found
-  return trained
-
-
-def _read(path: pathlib.Path, like: dict[str, Any]) -> dict[str, Any] | None:
-  """Reads a classifier; None if there is none, or one of another config."""
-  if not path.exists():
-    return None
-  try:
-    found = serialization.from_bytes(like, path.read_bytes())
-  # msgpack and flax raise many kinds of errors for damaged files.
-  except Exception:
-    return None
-  return found if found["asked"] == like["asked"] else None
 
 
 class Measured(NamedTuple):
@@ -372,14 +224,14 @@ class Measured(NamedTuple):
 def measure(
   fronts: Mapping[str, loading.Learned],
   classifiers: Mapping[str, dict[str, types.PyTree]],
-  benchmark: Benchmark,
+  benchmark: mnist_c.Benchmark,
   problem: problem_lib.Problem,
 ) -> Measured:
   """Classifies the benchmark by every method.
 
   Args:
     fronts: runs that restore images, by the names of `FRONTS`.
-    classifiers: by the names of `CLASSIFIERS`, `params` and `stats`.
+    classifiers: by the names of `robust_classifiers`, `params` and `stats`.
     benchmark: test images.
     problem: digits of which the classifiers were made.
   """
@@ -392,9 +244,8 @@ def measure(
   for name, image_NHWC in benchmark.image_NHWC.items():
     shown[""][name] = image_NHWC.astype(np.float32) / 255
   for front, learned in fronts.items():
-    margin = learned.find_margin(gate_NHWC)
-    restore = functools.partial(_restore, front, learned, margin)
-    restore(shown[""][CLEAN][: loading.BATCH_SIZE])  # Compiles.
+    restore = FRONTS[front].gate(learned, gate_NHWC)
+    restore(shown[""][mnist_c.CLEAN][: loading.BATCH_SIZE])  # Compiles.
     started = time.perf_counter()
     restored = {name: restore(x_NHWC) for name, x_NHWC in shown[""].items()}
     seconds[front] = time.perf_counter() - started
@@ -408,7 +259,7 @@ def measure(
   milliseconds = {}
   for column, method in METHODS.items():
     classify = _classify(method, classifiers[method.classifier], problem)
-    classify(shown[method.front][CLEAN])  # Compiles.
+    classify(shown[method.front][mnist_c.CLEAN])  # Compiles.
     started = time.perf_counter()
     error[column] = {
       name: 100 * float(np.mean(classify(x_NHWC).argmax(-1) != label_N))
@@ -421,17 +272,8 @@ def measure(
   return Measured(error, milliseconds, kept)
 
 
-def _restore(front, learned, margin, x_NHWC):
-  """Restored images, and which the gate left alone."""
-  if front == "paper":
-    found = learned.chain(x_NHWC, margin=margin, max_length=_CHAIN, width=1)
-    return found.restored_BHWC, found.expert_BL[:, 0] == loading.LEFT_ALONE
-  found = learned.restore(x_NHWC, margin=margin)
-  return found.restored_BHWC, found.winner_B == loading.LEFT_ALONE
-
-
 def _classify(method, trained, problem) -> test_time.Classify:
-  network = _network(method.classifier, problem)
+  network = robust_classifiers.network(method.classifier, problem)
   parts = (network, trained["params"], trained["stats"])
   if method.adapts == "statistics":
     return test_time.with_batch_statistics(*parts, batch_size=_ADAPT_BATCH)
@@ -459,9 +301,14 @@ def run_seed(
   data = build.load_data(config, progress=reporter.prepare)
   problem = build.make_problem(config, data)
   if benchmark:
-    tests = read_benchmark(config, benchmark, most)
+    tests = mnist_c.read(
+      benchmark,
+      image_size=config.data.image_size,
+      data_dir=config.data.dir,
+      most=most,
+    )
   else:
-    tests = make_benchmark(problem, most)
+    tests = mnist_c.make(problem, most)
   asked = {
     "config": run_folder.plain_config(run_folder.absolute(config)),
     "benchmark": tests.digest,
@@ -474,7 +321,7 @@ def run_seed(
   for name in FRONTS:
     reporter.say(f"{workdir.name}: {name}")
     train_front(workdir / name, front_config(name, config), reporter)
-  classifiers = read_or_train_classifiers(
+  classifiers = robust_classifiers.read_or_train(
     workdir, config, problem, reporter.say
   )
   reporter.say(f"{workdir.name}: measuring")
@@ -505,7 +352,7 @@ def main() -> None:
     errors=[one.error for one in measured],
     milliseconds=[one.milliseconds for one in measured],
     kept=[one.kept for one in measured],
-    clean=CLEAN,
+    clean=mnist_c.CLEAN,
   )
   reporter.say((root / viz.TABLE).read_text())
   reporter.say(f"open {page}")

@@ -6,11 +6,14 @@ readers of data, and OpenCV and onnxruntime are imported where they are used.
 
 __all__ = (
   "attributes",
+  "augmix",
   "chains",
   "classical",
   "classifier",
   "detection",
+  "mnist_c",
   "restoration",
   "specialisation",
+  "test_time",
   "transfer",
 )

@@ -112,7 +112,11 @@ class Learned:
   state: types.TrainState
 
   def restore(
-    self, images: npt.ArrayLike, *, margin: float | None = None
+    self,
+    images: npt.ArrayLike,
+    *,
+    margin: float | None = None,
+    floor: float | None = None,
   ) -> Restored:
     """Restores images by the expert that makes each most canonical.
 
@@ -121,15 +125,17 @@ class Learned:
         floats in [0, 1]; from NumPy or any device.
       margin: leaves images alone that no expert raises by more than this many
         logits; None restores all.
+      floor: leaves images alone whose best output has a score below this many
+        logits, see `find_floor`; None has no such bound.
 
     Raises:
       InputError: the images have another shape, dtype or range.
     """
     x_BHWC = self._floats(images)
     restored = self._by_batches(self._restore, x_BHWC)
-    if margin is None:
+    alone_B = _left_alone(restored, margin, floor)
+    if not alone_B.any():
       return restored
-    alone_B = ~(restored.change_B > margin)
     return Restored(
       np.where(alone_B[:, None, None, None], x_BHWC, restored.restored_BHWC),
       np.where(alone_B, np.int32(LEFT_ALONE), restored.winner_B),
@@ -142,6 +148,7 @@ class Learned:
     images: npt.ArrayLike,
     *,
     margin: float = 0.0,
+    floor: float | None = None,
     max_length: int | None = None,
     width: int | None = None,
   ) -> Chained:
@@ -150,6 +157,7 @@ class Learned:
     Args:
       images: as for `restore`.
       margin: logits by which every further expert must raise the score.
+      floor: as for `restore`, of the chain's output.
       max_length: L, most experts in a chain, at least 1; None is the config's.
       width: number of chains that the beam search keeps, at least 1; None is
         the config's.
@@ -169,7 +177,17 @@ class Learned:
     find = functools.partial(
       self._search, max_length=max_length, width=width, margin=float(margin)
     )
-    return self._by_batches(find, self._floats(images))
+    x_BHWC = self._floats(images)
+    found = self._by_batches(find, x_BHWC)
+    alone_B = _left_alone(found, None, floor)
+    if not alone_B.any():
+      return found
+    return Chained(
+      np.where(alone_B[:, None, None, None], x_BHWC, found.restored_BHWC),
+      np.where(alone_B[:, None], np.int32(LEFT_ALONE), found.expert_BL),
+      found.score_B - np.where(alone_B, found.change_B, np.float32(0)),
+      np.where(alone_B, np.float32(0), found.change_B),
+    )
 
   @functools.cached_property
   def experts(self) -> tuple[Function, ...]:
@@ -248,6 +266,24 @@ class Learned:
       raise types.InputError("find_margin needs at least one clean image.")
     return chain_search.margin(change_B, changed=changed)
 
+  def find_floor(
+    self, clean_images: npt.ArrayLike, *, below: float = 0.05
+  ) -> float:
+    """The score that few clean images stay below.
+
+    An image that some expert improves, and that still looks less canonical than
+    this, was distorted by something that no expert has learned.
+
+    Args:
+      clean_images: as for `find_margin`.
+      below: share of these images whose score is below it, in [0, 1].
+    """
+    images = self._floats(clean_images)
+    if not len(images):
+      raise types.InputError("find_floor needs at least one clean image.")
+    score_B = self._by_batches(lambda _, x: self.discriminator(x), images)
+    return float(np.quantile(score_B, below))
+
   @functools.cached_property
   def _restore(self):
     return jax.jit(functools.partial(restore, setup=self.setup))
@@ -304,6 +340,18 @@ class Learned:
         f"{x.min():.4g} to {x.max():.4g}. Scale the images, or give uint8."
       )
     return x.clip(0.0, 1.0)
+
+
+def _left_alone(
+  found: Restored | Chained, margin: float | None, floor: float | None
+) -> np.ndarray:
+  """Which images are left as they were, [B] bool."""
+  alone_B = np.zeros(len(found.score_B), bool)
+  if margin is not None:
+    alone_B |= ~(np.asarray(found.change_B) > margin)
+  if floor is not None:
+    alone_B |= np.asarray(found.score_B) < floor
+  return alone_B
 
 
 def restore(

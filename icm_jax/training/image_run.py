@@ -136,7 +136,7 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   if saved:
     return _Session(saved.state, saved.classifier, step_fn, clock)
 
-  classifier = {}
+  classifier: types.PyTree = {}
   if run.classifier:
     reporter.say("training the evaluation classifier")
     classifier, _ = classifier_lib.train_classifier(

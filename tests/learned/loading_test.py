@@ -109,6 +109,43 @@ def test_the_margin_can_be_found(learned, images):
     learned.find_margin(images[:0])
 
 
+def test_a_floor_leaves_images_alone_that_stay_unlike_clean_ones(
+  learned, images
+):
+  every = learned.restore(images)
+  floor = float(np.median(every.score_B))
+  gated = learned.restore(images, floor=floor)
+  alone_B = every.score_B < floor
+  assert 0 < alone_B.sum() < len(images)
+  np.testing.assert_array_equal(gated.winner_B == loading.LEFT_ALONE, alone_B)
+  chained = learned.chain(images, max_length=1, width=1, margin=-1e9)
+  floored = learned.chain(
+    images, max_length=1, width=1, margin=-1e9, floor=floor
+  )
+  np.testing.assert_array_equal(
+    floored.expert_BL[:, 0] == loading.LEFT_ALONE, alone_B
+  )
+  for found, full in ((gated, every), (floored, chained)):
+    np.testing.assert_array_equal(
+      found.restored_BHWC[alone_B],
+      images[alone_B].astype(np.float32) / 255,
+    )
+    np.testing.assert_array_equal(
+      found.restored_BHWC[~alone_B], full.restored_BHWC[~alone_B]
+    )
+    np.testing.assert_allclose(
+      found.score_B, learned.discriminator(found.restored_BHWC), atol=1e-5
+    )
+
+
+def test_the_floor_can_be_found(learned, images):
+  score_B = learned.discriminator(images.astype(np.float32) / 255)
+  found = learned.find_floor(images, below=0.2)
+  assert found == pytest.approx(np.quantile(score_B, 0.2), abs=1e-5)
+  with pytest.raises(types.InputError, match="at least one"):
+    learned.find_floor(images[:0])
+
+
 def test_experts_are_functions_with_parameters(learned, images):
   x_BHWC = jnp.asarray(images, jnp.float32) / 255
   expected = competition.restore(learned.state, x_BHWC, setup=learned.setup)
