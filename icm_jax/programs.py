@@ -20,6 +20,7 @@ PROGRAMS = {
   "demo": "shows what a run has learned, in a browser",
   "sweep": "trains a config over seeds and overrides",
   "paper": "trains every experiment of the paper",
+  "robustness": "compares classifiers behind experts with others, on MNIST-C",
   "data": "prepares a data set, and reports its content",
   "mechanisms": "draws all mechanisms on faces",
 }

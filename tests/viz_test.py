@@ -199,6 +199,15 @@ def test_the_page_is_self_contained_and_whole(finished):
   assert (finished / report.GRID).read_bytes() == base64.b64decode(images[0][1])
 
 
+def test_a_run_without_relocation_has_a_page(finished):
+  path = finished / run_folder.METRICS
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  for row in rows:
+    row.pop("competition/moved_E", None)
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  assert "No idle expert was moved." in report.write(finished).read_text()
+
+
 def test_a_page_without_metrics_is_drawn(finished):
   (finished / run_folder.METRICS).unlink()
   page = report.write(finished).read_text()

@@ -3,4 +3,11 @@
 Modules are imported one by one: the package alone does not import Matplotlib.
 """
 
-__all__ = ("charts", "contact_sheet", "examined", "report", "sweep")
+__all__ = (
+  "charts",
+  "contact_sheet",
+  "examined",
+  "report",
+  "robustness",
+  "sweep",
+)
