@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
 import pathlib
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from icm_jax import types
+from icm_jax.training import atomic_files, checksums
 
 FOLDER = "checkpoints"
-KEPT = 2  # Checkpoints of a run.
+KEPT = 2  # The newest checkpoints of a run, besides the best one.
+SCORE = "score"  # The name of a checkpoint's score in its progress.
 # Bytes that the other files of a run may need from one checkpoint to the next.
 _RESERVE = 8 << 20
 _BYTES = 4  # Of a number, at most.
-_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class Saved(NamedTuple):
@@ -31,7 +35,9 @@ class Saved(NamedTuple):
   Attributes:
     state: state of the competition, or of sequence models.
     classifier: parameters of the evaluation classifier; empty without one.
-    progress: JSON data: `config`, and `seconds` spent so far by stage.
+    progress: JSON data: `config`, `seconds` spent so far by stage, and
+      `score`, of which the highest one marks the best checkpoint; None or
+      missing if it was not measured.
   """
 
   state: types.PyTree
@@ -86,16 +92,41 @@ def check_steps(workdir: pathlib.Path, last: int, flag: str) -> None:
     )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Keeps Orbax's threads from logging errors, which it raises as well."""
-  logger = logging.getLogger("absl")
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
+def _with_checksums(handler: Any) -> Any:
+  """Makes an Orbax handler write checksums before its files are in place.
+
+  Orbax finds handlers by their classes, so that the object itself is changed.
+  """
+  finalize = handler.finalize
+
+  def finalize_with_checksums(directory) -> None:
+    finalize(directory)
+    checksums.write(pathlib.Path(directory))
+
+  handler.finalize = finalize_with_checksums
+  return handler
+
+
+class _Kept:
+  """Keeps the newest checkpoints and the best one, as Orbax's policies do.
+
+  Attributes:
+    newest: number of newest checkpoints that are kept.
+    scores: scores of steps that have one.
+  """
+
+  def __init__(self, newest: int):
+    self.newest = newest
+    self.scores: dict[int, float] = {}
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Tells for each checkpoint, the oldest first, whether it is kept."""
+    del context
+    steps = [info.step for info in checkpoints]
+    scores = {s: self.scores[s] for s in steps if s in self.scores}
+    # The newest one of equally good ones.
+    best = max(scores, key=lambda step: (scores[step], step), default=None)
+    return [step == best or step in steps[-self.newest :] for step in steps]
 
 
 class Checkpoints:
@@ -109,61 +140,116 @@ class Checkpoints:
     damaged: newer steps that `read_newest` passed over, and why.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int = KEPT):
-    """Opens `workdir/checkpoints`, which is made if it does not exist.
+  def __init__(
+    self, workdir: pathlib.Path, *, keep: int = KEPT, writes: bool = True
+  ):
+    """Opens `workdir/checkpoints`.
 
     Args:
       workdir: folder of the run.
-      keep: number of newest checkpoints that are kept.
+      keep: number of newest checkpoints that are kept, besides the best one.
+      writes: whether checkpoints will be saved. The folder is then made, and
+        what killed processes left in it is removed, so that no other process
+        may use it for writing.
     """
+    self._folder = workdir.absolute() / FOLDER
+    self._kept = _Kept(keep)
+    self.damaged: dict[int, str] = {}
+    self._manager: Any = None
+    if not writes and not self._folder.is_dir():
+      return
+    logger = logging.getLogger("absl")
+    self._quiet = contextlib.ExitStack()
+    self._quiet.callback(logger.setLevel, logger.level)
+    # Orbax logs errors, also from other threads, and raises them as well.
+    logger.setLevel(logging.CRITICAL)
     self._manager = ocp.CheckpointManager(
-      workdir.absolute() / FOLDER,
+      self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=False
+        save_interval_steps=1 if writes else 0,
+        create=writes,
+        cleanup_tmp_directories=writes,
+        read_only=not writes,
+        preservation_policy=self._kept,
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
       ),
       item_handlers={
-        "arrays": ocp.StandardCheckpointHandler(),
-        "progress": ocp.JsonCheckpointHandler(),
+        "arrays": _with_checksums(ocp.StandardCheckpointHandler()),
+        "progress": _with_checksums(ocp.JsonCheckpointHandler()),
       },
     )
-    self.damaged: dict[int, str] = {}
+    for step in self.steps() if writes else ():
+      self._remember_score(step, _score_of(self._folder / f"{step}"))
+
+  def _remember_score(self, step: int, score: float | None) -> None:
+    if score is not None:
+      self._kept.scores[step] = score
 
   def steps(self) -> list[int]:
     """Returns the steps of complete checkpoints, the newest first."""
+    if self._manager is None:
+      return []
     return sorted(self._manager.all_steps(), reverse=True)
 
   def save(self, saved: Saved) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Begins to write a checkpoint, whole or not at all.
 
-    An existing checkpoint of the same step is kept, unless it is damaged.
+    The arrays are copied, or kept from being overwritten, before this returns;
+    files are written by other threads. `wait` waits for them. An existing
+    checkpoint of the same step is kept, unless it is damaged.
 
     Raises:
-      InputError: there is not enough space for it.
+      InputError: there is not enough space for it, or it cannot be written;
+        also if that was so for the checkpoint before.
+      FloatingPointError: a number is not finite; nothing is written.
     """
+    self.wait()
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
-    if step in self.damaged:
-      self._manager.delete(step)
-    if step not in self.steps():
-      check_space(self._manager.directory, (saved.state, saved.classifier))
+    _check_finite(step, arrays)
+    with self._explained(f"of step {step} "):
+      # Orbax saves no step before the newest one.
+      for damaged in self.damaged:
+        self._manager.delete(damaged)
+      self.damaged = {}
+      if step in self.steps():
+        return
+      if not self._folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+      check_space(self._folder, (saved.state, saved.classifier))
+      self._remember_score(step, saved.progress.get(SCORE))
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          arrays=ocp.args.StandardSave(arrays),
+          progress=ocp.args.JsonSave(saved.progress),
+        ),
+      )
+
+  def wait(self) -> None:
+    """Waits until checkpoints are written.
+
+    Raises:
+      InputError: a checkpoint cannot be written.
+    """
+    with self._explained(""):
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _explained(self, which: str) -> Iterator[None]:
     try:
-      with _quiet():
-        self._manager.save(
-          step,
-          args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave(saved.progress),
-          ),
-        )
+      yield
+    except types.InputError:
+      raise
     # Orbax and its libraries raise several kinds of errors.
     except Exception as error:
-      if _NO_SPACE not in str(error):
+      reason = atomic_files.reason_of_the_disk(error)
+      if not reason:
         raise
       raise types.InputError(
-        f"The checkpoint of step {step} cannot be written to "
-        f"{self._manager.directory} ({_NO_SPACE}): something else has filled "
-        "the disk. Free space, and continue with --resume from the last "
-        "checkpoint."
+        f"The checkpoint {which}cannot be written to {self._folder} ({reason})."
+        " The checkpoints before it are kept: free space or give the folder "
+        "back, and continue with --resume."
       ) from error
 
   def read_newest(
@@ -193,11 +279,13 @@ class Checkpoints:
     known = self.steps()
     if steps is not None and steps not in known:
       raise types.InputError(
-        f"{self._manager.directory} holds no checkpoint of step {steps}; it "
+        f"{self._folder} holds no checkpoint of step {steps}; it "
         f"holds those of {', '.join(map(str, known)) or 'none'}."
       )
     for step in known if steps is None else [steps]:
       try:
+        for item in ("arrays", "progress"):
+          checksums.verify(self._folder / f"{step}" / item)
         misfit = self._misfit(step, like)
         if misfit:
           failures[step] = f"does not fit, {misfit}"
@@ -224,6 +312,13 @@ class Checkpoints:
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
     raise types.InputError(self._explain(failures, fits))
 
+  def passed_over(self) -> list[str]:
+    """Returns a line for each damaged checkpoint that `read_newest` met."""
+    return [
+      f"the checkpoint of step {step} {reason}; the one before it is used"
+      for step, reason in self.damaged.items()
+    ]
+
   def _misfit(self, step: int, like: types.PyTree) -> str:
     """Describes the first unexpected array; "" if there is none.
 
@@ -247,7 +342,7 @@ class Checkpoints:
 
   def _explain(self, failures: dict[int, str], fits: bool) -> str:
     """Returns the message for a folder without a readable checkpoint."""
-    folder = self._manager.directory
+    folder = self._folder
     if not failures:
       return (
         f"{folder} holds no checkpoint; train with --resume to start the run "
@@ -266,8 +361,97 @@ class Checkpoints:
     )
 
   def close(self) -> None:
-    """Frees the manager's threads."""
-    self._manager.close()
+    """Waits until checkpoints are written, and frees the manager's threads.
+
+    Raises:
+      InputError: a checkpoint cannot be written.
+    """
+    if self._manager is not None:
+      with self._quiet, self._explained(""):
+        self._manager.close()
+
+
+def read(
+  workdir: pathlib.Path,
+  state: types.PyTree,
+  classifier: types.PyTree,
+  *,
+  steps: int | None = None,
+) -> Saved:
+  """Reads the newest checkpoint of a run that another process may go on with.
+
+  Warns of damaged checkpoints that are passed over.
+
+  Args:
+    workdir: folder of the run; it may be on a file system that cannot be
+      written.
+    state: see `Checkpoints.read_newest`, as the other arguments.
+    classifier: abstract parameters of the classifier.
+    steps: completed updates of the checkpoint to read; None is any.
+
+  Raises:
+    InputError: there is no checkpoint that can be read.
+  """
+  opened = Checkpoints(workdir, writes=False)
+  with contextlib.closing(opened) as checkpoints:
+    saved = checkpoints.read_newest(state, classifier, steps=steps)
+  for line in checkpoints.passed_over():
+    warnings.warn(f"{workdir}: {line}", RuntimeWarning, stacklevel=2)
+  return saved
+
+
+def _score_of(folder: pathlib.Path) -> float | None:
+  """Returns the score of a checkpoint; None if it has none, or is damaged."""
+  try:
+    score = json.loads((folder / "progress" / "metadata").read_bytes())[SCORE]
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    return None
+  return score if isinstance(score, float) else None
+
+
+def _check_finite(step: int, trees: types.PyTree) -> None:
+  """Makes sure that a checkpoint holds no NaN and no infinity.
+
+  Raises:
+    FloatingPointError: it does; says what part and which experts do.
+  """
+  bad = not_finite(trees)
+  if bad:
+    raise FloatingPointError(
+      f"The state after step {step} is not finite: {bad}. It is not saved, and "
+      "the checkpoints before it are kept. Start again with lower learning "
+      "rates, or with another seed."
+    )
+
+
+def not_finite(tree: types.PyTree) -> str:
+  """Describes the parts of a state that hold a NaN or an infinity.
+
+  Args:
+    tree: a state, or a part of one. Only shards of this process are looked at.
+
+  Returns:
+    Names of the uppermost fields, and the numbers of experts in fields that
+    end in `_E`, as text; "" if all numbers are finite.
+  """
+  found: dict[str, set[int]] = {}
+  for name, leaf in _by_name(tree):
+    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact):
+      continue
+    fields = name.removeprefix("state.").split(".")
+    for shard in jax.numpy.asarray(leaf).addressable_shards:
+      ok = np.isfinite(np.asarray(shard.data))
+      if shard.replica_id or ok.all():
+        continue
+      experts = found.setdefault(fields[0], set())
+      if fields[0].endswith("_E"):
+        first = shard.index[0].start or 0
+        axes = tuple(range(1, ok.ndim))
+        experts |= {first + int(n) for n in np.flatnonzero(~ok.all(axis=axes))}
+  return ", ".join(
+    field + (f" of expert {', '.join(map(str, sorted(e)))}" if e else "")
+    for field, e in found.items()
+  )
 
 
 def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
