@@ -87,7 +87,7 @@ mnist: $(INSTALLED)
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/mnist.py --workdir=runs/mnist \
 	    --config.seed=$(SEED) \
-	    $(if $(wildcard runs/mnist/config.json),--resume)
+	    --resume=auto
 
 # Resumes and evaluates in the same way. The first run is one network for all
 # mechanisms, as a baseline.
@@ -97,12 +97,12 @@ faces: $(INSTALLED)
 	    --workdir=runs/faces_one_network \
 	    --config.seed=$(SEED) --config.experts.count=1 \
 	    --config.detection.examples=0 \
-	    $(if $(wildcard runs/faces_one_network/config.json),--resume)
+	    --resume=auto
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/faces_small.py --workdir=runs/faces \
 	    --config.seed=$(SEED) \
 	    --config.detection.single_network=runs/faces_one_network \
-	    $(if $(wildcard runs/faces/config.json),--resume)
+	    --resume=auto
 
 # The same command resumes an interrupted run.
 paper: $(INSTALLED)
