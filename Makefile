@@ -7,6 +7,8 @@
 #              smaller version
 # make notebooks  executes the notebooks, to runs/notebooks
 # make docs    builds the pages of docs/ and a reference, to build/docs
+# make test-faults  kills, stops and disturbs tiny runs, and counts what is lost;
+#              half an hour
 # make onnx    the environment with which experiments.export writes ONNX, and
 #              tests of what it writes
 # make check-installed  installs the package outside the checkout, and uses it:
@@ -48,7 +50,7 @@ ONNX := .venv-onnx/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper notebooks docs onnx \
+.PHONY: test test-fast test-faults lint format mnist faces paper notebooks docs onnx \
 	check-installed data-check clean bench bench-step bench-startup \
 	bench-parts bench-kernels bench-data bench-rim bench-learned \
 	bench-accelerator bench-result
@@ -67,6 +69,12 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Some faults need a small file system, which only root may mount; they are left
+# out otherwise.
+test-faults: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+test-faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 # The test files that compile little; `make test` runs all files.
 test-fast: export XLA_FLAGS ?= --xla_backend_optimization_level=0

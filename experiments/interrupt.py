@@ -34,18 +34,24 @@ class Stopped(KeyboardInterrupt):
 
 
 def tell() -> None:
-  """Says that the process stops, and what comes next, if it has not yet."""
+  """Says once that the process stops, and what comes next.
+
+  Nothing is written to standard error from then on: threads of libraries that
+  are stopped in the middle of their work write tracebacks.
+  """
   if _told.acquire(blocking=False):
     os.write(
       2,
       b"error: stopped; files that were written before are whole, and a run "
       b"goes on with --resume\n",
     )
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _stop(number, frame) -> None:
   del frame
   if not _importing.is_set():  # The thread ends the process.
+    tell()
     raise Stopped(number)
 
 

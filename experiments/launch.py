@@ -138,6 +138,7 @@ def run(main: Callable[[], None]) -> None:
   SIGTERM, whether there was something to save or not.
   """
   logging.set_verbosity(logging.WARNING)
+  sys.unraisablehook = _print_unraisable
   # Orbax leaves errors of its threads there that it raises as well.
   logging_lib.getLogger("asyncio").setLevel(logging_lib.CRITICAL)
   # ml_collections loads config files with a deprecated function.
@@ -175,7 +176,25 @@ def run(main: Callable[[], None]) -> None:
     return _parse(argv)
 
   interrupt.after_imports()
-  app.run(guarded, flags_parser=parse)
+  try:
+    app.run(guarded, flags_parser=parse)
+  except SystemExit as error:
+    if error.code:
+      # Threads of libraries must neither delay the end of a failed program nor
+      # write tracebacks after its message.
+      sys.stdout.flush()
+      os._exit(error.code if isinstance(error.code, int) else 1)
+    raise
+
+
+def _print_unraisable(found: sys.UnraisableHookArgs) -> None:
+  """Prints an exception that cannot be raised, as Python does.
+
+  When a file cannot be written, TensorStore's threads report it to loops of
+  asyncio that Orbax has closed; Orbax raises the reason as well.
+  """
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
 
 
 def _help(about: str) -> str:

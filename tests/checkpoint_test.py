@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from icm_jax import types
-from icm_jax.training import checkpoint, checksums
+from icm_jax.training import checkpoint, checksums, state_arrays
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -338,8 +338,8 @@ def test_plain_orbax_reads_nested_dicts(tmp_path, make_setup, make_state):
 
   check(plain)
   assert plain["step"] == 0
-  by_name = dict(checkpoint._by_name(plain))
-  expected = dict(checkpoint._by_name(state))
+  by_name = dict(state_arrays.by_name(plain))
+  expected = dict(state_arrays.by_name(state))
   assert by_name.keys() == expected.keys()
   for name, array in expected.items():
     if name != "key":

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from icm_jax import types
-from icm_jax.training import atomic_files, checksums
+from icm_jax.training import atomic_files, checksums, state_arrays
 
 FOLDER = "checkpoints"
 KEPT = 2  # The newest checkpoints of a run, besides the best one.
@@ -27,6 +26,8 @@ SCORE = "score"  # The name of a checkpoint's score in its progress.
 # Bytes that the other files of a run may need from one checkpoint to the next.
 _RESERVE = 8 << 20
 _BYTES = 4  # Of a number, at most.
+# Orbax measures by a clock that may be set to another time meanwhile.
+_NEVER_S = 10**8
 
 
 class Saved(NamedTuple):
@@ -61,7 +62,8 @@ def check_space(
   folder = pathlib.Path(folder).absolute()
   place = next(p for p in (folder, *folder.parents) if p.exists())
   size = sum(
-    math.prod(_saved_shape(a)) * _BYTES for a in jax.tree.leaves(trees)
+    math.prod(state_arrays.saved_shape(a)) * _BYTES
+    for a in jax.tree.leaves(trees)
   )
   needed, free = count * size + _RESERVE, shutil.disk_usage(place).free
   if free < needed:
@@ -171,15 +173,25 @@ class Checkpoints:
         cleanup_tmp_directories=writes,
         read_only=not writes,
         preservation_policy=self._kept,
-        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        async_options=ocp.AsyncOptions(
+          timeout_secs=_NEVER_S, create_directories_asynchronously=False
+        ),
       ),
       item_handlers={
         "arrays": _with_checksums(ocp.StandardCheckpointHandler()),
         "progress": _with_checksums(ocp.JsonCheckpointHandler()),
       },
     )
+    self._opened = self._identity()
     for step in self.steps() if writes else ():
       self._remember_score(step, _score_of(self._folder / f"{step}"))
+
+  def _identity(self) -> int | None:
+    """Returns the number of the folder; None if it has vanished."""
+    try:
+      return self._folder.stat().st_ino
+    except FileNotFoundError:
+      return None
 
   def _remember_score(self, step: int, score: float | None) -> None:
     if score is not None:
@@ -206,7 +218,7 @@ class Checkpoints:
     self.wait()
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
-    _check_finite(step, arrays)
+    state_arrays.check_finite(step, arrays)
     with self._explained(f"of step {step} "):
       # Orbax saves no step before the newest one.
       for damaged in self.damaged:
@@ -214,7 +226,7 @@ class Checkpoints:
       self.damaged = {}
       if step in self.steps():
         return
-      if not self._folder.is_dir():
+      if self._identity() is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
       check_space(self._folder, (saved.state, saved.classifier))
       self._remember_score(step, saved.progress.get(SCORE))
@@ -244,6 +256,8 @@ class Checkpoints:
     # Orbax and its libraries raise several kinds of errors.
     except Exception as error:
       reason = atomic_files.reason_of_the_disk(error)
+      if self._identity() != self._opened:  # TensorStore makes it again.
+        reason = os.strerror(errno.ENOENT)
       if not reason:
         raise
       raise types.InputError(
@@ -274,7 +288,9 @@ class Checkpoints:
       InputError: there is no checkpoint that can be read; says of each whether
         it is damaged or of other networks.
     """
-    like = jax.tree.map(_placed, {"state": state, "classifier": classifier})
+    like = jax.tree.map(
+      state_arrays.placed, {"state": state, "classifier": classifier}
+    )
     failures, fits = {}, True
     known = self.steps()
     if steps is not None and steps not in known:
@@ -329,8 +345,14 @@ class Checkpoints:
     saved = self._manager.item_metadata(step).arrays
     if saved is None:
       raise ValueError("its arrays have no metadata")
-    shapes = {name: tuple(array.shape) for name, array in _by_name(saved.tree)}
-    expected = {name: _saved_shape(array) for name, array in _by_name(like)}
+    shapes = {
+      name: tuple(array.shape)
+      for name, array in state_arrays.by_name(saved.tree)
+    }
+    expected = {
+      name: state_arrays.saved_shape(array)
+      for name, array in state_arrays.by_name(like)
+    }
     for name in sorted(shapes.keys() | expected.keys()):
       if name not in expected:
         return f"it has {name}, which is not expected"
@@ -407,77 +429,3 @@ def _score_of(folder: pathlib.Path) -> float | None:
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
     return None
   return score if isinstance(score, float) else None
-
-
-def _check_finite(step: int, trees: types.PyTree) -> None:
-  """Makes sure that a checkpoint holds no NaN and no infinity.
-
-  Raises:
-    FloatingPointError: it does; says what part and which experts do.
-  """
-  bad = not_finite(trees)
-  if bad:
-    raise FloatingPointError(
-      f"The state after step {step} is not finite: {bad}. It is not saved, and "
-      "the checkpoints before it are kept. Start again with lower learning "
-      "rates, or with another seed."
-    )
-
-
-def not_finite(tree: types.PyTree) -> str:
-  """Describes the parts of a state that hold a NaN or an infinity.
-
-  Args:
-    tree: a state, or a part of one. Only shards of this process are looked at.
-
-  Returns:
-    Names of the uppermost fields, and the numbers of experts in fields that
-    end in `_E`, as text; "" if all numbers are finite.
-  """
-  found: dict[str, set[int]] = {}
-  for name, leaf in _by_name(tree):
-    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact):
-      continue
-    fields = name.removeprefix("state.").split(".")
-    for shard in jax.numpy.asarray(leaf).addressable_shards:
-      ok = np.isfinite(np.asarray(shard.data))
-      if shard.replica_id or ok.all():
-        continue
-      experts = found.setdefault(fields[0], set())
-      if fields[0].endswith("_E"):
-        first = shard.index[0].start or 0
-        axes = tuple(range(1, ok.ndim))
-        experts |= {first + int(n) for n in np.flatnonzero(~ok.all(axis=axes))}
-  return ", ".join(
-    field + (f" of expert {', '.join(map(str, sorted(e)))}" if e else "")
-    for field, e in found.items()
-  )
-
-
-def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-  """Returns an abstract array with a sharding, by default the default device's.
-
-  Without a sharding, Orbax looks for the devices from which it was saved.
-  """
-  sharding = getattr(array, "sharding", None)
-  is_abstract = isinstance(
-    getattr(sharding, "mesh", None), jax.sharding.AbstractMesh
-  )
-  if sharding is None or is_abstract:
-    sharding = jax.device_put(0).sharding
-  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-
-def _by_name(tree: types.PyTree) -> list[tuple[str, Any]]:
-  """Returns arrays with their names, which Orbax joins from keys and fields."""
-  return [
-    (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  ]
-
-
-def _saved_shape(array: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """Returns the saved shape of an array; a key is saved as its numbers."""
-  if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-    return jax.eval_shape(jax.random.key_data, array).shape
-  return array.shape

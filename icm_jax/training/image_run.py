@@ -90,6 +90,7 @@ def train(
       contextlib.closing(writer),
       train_loop.saves_before_it_stops(checkpoints, reporter) as stop_requested,
     ):
+      checkpoints.save(_saved(config, session))
       session = _compete(
         config, run, session, checkpoints, writer, reporter, stop_requested
       )
@@ -157,9 +158,7 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   state = pretrain(config, run, state, reporter)
   jax.block_until_ready(state)
   clock.lap("identity")
-  session = _Session(state, classifier, step_fn, clock)
-  checkpoints.save(_saved(config, session))
-  return session
+  return _Session(state, classifier, step_fn, clock)
 
 
 def raw_step(

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import checkpoint, metrics, run_folder
+from icm_jax.training import checkpoint, metrics, run_folder, state_arrays
 
 if TYPE_CHECKING:
   import ml_collections
@@ -188,7 +188,7 @@ class TrainLoop(NamedTuple):
         except FloatingPointError as error:
           raise FloatingPointError(
             f"{error} Not finite after step {step}: "
-            f"{checkpoint.not_finite(state) or 'nothing of the state'}."
+            f"{state_arrays.not_finite(state) or 'nothing of the state'}."
           ) from error
         pending = []
         self.clock.lap("train")
