@@ -46,7 +46,7 @@ VALUES = {
   "evaluation.examples": 20,
   "classifier.steps": 2,
 }
-HANG_S = 300  # Of a process; a run takes a few seconds.
+HANG_S = 900  # Of a process, which takes seconds on an idle machine.
 # What a process has said when a moment begins, and the seconds within which it
 # is killed.
 MOMENTS = {
@@ -214,7 +214,16 @@ def differences(folder: pathlib.Path, whole: pathlib.Path) -> list[str]:
 
 @dataclasses.dataclass
 class Counts:
-  """What happened, by kind; every count but `done` and `torn` must be 0."""
+  """What happened, by kind; every count but `done` must be 0.
+
+  Attributes:
+    done: how often something was done.
+    lost: steps of checkpoints that were there and are gone.
+    wrong: what a run did that it should not have done.
+    hangs: processes that did not end.
+    told: seconds from a signal to the line that acknowledges it.
+    notes: what was lost or wrong, in words.
+  """
 
   done: collections.Counter = dataclasses.field(
     default_factory=collections.Counter
@@ -228,6 +237,7 @@ class Counts:
   hangs: collections.Counter = dataclasses.field(
     default_factory=collections.Counter
   )
+  told: list[float] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def problem(self, kind: str, text: str) -> None:
@@ -265,6 +275,54 @@ def wait_for_moment(process: Process, folder, moment: str, rng) -> bool:
   return begun and process.wait_until(lambda: time.monotonic() >= instant)
 
 
+def end_at(
+  folder: pathlib.Path,
+  data: pathlib.Path,
+  moment: str,
+  number: int,
+  newest: int,
+  rng: random.Random,
+  counts: Counts,
+) -> int:
+  """Starts or resumes a run, and ends it by a signal.
+
+  Args:
+    folder: folder of the run.
+    data: folder of prepared data.
+    moment: a name of `MOMENTS`.
+    number: the signal.
+    newest: step of the newest checkpoint before; -1 without one.
+    rng: draws the instant.
+    counts: is added to.
+
+  Returns:
+    The step of the newest checkpoint afterwards.
+  """
+  kind = f"{signal.Signals(number).name} at {moment}"
+  process = Process(folder, data)
+  if not wait_for_moment(process, folder, moment, rng):
+    process.end()
+    counts.done["too late"] += 1
+    return newest
+  process.send(number)
+  sent = time.monotonic()
+  if number != signal.SIGKILL and process.wait_until(
+    lambda: any("stop" in line for line in process.lines)
+  ):
+    counts.told.append(time.monotonic() - sent)
+  try:
+    code = process.end()
+  except TimeoutError as error:
+    counts.hangs[kind] += 1
+    counts.notes.append(f"{kind}: hangs: {error}")
+    return newest
+  counts.done[kind] += 1
+  newest = check_after(folder, newest, kind, counts)
+  if number != signal.SIGKILL:
+    check_stop(process, code, number, newest, kind, counts)
+  return newest
+
+
 def kill_and_resume(
   folder: pathlib.Path,
   data: pathlib.Path,
@@ -285,31 +343,7 @@ def kill_and_resume(
   """
   newest = -1
   for moment, number in moments:
-    kind = f"{signal.Signals(number).name} at {moment}"
-    process = Process(folder, data)
-    process.wait_until(lambda: True)
-    if not wait_for_moment(process, folder, moment, rng):
-      process.end()
-      counts.done["too late"] += 1
-      continue
-    process.send(number)
-    sent = time.monotonic()
-    if number != signal.SIGKILL:
-      told = process.wait_until(
-        lambda p=process: any("stop" in line for line in p.lines)
-      )
-      seconds = time.monotonic() - sent
-      counts.notes.append(f"{kind}: told after {seconds:.2f} s" * told)
-    try:
-      code = process.end()
-    except TimeoutError as error:
-      counts.hangs[kind] += 1
-      counts.notes.append(f"{kind}: hangs: {error}")
-      continue
-    counts.done[kind] += 1
-    newest = check_after(folder, newest, kind, counts)
-    if number != signal.SIGKILL:
-      check_stop(process, code, number, newest, kind, counts)
+    newest = end_at(folder, data, moment, number, newest, rng, counts)
   code, process = finish(folder, data)
   counts.done["resumed to the end"] += 1
   if code:
@@ -386,8 +420,10 @@ def main() -> int:
       done = sum(counts.done.values())
       print(f"run {number + 1}/{len(runs)}, {done} processes", flush=True)
     fault_cases.run_all(root, data, whole, counts, options.cases)
-  print(*filter(None, counts.notes), sep="\n")
+  print(*counts.notes, sep="\n")
   print(table(counts))
+  if counts.told:
+    print(f"signals are acknowledged after {max(counts.told):.2f} s at most")
   bad = counts.wrong.total() + counts.lost.total() + counts.hangs.total()
   return int(bool(bad))
 
