@@ -7,6 +7,12 @@
 #              smaller version
 # make notebooks  executes the notebooks, to runs/notebooks
 # make docs    builds the pages of docs/ and a reference, to build/docs
+# make test-faults  kills, stops and disturbs tiny runs, and counts what is lost;
+#              half an hour
+# make fuzz    gives readers of files, and configs, 10,000 cases that nobody has
+#              thought of
+# make audit   compares the pinned packages with known vulnerabilities; needs the
+#              network
 # make onnx    the environment with which experiments.export writes ONNX, and
 #              tests of what it writes
 # make check-installed  installs the package outside the checkout, and uses it:
@@ -49,7 +55,7 @@ ONNX := .venv-onnx/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast lint format mnist faces paper notebooks docs onnx \
+.PHONY: test test-fast test-faults fuzz audit lint format mnist faces paper notebooks docs onnx \
 	check-installed data-check clean bench bench-step bench-startup \
 	bench-parts bench-kernels bench-data bench-rim bench-learned \
 	bench-accelerator bench-result
@@ -73,6 +79,22 @@ test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
+# Some faults need a small file system, which only root may mount; they are left
+# out otherwise.
+test-faults: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+test-faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults $(FAULTS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+# An environment of its own, because nothing else needs the auditor.
+audit: requirements.txt
+	$(firstword $(wildcard $(BIN)/python) python3) -m venv --clear .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check \
+	    pip-audit==2.10.1
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
+
 # The test files that compile little; `make test` runs all files.
 test-fast: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test-fast: $(INSTALLED)
@@ -92,7 +114,7 @@ mnist: $(INSTALLED)
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/mnist.py --workdir=runs/mnist \
 	    --config.seed=$(SEED) \
-	    $(if $(wildcard runs/mnist/config.json),--resume)
+	    --resume=auto
 
 # Resumes and evaluates in the same way. The first run is one network for all
 # mechanisms, as a baseline.
@@ -102,12 +124,12 @@ faces: $(INSTALLED)
 	    --workdir=runs/faces_one_network \
 	    --config.seed=$(SEED) --config.experts.count=1 \
 	    --config.detection.examples=0 \
-	    $(if $(wildcard runs/faces_one_network/config.json),--resume)
+	    --resume=auto
 	$(BIN)/python -m experiments.train \
 	    --config=experiments/configs/faces_small.py --workdir=runs/faces \
 	    --config.seed=$(SEED) \
 	    --config.detection.single_network=runs/faces_one_network \
-	    $(if $(wildcard runs/faces/config.json),--resume)
+	    --resume=auto
 
 # The same command resumes an interrupted run.
 paper: $(INSTALLED)
@@ -197,6 +219,6 @@ bench-result: $(INSTALLED) $(TORCH)
 	    --torch=.venv-torch/bin/python $(RESULT)
 
 clean:
-	rm -rf .venv .venv-docs .venv-onnx .venv-torch .cache .mypy_cache build \
+	rm -rf .venv .venv-audit .venv-docs .venv-onnx .venv-torch .cache .mypy_cache build \
 	    *.egg-info
 	find icm_jax -name '*.so' -delete

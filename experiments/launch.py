@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging as logging_lib
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -16,28 +16,12 @@ from absl import app, flags, logging
 
 from experiments import interrupt
 from icm_jax import types
-from icm_jax.training import train_loop
+from icm_jax.training import atomic_files, train_loop
 
 # Configs that come with the programs.
+AUTO = "auto"  # A value of the flag `--resume`.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 BAD_INPUT = 2
-# Errors that folders and disks are at fault for, not this package.
-_OF_THE_DISK = frozenset(
-  [
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-  ]
-)
-
 
 _HELP = frozenset(["--help", "-help", "-h", "--helpshort"])
 _SUGGESTION = re.compile(
@@ -61,6 +45,32 @@ def define_workdir() -> None:
 def workdir() -> pathlib.Path:
   """Returns the folder of the flag `--workdir`."""
   return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+class _YesNoAuto(flags.BooleanParser):
+  """Parses true, false and auto."""
+
+  def parse(self, argument: str | bool) -> bool | str:
+    if argument == AUTO:
+      return AUTO
+    try:
+      return super().parse(argument)
+    except ValueError as error:
+      raise ValueError(f"must be true, false or {AUTO}") from error
+
+
+def define_resume() -> flags.FlagHolder:
+  """Defines the flag `--resume`, which is false, true or `AUTO`."""
+  flag = flags.Flag(
+    parser=_YesNoAuto(),
+    serializer=flags.ArgumentSerializer(),
+    name="resume",
+    default=False,
+    help_string="Continue from the newest checkpoint in --workdir; auto: if "
+    "the folder holds a run, and else start one.",
+    boolean=True,
+  )
+  return flags.DEFINE_flag(flag)
 
 
 def config_path(text: str) -> str:
@@ -124,9 +134,11 @@ def run(main: Callable[[], None]) -> None:
   """Parses the flags and calls `main`.
 
   Exit codes: 0; 1 for a failure that the message or traceback explains; 2 for
-  bad input, with one line on standard error; 130 after an interruption.
+  bad input, with one line on standard error; 130 after SIGINT and 143 after
+  SIGTERM, whether there was something to save or not.
   """
   logging.set_verbosity(logging.WARNING)
+  sys.unraisablehook = _print_unraisable
   # Orbax leaves errors of its threads there that it raises as well.
   logging_lib.getLogger("asyncio").setLevel(logging_lib.CRITICAL)
   # ml_collections loads config files with a deprecated function.
@@ -140,7 +152,7 @@ def run(main: Callable[[], None]) -> None:
     except types.InputError as error:
       return _fail(error, BAD_INPUT)
     except OSError as error:
-      if error.errno not in _OF_THE_DISK:
+      if error.errno not in atomic_files.OF_THE_DISK:
         raise
       return _fail(
         f"{error.filename or 'a file'} cannot be read or written "
@@ -151,11 +163,10 @@ def run(main: Callable[[], None]) -> None:
     except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
     except train_loop.Interrupted as error:
-      return _fail(error, interrupt.INTERRUPTED)
-    except KeyboardInterrupt:
-      return _fail(
-        "stopped before a checkpoint could be saved", interrupt.INTERRUPTED
-      )
+      return _fail(error, interrupt.exit_code(error.signal))
+    except KeyboardInterrupt as error:
+      interrupt.tell()
+      return interrupt.exit_code(*(error.args or (signal.SIGINT,)))
     return 0
 
   def parse(argv: list[str]) -> list[str]:
@@ -165,7 +176,25 @@ def run(main: Callable[[], None]) -> None:
     return _parse(argv)
 
   interrupt.after_imports()
-  app.run(guarded, flags_parser=parse)
+  try:
+    app.run(guarded, flags_parser=parse)
+  except SystemExit as error:
+    if error.code:
+      # Threads of libraries must neither delay the end of a failed program nor
+      # write tracebacks after its message.
+      sys.stdout.flush()
+      os._exit(error.code if isinstance(error.code, int) else 1)
+    raise
+
+
+def _print_unraisable(found: sys.UnraisableHookArgs) -> None:
+  """Prints an exception that cannot be raised, as Python does.
+
+  When a file cannot be written, TensorStore's threads report it to loops of
+  asyncio that Orbax has closed; Orbax raises the reason as well.
+  """
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
 
 
 def _help(about: str) -> str:

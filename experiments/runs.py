@@ -151,9 +151,7 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   folder.parent.mkdir(parents=True, exist_ok=True)
   log = folder.with_suffix(".log")
   command = [sys.executable, "-m", "icm_jax.programs", "train"]
-  command += [*planned.arguments, f"--workdir={folder}"]
-  if run_folder.holds_run(folder):
-    command.append("--resume")
+  command += [*planned.arguments, f"--workdir={folder}", "--resume=auto"]
   # In a session of its own, a run gets only the signal that is passed on. A
   # second signal would kill it before it has saved.
   with (
@@ -207,7 +205,8 @@ def run_all(
             told.add(process)
           time.sleep(_POLL_S)
         raise train_loop.Interrupted(
-          "Stopped; the same command resumes the interrupted runs."
+          "Stopped; the same command resumes the interrupted runs.",
+          stop_requested.signal,
         )
       for future in done:
         run, problem = waiting.pop(future), future.result()

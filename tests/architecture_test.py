@@ -80,3 +80,32 @@ def test_the_map_names_every_file():
       if path.name != "__init__.py":
         name = path.relative_to(ROOT).as_posix()
         assert f"`{name}`" in text, f"CONTRIBUTING.md does not name {name}"
+
+
+# Modules and functions that can run code which a file contains.
+_RUNNING = frozenset(
+  ["pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"]
+  + ["yaml", "torch", "eval", "exec", "os.system"]
+)
+
+
+def runs_code(source):
+  """Returns what a source imports or calls that can run a file's code."""
+  found = set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      found |= {alias.name.split(".")[0] for alias in node.names} & _RUNNING
+    elif isinstance(node, ast.ImportFrom):
+      found |= {(node.module or "").split(".")[0]} & _RUNNING
+    elif isinstance(node, ast.Call):
+      found |= {ast.unparse(node.func)} & _RUNNING
+      found |= {k.arg for k in node.keywords} & {"shell", "allow_pickle"}
+  return found
+
+
+def test_no_file_can_run_code():
+  for folder in ("icm_jax", "experiments"):
+    for path in (ROOT / folder).rglob("*.py"):
+      assert not runs_code(path.read_text()), path
+  bad = "import pickle, os\neval(a)\nnp.load(a, allow_pickle=True)"
+  assert runs_code(bad) == {"pickle", "eval", "allow_pickle"}

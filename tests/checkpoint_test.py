@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from icm_jax import types
-from icm_jax.training import checkpoint
+from icm_jax.training import checkpoint, checksums, state_arrays
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -28,6 +29,14 @@ class State:
   step: jax.Array
   key: jax.Array
   layers: list
+
+
+@chex.dataclass(frozen=True)
+class Experts:
+  """A state with three experts."""
+
+  step: jax.Array
+  experts_E: dict
 
 
 def tiny_state(step=0, width=8):
@@ -102,6 +111,132 @@ def test_a_run_does_not_become_shorter(tmp_path):
   checkpoint.check_steps(tmp_path, 10, "--steps")
   with pytest.raises(types.InputError, match="--steps asks for 9 .*done 10"):
     checkpoint.check_steps(tmp_path, 9, "--steps")
+
+
+def files_of(folder):
+  return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_any_damage_of_the_newest_checkpoint_is_noticed(damage, tmp_path):
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  newest = tmp_path / "checkpoints" / "2"
+  untold = set()
+  for path in files_of(newest):
+    content = path.read_bytes()
+    if damage == "missing":
+      path.unlink()
+    elif damage == "truncated":
+      path.write_bytes(content[: len(content) // 2])
+    else:
+      middle = len(content) // 2
+      changed = bytes([byte ^ 16 for byte in content[middle : middle + 1]])
+      path.write_bytes(content[:middle] + changed + content[middle + 1 :])
+    opened = checkpoint.Checkpoints(tmp_path, writes=False)
+    with contextlib.closing(opened) as checkpoints:
+      found = checkpoints.read_newest(tiny_state(), {})
+    if int(found.state.step) == 2:
+      untold.add(path.name)  # Only what the state does not depend on.
+      assert not checkpoints.passed_over()
+      for a, b in zip(
+        numbers(found.state), numbers(tiny_state(2)), strict=True
+      ):
+        np.testing.assert_array_equal(a, b)
+    else:
+      (line,) = checkpoints.passed_over()
+      assert line.startswith("the checkpoint of step 2 is damaged, ")
+      assert int(found.state.step) == 1
+    path.write_bytes(content)
+  # What Orbax writes around the items, and empty files that were cut.
+  assert untold <= {
+    "_CHECKPOINT_METADATA",
+    "commit_success.txt",
+    checksums.FILE,
+  }, untold
+  assert read(tmp_path, tiny_state()).state.step == 2
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path):
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    for step, score in enumerate((0.1, 0.5, 0.9, 0.9, 0.2, None, 0.3), 1):
+      progress = {checkpoint.SCORE: score}
+      checkpoints.save(checkpoint.Saved(tiny_state(step), {}, progress))
+  # Scores are read again from the folder.
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    assert checkpoints.steps() == [7, 6, 4]
+    checkpoints.save(checkpoint.Saved(tiny_state(8), {}, {}))
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    assert checkpoints.steps() == [8, 7, 4]
+  saved = checkpoint.read(tmp_path, tiny_state(), {}, steps=4)
+  assert saved.progress == {checkpoint.SCORE: 0.9}
+
+
+def test_only_who_writes_removes_what_killed_saves_left(tmp_path):
+  save(tmp_path, tiny_state(1))
+  left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+  (left / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
+  assert checkpoint.read(tmp_path, tiny_state(), {}).state.step == 1
+  assert left.exists()
+  save(tmp_path, tiny_state(2))
+  assert [path.name for path in left.parent.iterdir()] == ["2", "1"] or {
+    path.name for path in left.parent.iterdir()
+  } == {"1", "2"}
+
+
+def test_a_state_may_be_donated_while_it_is_written(tmp_path):
+  update = jax.jit(
+    lambda state: state.replace(
+      step=state.step + 1, layers=[{"kernel": state.layers[0]["kernel"] + 1}]
+    ),
+    donate_argnums=0,
+  )
+  state = tiny_state(1, width=1 << 16)
+  expected = {}
+  with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+    for _ in range(3):
+      expected[int(state.step)] = np.array(state.layers[0]["kernel"])
+      checkpoints.save(checkpoint.Saved(state, {}, {}))
+      state = update(update(state))
+  like = tiny_state(width=1 << 16)
+  for step in (3, 5):
+    saved = checkpoint.read(tmp_path, like, {}, steps=step)
+    np.testing.assert_array_equal(
+      saved.state.layers[0]["kernel"], expected[step]
+    )
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+  save(tmp_path, tiny_state(1))
+  kernel_EF = jnp.ones((3, 2)).at[1:, 0].set(jnp.array([jnp.nan, jnp.inf]))
+  with pytest.raises(
+    FloatingPointError,
+    match="after step 2 is not finite: experts_E of expert 1, 2. It is not",
+  ):
+    save(tmp_path, Experts(step=jnp.int32(2), experts_E={"kernel": kernel_EF}))
+  assert read(tmp_path, tiny_state()).state.step == 1
+
+
+def test_a_folder_that_vanishes_is_told(tmp_path):
+  opened = checkpoint.Checkpoints(tmp_path)
+  with (
+    contextlib.closing(opened) as checkpoints,
+    pytest.raises(types.InputError, match=r"step 2 .*\(No such file.*--resume"),
+  ):
+    checkpoints.save(checkpoint.Saved(tiny_state(1), {}, {}))
+    checkpoints.wait()
+    shutil.rmtree(tmp_path / "checkpoints")
+    checkpoints.save(checkpoint.Saved(tiny_state(2), {}, {}))
+  assert not (tmp_path / "checkpoints").exists()
+
+
+def test_readers_need_no_folder_that_can_be_written(tmp_path):
+  with pytest.raises(types.InputError, match="holds no checkpoint"):
+    checkpoint.read(tmp_path, tiny_state(), {})
+  assert not (tmp_path / "checkpoints").exists()
+  save(tmp_path, tiny_state(1), tiny_state(2))
+  damage(tmp_path, 2)
+  with pytest.warns(RuntimeWarning, match="step 2 is damaged, .* before it is"):
+    assert checkpoint.read(tmp_path, tiny_state(), {}).state.step == 1
 
 
 def numbers(state):
@@ -180,6 +315,7 @@ def test_a_device_of_another_name_makes_no_difference(tmp_path):
   path = tmp_path / "checkpoints" / "0" / "arrays" / "_sharding"
   assert "cpu:0" in path.read_text()
   path.write_text(path.read_text().replace("cpu:0", "cuda:5"))
+  (path.parent / checksums.FILE).unlink()
   saved = read(tmp_path, tiny_state())
   np.testing.assert_array_equal(
     saved.state.layers[0]["kernel"], tiny_state().layers[0]["kernel"]
@@ -202,8 +338,8 @@ def test_plain_orbax_reads_nested_dicts(tmp_path, make_setup, make_state):
 
   check(plain)
   assert plain["step"] == 0
-  by_name = dict(checkpoint._by_name(plain))
-  expected = dict(checkpoint._by_name(state))
+  by_name = dict(state_arrays.by_name(plain))
+  expected = dict(state_arrays.by_name(state))
   assert by_name.keys() == expected.keys()
   for name, array in expected.items():
     if name != "key":

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -17,13 +18,45 @@ ROOT = pathlib.Path(__file__).parent.parent
 # As `python -m` imports the package, and a signal in the middle of imports
 # that swallow exceptions.
 _INTERRUPTED_IMPORT = """
-import os, signal, sys
-sys.argv[0] = "-m"
+import os, sys, time
+number = int(sys.argv[1])
+sys.argv = ["-m"]
 import experiments
 try:
-  os.kill(os.getpid(), signal.SIGINT)
+  os.kill(os.getpid(), number)
+  time.sleep(60)
 except BaseException:
   print("swallowed", file=sys.stderr)
+"""
+# A program that puts things in order when it is stopped, swallows exceptions,
+# or is asked twice while compiled code runs.
+_INTERRUPTED_WORK = """
+import os, signal, sys, time
+number, how = int(sys.argv[1]), sys.argv[2]
+sys.argv = ["-m"]
+from experiments import interrupt, launch
+from icm_jax.training import train_loop
+interrupt._CLEAN_S = 0.5
+
+def main():
+  try:
+    if how == "twice":
+      with train_loop.stop_requests(lambda: print("heard", flush=True)):
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        signal.signal(number, lambda *_: None)
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+  except BaseException:
+    if how == "swallowed":
+      time.sleep(60)
+    print("in order", flush=True)
+    raise
+
+sys.argv = ["program"]
+launch.run(main)
 """
 CONFIG = "--config=experiments/configs/mnist.py:smoke"
 
@@ -149,16 +182,39 @@ def test_help_lists_what_is_required(program, required):
   assert "tfds_debug" not in done.stdout.partition("Flags:")[2]
 
 
-def test_ctrl_c_during_imports_is_one_line(tmp_path):
-  process = subprocess.Popen(
-    [sys.executable, "-c", _INTERRUPTED_IMPORT],
+STOPPED = (
+  "error: stopped; files that were written before are whole, and a run goes on "
+  "with --resume\n"
+)
+
+
+def interrupted(program, number, *more):
+  return subprocess.run(
+    [sys.executable, "-c", program, str(int(number)), *more],
     cwd=ROOT,
-    stderr=subprocess.PIPE,
+    capture_output=True,
     text=True,
+    timeout=60,
+    check=False,
   )
-  _, errors = process.communicate(timeout=60)
-  assert errors == "error: stopped before a checkpoint could be saved\n"
-  assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_during_imports_is_one_line(number, code):
+  done = interrupted(_INTERRUPTED_IMPORT, number)
+  assert (done.returncode, done.stderr) == (code, STOPPED)
+
+
+@pytest.mark.parametrize(
+  ("how", "printed"),
+  [("once", "in order\n"), ("swallowed", ""), ("twice", "heard\n")],
+)
+def test_a_signal_ends_a_program_whatever_it_does(how, printed):
+  done = interrupted(_INTERRUPTED_WORK, signal.SIGTERM, how)
+  assert (done.returncode, done.stderr) == (143, STOPPED)
+  assert done.stdout == printed
 
 
 def test_the_readmes_code_runs():

@@ -1,8 +1,10 @@
+import errno
 import json
 import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import threading
 
@@ -343,14 +345,40 @@ def test_a_full_disk_ends_a_run_with_one_line(tmp_path, monkeypatch):
   assert threading.active_count() == threads
   writer.write(0, 0.0, {"loss/experts": np.float32(1)})
   writer._file.close()
-  with pathlib.Path("/dev/full").open("a") as full:
+  with pathlib.Path("/dev/full").open("ab", buffering=0) as full:
     monkeypatch.setattr(writer, "_file", full)
-    for use in (
-      lambda: writer.write(1, 0.0, {"a": np.ones(2)}),
-      writer.close,
-    ):
-      with pytest.raises(types.InputError, match=r"No space.*--resume"):
-        use()
+    with pytest.raises(types.InputError, match=r"No space.*--resume"):
+      writer.write(1, 0.0, {"a": np.ones(2)})
+  writer.close()
+
+
+def test_a_disk_that_becomes_full_within_a_row_takes_none_of_it(
+  tmp_path, monkeypatch
+):
+  writer = metrics.MetricWriter(tmp_path, last_step=-1)
+  writer.write(0, 0.0, {"loss/experts": np.float32(1)})
+  before = (tmp_path / run_folder.METRICS).read_bytes()
+  whole = writer._file
+  space = iter([5])
+
+  class Filling:
+    """A file on a disk that has space for five more bytes."""
+
+    fileno, truncate, close = whole.fileno, whole.truncate, whole.close
+
+    def write(self, data):
+      for left in space:
+        return whole.write(data[:left])
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(writer, "_file", Filling())
+  with pytest.raises(types.InputError, match=r"No space.*--resume"):
+    writer.write(1, 0.0, {"loss/experts": np.float32(2)})
+  assert (tmp_path / run_folder.METRICS).read_bytes() == before
+  shutil.rmtree(tmp_path)
+  with pytest.raises(types.InputError, match=r"No such file.*--resume"):
+    writer.write(1, 0.0, {"loss/experts": np.float32(2)})
+  writer.close()
 
 
 def test_evaluating_again_gives_the_same(six):

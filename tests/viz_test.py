@@ -196,7 +196,9 @@ def test_the_page_is_self_contained_and_whole(finished):
       assert PIL.Image.open(io.BytesIO(data)).width > 200
     else:
       assert ElementTree.fromstring(data).tag.endswith("svg")
-  assert (finished / report.GRID).read_bytes() == base64.b64decode(images[0][1])
+  assert (finished / run_folder.GRID).read_bytes() == base64.b64decode(
+    images[0][1]
+  )
 
 
 def test_a_run_without_relocation_has_a_page(finished):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import pathlib
@@ -144,8 +143,7 @@ def evaluate_checkpoint(workdir: pathlib.Path) -> dict[str, Any]:
   config = run_folder.read(workdir).config
   run = build.build_run(config)
   run_folder.check_saw(workdir, build.saw(run))
-  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.read_newest(build.abstract_state(config, run), {})
+  saved = checkpoint.read(workdir, build.abstract_state(config, run), {})
   result = measure(workdir, config, run, saved.state)
   seconds = run_result.seconds_of(workdir, result, saved)
   return run_result.write(workdir, result, seconds)

@@ -10,7 +10,7 @@ import numpy as np
 
 from icm_jax.data import skipped
 from icm_jax.rim import charts
-from icm_jax.training import atomic_files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts as viz_charts
 from icm_jax.viz import html, run_files
 
@@ -45,7 +45,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: the run has no result yet.
   """
-  path = workdir / run_files.PAGE
+  path = workdir / run_folder.PAGE
   atomic_files.write_bytes(path, _page(*run_files.read(workdir)).encode())
   return path
 

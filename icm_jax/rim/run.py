@@ -99,7 +99,8 @@ def train(
   Raises:
     InputError: the config or the folder is wrong; nothing was trained yet.
     FloatingPointError: a loss is not finite; names the step.
-    Interrupted: SIGINT or SIGTERM came, and a checkpoint was saved.
+    Interrupted: SIGINT or SIGTERM came during the updates, and a checkpoint is
+      saved. At other times, signals keep their meaning.
   """
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
@@ -115,15 +116,12 @@ def train(
   total = config.train.updates * len(run.networks)
   checkpoint.check_steps(workdir, total, "--config.train.updates")
   saw = build.saw(run)
-  with train_loop.occupy(workdir, config, saw, reporter) as (
-    checkpoints,
-    stop_requested,
-  ):
+  with train_loop.occupy(workdir, config, saw) as checkpoints:
     saved = None
     if checkpoints.steps():
       saved = checkpoints.read_newest(build.abstract_state(config, run), {})
-      for step, reason in checkpoints.damaged.items():
-        reporter.say(f"the checkpoint of step {step} {reason}")
+      for line in checkpoints.passed_over():
+        reporter.say(f"warning: {line}")
       reporter.say(f"resuming at step {int(saved.state.step)}")
       state = saved.state
     else:
@@ -134,14 +132,17 @@ def train(
     )
     clock.lap("start")
     writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
-    with contextlib.closing(writer):
+    with (
+      contextlib.closing(writer),
+      train_loop.saves_before_it_stops(checkpoints, reporter) as stop_requested,
+    ):
       state = _train_networks(
         config, run, state, clock, checkpoints, writer, reporter, stop_requested
       )
+      checkpoints.save(_saved(config, state, clock))
     reporter.say("evaluating")
     result = evaluate.measure(workdir, config, run, state)
     clock.lap("evaluate")
-    checkpoints.save(_saved(config, state, clock))
     return run_result.write(workdir, result, clock.seconds)
 
 

@@ -162,7 +162,9 @@ def make_mechanisms(
   """
   parameters = config.mechanisms.to_dict()
   names = tuple(
-    name.strip() for text in parameters.pop("names") for name in text.split(",")
+    name.strip()
+    for text in parameters.pop("names")
+    for name in str(text).split(",")
   )
   return names, mechanisms_lib.by_names(names, parameters)
 

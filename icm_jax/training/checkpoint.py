@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
 import pathlib
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,13 +18,16 @@ import jax
 import orbax.checkpoint as ocp
 
 from icm_jax import types
+from icm_jax.training import atomic_files, checksums, state_arrays
 
 FOLDER = "checkpoints"
-KEPT = 2  # Checkpoints of a run.
+KEPT = 2  # The newest checkpoints of a run, besides the best one.
+SCORE = "score"  # The name of a checkpoint's score in its progress.
 # Bytes that the other files of a run may need from one checkpoint to the next.
 _RESERVE = 8 << 20
 _BYTES = 4  # Of a number, at most.
-_NO_SPACE = os.strerror(errno.ENOSPC)
+# Orbax measures by a clock that may be set to another time meanwhile.
+_NEVER_S = 10**8
 
 
 class Saved(NamedTuple):
@@ -31,7 +36,9 @@ class Saved(NamedTuple):
   Attributes:
     state: state of the competition, or of sequence models.
     classifier: parameters of the evaluation classifier; empty without one.
-    progress: JSON data: `config`, and `seconds` spent so far by stage.
+    progress: JSON data: `config`, `seconds` spent so far by stage, and
+      `score`, of which the highest one marks the best checkpoint; None or
+      missing if it was not measured.
   """
 
   state: types.PyTree
@@ -55,7 +62,8 @@ def check_space(
   folder = pathlib.Path(folder).absolute()
   place = next(p for p in (folder, *folder.parents) if p.exists())
   size = sum(
-    math.prod(_saved_shape(a)) * _BYTES for a in jax.tree.leaves(trees)
+    math.prod(state_arrays.saved_shape(a)) * _BYTES
+    for a in jax.tree.leaves(trees)
   )
   needed, free = count * size + _RESERVE, shutil.disk_usage(place).free
   if free < needed:
@@ -86,16 +94,41 @@ def check_steps(workdir: pathlib.Path, last: int, flag: str) -> None:
     )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Keeps Orbax's threads from logging errors, which it raises as well."""
-  logger = logging.getLogger("absl")
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
+def _with_checksums(handler: Any) -> Any:
+  """Makes an Orbax handler write checksums before its files are in place.
+
+  Orbax finds handlers by their classes, so that the object itself is changed.
+  """
+  finalize = handler.finalize
+
+  def finalize_with_checksums(directory) -> None:
+    finalize(directory)
+    checksums.write(pathlib.Path(directory))
+
+  handler.finalize = finalize_with_checksums
+  return handler
+
+
+class _Kept:
+  """Keeps the newest checkpoints and the best one, as Orbax's policies do.
+
+  Attributes:
+    newest: number of newest checkpoints that are kept.
+    scores: scores of steps that have one.
+  """
+
+  def __init__(self, newest: int):
+    self.newest = newest
+    self.scores: dict[int, float] = {}
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Tells for each checkpoint, the oldest first, whether it is kept."""
+    del context
+    steps = [info.step for info in checkpoints]
+    scores = {s: self.scores[s] for s in steps if s in self.scores}
+    # The newest one of equally good ones.
+    best = max(scores, key=lambda step: (scores[step], step), default=None)
+    return [step == best or step in steps[-self.newest :] for step in steps]
 
 
 class Checkpoints:
@@ -109,61 +142,128 @@ class Checkpoints:
     damaged: newer steps that `read_newest` passed over, and why.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int = KEPT):
-    """Opens `workdir/checkpoints`, which is made if it does not exist.
+  def __init__(
+    self, workdir: pathlib.Path, *, keep: int = KEPT, writes: bool = True
+  ):
+    """Opens `workdir/checkpoints`.
 
     Args:
       workdir: folder of the run.
-      keep: number of newest checkpoints that are kept.
+      keep: number of newest checkpoints that are kept, besides the best one.
+      writes: whether checkpoints will be saved. The folder is then made, and
+        what killed processes left in it is removed, so that no other process
+        may use it for writing.
     """
+    self._folder = workdir.absolute() / FOLDER
+    self._kept = _Kept(keep)
+    self.damaged: dict[int, str] = {}
+    self._manager: Any = None
+    if not writes and not self._folder.is_dir():
+      return
+    logger = logging.getLogger("absl")
+    self._quiet = contextlib.ExitStack()
+    self._quiet.callback(logger.setLevel, logger.level)
+    # Orbax logs errors, also from other threads, and raises them as well.
+    logger.setLevel(logging.CRITICAL)
     self._manager = ocp.CheckpointManager(
-      workdir.absolute() / FOLDER,
+      self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=False
+        save_interval_steps=1 if writes else 0,
+        create=writes,
+        cleanup_tmp_directories=writes,
+        read_only=not writes,
+        preservation_policy=self._kept,
+        async_options=ocp.AsyncOptions(
+          timeout_secs=_NEVER_S, create_directories_asynchronously=False
+        ),
       ),
       item_handlers={
-        "arrays": ocp.StandardCheckpointHandler(),
-        "progress": ocp.JsonCheckpointHandler(),
+        "arrays": _with_checksums(ocp.StandardCheckpointHandler()),
+        "progress": _with_checksums(ocp.JsonCheckpointHandler()),
       },
     )
-    self.damaged: dict[int, str] = {}
+    self._opened = self._identity()
+    for step in self.steps() if writes else ():
+      self._remember_score(step, _score_of(self._folder / f"{step}"))
+
+  def _identity(self) -> int | None:
+    """Returns the number of the folder; None if it has vanished."""
+    try:
+      return self._folder.stat().st_ino
+    except FileNotFoundError:
+      return None
+
+  def _remember_score(self, step: int, score: float | None) -> None:
+    if score is not None:
+      self._kept.scores[step] = score
 
   def steps(self) -> list[int]:
     """Returns the steps of complete checkpoints, the newest first."""
+    if self._manager is None:
+      return []
     return sorted(self._manager.all_steps(), reverse=True)
 
   def save(self, saved: Saved) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Begins to write a checkpoint, whole or not at all.
 
-    An existing checkpoint of the same step is kept, unless it is damaged.
+    The arrays are copied, or kept from being overwritten, before this returns;
+    files are written by other threads. `wait` waits for them. An existing
+    checkpoint of the same step is kept, unless it is damaged.
 
     Raises:
-      InputError: there is not enough space for it.
+      InputError: there is not enough space for it, or it cannot be written;
+        also if that was so for the checkpoint before.
+      FloatingPointError: a number is not finite; nothing is written.
     """
+    self.wait()
     arrays = {"state": saved.state, "classifier": saved.classifier}
     step = int(saved.state.step)
-    if step in self.damaged:
-      self._manager.delete(step)
-    if step not in self.steps():
-      check_space(self._manager.directory, (saved.state, saved.classifier))
+    state_arrays.check_finite(step, arrays)
+    with self._explained(f"of step {step} "):
+      # Orbax saves no step before the newest one.
+      for damaged in self.damaged:
+        self._manager.delete(damaged)
+      self.damaged = {}
+      if step in self.steps():
+        return
+      if self._identity() is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+      check_space(self._folder, (saved.state, saved.classifier))
+      self._remember_score(step, saved.progress.get(SCORE))
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          arrays=ocp.args.StandardSave(arrays),
+          progress=ocp.args.JsonSave(saved.progress),
+        ),
+      )
+
+  def wait(self) -> None:
+    """Waits until checkpoints are written.
+
+    Raises:
+      InputError: a checkpoint cannot be written.
+    """
+    with self._explained(""):
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _explained(self, which: str) -> Iterator[None]:
     try:
-      with _quiet():
-        self._manager.save(
-          step,
-          args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave(saved.progress),
-          ),
-        )
+      yield
+    except types.InputError:
+      raise
     # Orbax and its libraries raise several kinds of errors.
     except Exception as error:
-      if _NO_SPACE not in str(error):
+      reason = atomic_files.reason_of_the_disk(error)
+      if self._identity() != self._opened:  # TensorStore makes it again.
+        reason = os.strerror(errno.ENOENT)
+      if not reason:
         raise
       raise types.InputError(
-        f"The checkpoint of step {step} cannot be written to "
-        f"{self._manager.directory} ({_NO_SPACE}): something else has filled "
-        "the disk. Free space, and continue with --resume from the last "
-        "checkpoint."
+        f"The checkpoint {which}cannot be written to {self._folder} ({reason})."
+        " The checkpoints before it are kept: free space or give the folder "
+        "back, and continue with --resume."
       ) from error
 
   def read_newest(
@@ -188,16 +288,20 @@ class Checkpoints:
       InputError: there is no checkpoint that can be read; says of each whether
         it is damaged or of other networks.
     """
-    like = jax.tree.map(_placed, {"state": state, "classifier": classifier})
+    like = jax.tree.map(
+      state_arrays.placed, {"state": state, "classifier": classifier}
+    )
     failures, fits = {}, True
     known = self.steps()
     if steps is not None and steps not in known:
       raise types.InputError(
-        f"{self._manager.directory} holds no checkpoint of step {steps}; it "
+        f"{self._folder} holds no checkpoint of step {steps}; it "
         f"holds those of {', '.join(map(str, known)) or 'none'}."
       )
     for step in known if steps is None else [steps]:
       try:
+        for item in ("arrays", "progress"):
+          checksums.verify(self._folder / f"{step}" / item)
         misfit = self._misfit(step, like)
         if misfit:
           failures[step] = f"does not fit, {misfit}"
@@ -224,6 +328,13 @@ class Checkpoints:
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
     raise types.InputError(self._explain(failures, fits))
 
+  def passed_over(self) -> list[str]:
+    """Returns a line for each damaged checkpoint that `read_newest` met."""
+    return [
+      f"the checkpoint of step {step} {reason}; the one before it is used"
+      for step, reason in self.damaged.items()
+    ]
+
   def _misfit(self, step: int, like: types.PyTree) -> str:
     """Describes the first unexpected array; "" if there is none.
 
@@ -234,8 +345,14 @@ class Checkpoints:
     saved = self._manager.item_metadata(step).arrays
     if saved is None:
       raise ValueError("its arrays have no metadata")
-    shapes = {name: tuple(array.shape) for name, array in _by_name(saved.tree)}
-    expected = {name: _saved_shape(array) for name, array in _by_name(like)}
+    shapes = {
+      name: tuple(array.shape)
+      for name, array in state_arrays.by_name(saved.tree)
+    }
+    expected = {
+      name: state_arrays.saved_shape(array)
+      for name, array in state_arrays.by_name(like)
+    }
     for name in sorted(shapes.keys() | expected.keys()):
       if name not in expected:
         return f"it has {name}, which is not expected"
@@ -247,7 +364,7 @@ class Checkpoints:
 
   def _explain(self, failures: dict[int, str], fits: bool) -> str:
     """Returns the message for a folder without a readable checkpoint."""
-    folder = self._manager.directory
+    folder = self._folder
     if not failures:
       return (
         f"{folder} holds no checkpoint; train with --resume to start the run "
@@ -266,34 +383,49 @@ class Checkpoints:
     )
 
   def close(self) -> None:
-    """Frees the manager's threads."""
-    self._manager.close()
+    """Waits until checkpoints are written, and frees the manager's threads.
+
+    Raises:
+      InputError: a checkpoint cannot be written.
+    """
+    if self._manager is not None:
+      with self._quiet, self._explained(""):
+        self._manager.close()
 
 
-def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-  """Returns an abstract array with a sharding, by default the default device's.
+def read(
+  workdir: pathlib.Path,
+  state: types.PyTree,
+  classifier: types.PyTree,
+  *,
+  steps: int | None = None,
+) -> Saved:
+  """Reads the newest checkpoint of a run that another process may go on with.
 
-  Without a sharding, Orbax looks for the devices from which it was saved.
+  Warns of damaged checkpoints that are passed over.
+
+  Args:
+    workdir: folder of the run; it may be on a file system that cannot be
+      written.
+    state: see `Checkpoints.read_newest`, as the other arguments.
+    classifier: abstract parameters of the classifier.
+    steps: completed updates of the checkpoint to read; None is any.
+
+  Raises:
+    InputError: there is no checkpoint that can be read.
   """
-  sharding = getattr(array, "sharding", None)
-  is_abstract = isinstance(
-    getattr(sharding, "mesh", None), jax.sharding.AbstractMesh
-  )
-  if sharding is None or is_abstract:
-    sharding = jax.device_put(0).sharding
-  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+  opened = Checkpoints(workdir, writes=False)
+  with contextlib.closing(opened) as checkpoints:
+    saved = checkpoints.read_newest(state, classifier, steps=steps)
+  for line in checkpoints.passed_over():
+    warnings.warn(f"{workdir}: {line}", RuntimeWarning, stacklevel=2)
+  return saved
 
 
-def _by_name(tree: types.PyTree) -> list[tuple[str, Any]]:
-  """Returns arrays with their names, which Orbax joins from keys and fields."""
-  return [
-    (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  ]
-
-
-def _saved_shape(array: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """Returns the saved shape of an array; a key is saved as its numbers."""
-  if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-    return jax.eval_shape(jax.random.key_data, array).shape
-  return array.shape
+def _score_of(folder: pathlib.Path) -> float | None:
+  """Returns the score of a checkpoint; None if it has none, or is damaged."""
+  try:
+    score = json.loads((folder / "progress" / "metadata").read_bytes())[SCORE]
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    return None
+  return score if isinstance(score, float) else None

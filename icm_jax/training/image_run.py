@@ -54,7 +54,8 @@ def train(
   Raises:
     InputError: the user's input is wrong; nothing was trained.
     FloatingPointError: a loss is not finite; names the step.
-    Interrupted: SIGINT or SIGTERM was received, and a checkpoint is saved.
+    Interrupted: SIGINT or SIGTERM came during the updates, and a checkpoint is
+      saved. At other times, signals keep their meaning.
   """
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
@@ -80,18 +81,20 @@ def train(
   abstract = networks.abstract_state(config, run.setup, run.classifier)
   if not resume:
     checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
-  with train_loop.occupy(workdir, config, saw, reporter) as (
-    checkpoints,
-    stop_requested,
-  ):
+  with train_loop.occupy(workdir, config, saw) as checkpoints:
     session = _start(config, run, abstract, checkpoints, reporter, started)
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
-    with contextlib.closing(writer):
+    with (
+      contextlib.closing(writer),
+      train_loop.saves_before_it_stops(checkpoints, reporter) as stop_requested,
+    ):
+      checkpoints.save(_saved(config, session))
       session = _compete(
         config, run, session, checkpoints, writer, reporter, stop_requested
       )
+      checkpoints.save(_saved(config, session))
     reporter.say("evaluating")
     result = run_result.measure(
       workdir, config, run, session.state, session.classifier
@@ -99,7 +102,6 @@ def train(
     session.clock.lap("evaluate")
     if reasons := (result["transfer"] or {}).get("skipped_by_reason"):
       reporter.say(f"{config.transfer.name}: {skipped.describe(reasons)}")
-    checkpoints.save(_saved(config, session))
     return run_result.write(workdir, result, session.clock.seconds)
 
 
@@ -117,8 +119,8 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   saved = None
   if checkpoints.steps():
     saved = checkpoints.read_newest(*abstract)
-    for step, reason in checkpoints.damaged.items():
-      reporter.say(f"the checkpoint of step {step} {reason}")
+    for line in checkpoints.passed_over():
+      reporter.say(f"warning: {line}")
     reporter.say(f"resuming at step {int(saved.state.step)}")
   clock = train_loop.Clock(started, saved.progress["seconds"] if saved else {})
   clock.lap("start")
@@ -156,9 +158,7 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   state = pretrain(config, run, state, reporter)
   jax.block_until_ready(state)
   clock.lap("identity")
-  session = _Session(state, classifier, step_fn, clock)
-  checkpoints.save(_saved(config, session))
-  return session
+  return _Session(state, classifier, step_fn, clock)
 
 
 def raw_step(
@@ -286,12 +286,21 @@ def _compete(
     steps=range(first, total),
     batch_size=config.train.batch_size,
   )
+  scores: dict[int, float] = {}
+
+  def evaluate(state):
+    values = run.curve.evaluate(state, classifier)
+    scores[int(state.step)] = float(values["matched"])
+    return values
+
+  def save(state):
+    score = scores.get(int(state.step))
+    checkpoints.save(_saved(config, session._replace(state=state), score))
+
   loop = train_loop.TrainLoop(
     update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
-    evaluate=lambda state: run.curve.evaluate(state, classifier),
-    save=lambda state: checkpoints.save(
-      _saved(config, session._replace(state=state))
-    ),
+    evaluate=evaluate,
+    save=save,
     every=config.every,
     clock=clock,
     writer=writer,
@@ -304,12 +313,13 @@ def _compete(
   return session._replace(state=state)
 
 
-def _saved(config, session: _Session) -> checkpoint.Saved:
+def _saved(config, session: _Session, score=None) -> checkpoint.Saved:
   return checkpoint.Saved(
     session.state,
     session.classifier,
     {
       "config": run_folder.plain_config(config),
       "seconds": dict(session.clock.seconds),
+      checkpoint.SCORE: score,
     },
   )

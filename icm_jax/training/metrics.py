@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,12 +36,17 @@ class MetricWriter:
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     atomic_files.write_bytes(workdir / run_folder.METRICS, text.encode())
-    self._file = (workdir / run_folder.METRICS).open("a")
+    # Without a buffer, a row is written by one call of the system, which a
+    # killed process has made or not.
+    self._file = (workdir / run_folder.METRICS).open("ab", buffering=0)
     folder = workdir / run_folder.TENSORBOARD
     folder.mkdir(exist_ok=True)
+    # TensorBoard reads files in the order of their names, and the time in a
+    # name may have jumped back.
+    prefix = f"events.{len(list(folder.iterdir())):06}"
     # A SummaryWriter has a thread, which dies when the disk is full; the run
     # would then wait for it for ever.
-    self._events = event_file_writer.EventsWriter(str(folder / "events"))
+    self._events = event_file_writer.EventsWriter(str(folder / prefix))
     # TensorBoard hides what an earlier writer wrote of these steps.
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._add_event(last_step + 1, session_log=start)
@@ -61,8 +68,7 @@ class MetricWriter:
   def _write(self, step, wall_s, values) -> None:
     plain = {name: np.asarray(v).tolist() for name, v in values.items()}
     row = {"step": step, "wall_s": round(wall_s, 3), **plain}
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    self._append((json.dumps(row) + "\n").encode())
     for name, value in values.items():
       value = np.asarray(value)
       if value.ndim == 0:
@@ -72,6 +78,19 @@ class MetricWriter:
           scalar = summary.scalar(f"{name}/{index}", float(entry))
           self._add_event(step, summary=scalar)
     self._events.flush()
+
+  def _append(self, line: bytes) -> None:
+    """Writes a line whole or not at all."""
+    status = os.fstat(self._file.fileno())
+    if not status.st_nlink:
+      raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+      while line:  # A disk that becomes full takes the first part of a line.
+        line = line[self._file.write(line) :]
+    except OSError:
+      with contextlib.suppress(OSError):
+        self._file.truncate(status.st_size)
+      raise
 
   def close(self) -> None:
     """Flushes and closes both files.
@@ -89,7 +108,8 @@ class MetricWriter:
     except OSError as error:
       raise types.InputError(
         f"Metrics cannot be written to {self._folder} ({error.strerror}). Free "
-        "space, and continue with --resume from the last checkpoint."
+        "space or give the folder back, and continue with --resume from the "
+        "last checkpoint."
       ) from error
 
   def _add_event(self, step, **content) -> None:
@@ -114,8 +134,9 @@ def summarise(
     for name, value in metrics.items():
       if not np.isfinite(value).all():
         raise FloatingPointError(
-          f"{name} is {_describe(value)} at step {step}; training stopped. "
-          "Lower the learning rates, or start again with another seed."
+          f"{name} is {_describe(value)} at step {step}; training stopped, and "
+          "the checkpoints before it are kept. Start again with lower learning "
+          "rates, or with another seed."
         )
   row = {}
   for name in steps[0]:

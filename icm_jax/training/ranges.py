@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # JAX makes keys of 32 bits, and larger seeds would repeat smaller ones.
 _MAX_SEED = 2**32 - 1
+_MAX_INTEGER = 2**31 - 1
 # The least value of every count and size.
 _AT_LEAST = {
   "seed": 0,
@@ -111,7 +112,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def check_numbers(config: ml_collections.ConfigDict) -> None:
-  """Checks that every number is finite, and that the seed is a seed.
+  """Checks that every number can be computed with, and the seed is a seed.
 
   Raises:
     InputError: the first one that is not.
@@ -120,6 +121,11 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
     if isinstance(value, float) and not math.isfinite(value):
       raise types.InputError(
         f"--config.{path} must be a finite number; got {value}."
+      )
+    # JAX counts in 32 bits.
+    if isinstance(value, int) and path != "seed" and value > _MAX_INTEGER:
+      raise types.InputError(
+        f"--config.{path} must be at most {_MAX_INTEGER}; got {value}."
       )
   seed = _value(config, "seed")
   if not isinstance(seed, int) or seed > _MAX_SEED:

@@ -22,7 +22,12 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 EXAMPLES = "examples.npz"
+PAGE = "report.html"
+GRID = "grid.png"
 TENSORBOARD = "tensorboard"
+# Files that are written whole or not at all.
+_ATOMIC = (CONFIG, METRICS, RESULT, EXAMPLES, PAGE, GRID)
+_PROBE = ".write-"  # The begin of the name of a folder that is made as a test.
 
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
@@ -104,7 +109,7 @@ def claim(
         f"--workdir={workdir} holds no run to resume; start one without "
         "--resume."
       )
-    if workdir.exists() and any(workdir.iterdir()):
+    if workdir.exists() and set(workdir.iterdir()) - set(_leftovers(workdir)):
       raise types.InputError(
         f"--workdir={workdir} is not empty and holds no run; choose a new "
         "folder."
@@ -122,6 +127,12 @@ def claim(
       f"--workdir={workdir} holds a run with another config: {changed}. Resume "
       "it with its own config, or choose a new folder."
     )
+
+
+def _leftovers(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns what processes left in a run's folder when they were killed."""
+  files = atomic_files.leftovers(workdir, _ATOMIC)
+  return [*files, *workdir.glob(f"{_PROBE}*")]
 
 
 def _check_place(workdir: pathlib.Path) -> None:
@@ -145,7 +156,7 @@ def _check_place(workdir: pathlib.Path) -> None:
         f"--workdir={workdir} cannot be used: {existing} is a file, not a "
         "folder. Choose another folder."
       )
-    os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".write-"))
+    os.rmdir(tempfile.mkdtemp(dir=existing, prefix=_PROBE))
   except OSError as error:
     raise types.InputError(
       f"--workdir={workdir} cannot be written ({error.strerror}). Change "
@@ -175,6 +186,8 @@ def hold(
 ) -> Iterator[None]:
   """Writes `config.json`, and locks the folder during the block.
 
+  What killed processes left unfinished in the folder is removed.
+
   The lock prevents that two processes resume the same run and overwrite each
   other's files. It has no effect on file systems without locks.
 
@@ -202,6 +215,11 @@ def hold(
     if holds_run(workdir):
       check_saw(workdir, saw)
     write(workdir, config, saw)
+    for path in _leftovers(workdir):
+      if path.is_dir():
+        path.rmdir()
+      else:
+        path.unlink()
     yield
   finally:
     os.close(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import pathlib
@@ -211,10 +210,9 @@ def read_checkpoint(
   Raises:
     InputError: no checkpoint can be read.
   """
-  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    return checkpoints.read_newest(
-      *networks.abstract_state(config, run.setup, run.classifier)
-    )
+  return checkpoint.read(
+    workdir, *networks.abstract_state(config, run.setup, run.classifier)
+  )
 
 
 def _write_examples(workdir, run, state) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import pathlib
 from collections.abc import Callable
@@ -53,10 +52,9 @@ def open_run(workdir: pathlib.Path, *, steps: int | None = None) -> Opened:
   classifier = None
   if saw["classes"] is not None:
     classifier = networks.make_classifier(saw["classes"], shape_HWC)
-  with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-    saved = checkpoints.read_newest(
-      *networks.abstract_state(config, setup, classifier), steps=steps
-    )
+  saved = checkpoint.read(
+    workdir, *networks.abstract_state(config, setup, classifier), steps=steps
+  )
   return Opened(config, saw, setup, classifier, saved)
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import checkpoint, metrics, run_folder
+from icm_jax.training import checkpoint, metrics, run_folder, state_arrays
 
 if TYPE_CHECKING:
   import ml_collections
@@ -52,7 +52,26 @@ class Silent:
 
 
 class Interrupted(Exception):
-  """The user has stopped the run, and a checkpoint is saved."""
+  """The user has stopped the run, and a checkpoint is saved.
+
+  Attributes:
+    signal: number of the signal that came, from which programs make their exit
+      code.
+  """
+
+  def __init__(self, message: str, signal_number: int = signal.SIGINT):
+    super().__init__(message)
+    self.signal = signal_number
+
+
+class StopRequest(threading.Event):
+  """An event that is set when the process is asked to stop.
+
+  Attributes:
+    signal: number of the signal that came first.
+  """
+
+  signal: int = signal.SIGINT
 
 
 class Clock:
@@ -109,7 +128,7 @@ class TrainLoop(NamedTuple):
   clock: Clock
   writer: metrics.MetricWriter
   reporter: Reporter
-  stop_requested: threading.Event
+  stop_requested: StopRequest
 
   def write_evaluation(self, state: Any, step: int) -> None:
     """Evaluates a state, and writes the values as a row of metrics."""
@@ -145,8 +164,9 @@ class TrainLoop(NamedTuple):
       The state after `last` updates.
 
     Raises:
-      FloatingPointError: a metric is not finite; names the step.
-      Interrupted: a stop was requested, and a checkpoint is saved.
+      FloatingPointError: a metric is not finite; names the step, the metric and
+        the experts.
+      Interrupted: a stop was requested, and a checkpoint is written.
     """
     total = last if total is None else total
     pending: list[types.Metrics] = []
@@ -163,7 +183,13 @@ class TrainLoop(NamedTuple):
           for values in jax.device_get(pending)
           for i in range(stride)
         ]
-        row = metrics.summarise(step - len(rows) + 1, rows)
+        try:
+          row = metrics.summarise(step - len(rows) + 1, rows)
+        except FloatingPointError as error:
+          raise FloatingPointError(
+            f"{error} Not finite after step {step}: "
+            f"{state_arrays.not_finite(state) or 'nothing of the state'}."
+          ) from error
         pending = []
         self.clock.lap("train")
         self.writer.write(step, self.clock.seconds["train"], row)
@@ -174,36 +200,23 @@ class TrainLoop(NamedTuple):
         self.save(state)
         self.clock.lap()
       if stop and step < total:
-        raise Interrupted(f"Stopped after step {step}; continue with --resume.")
+        raise Interrupted(
+          f"Stopped after step {step}; continue with --resume.",
+          self.stop_requested.signal,
+        )
     return state
-
-
-class Occupied(NamedTuple):
-  """The folder of a run while a process trains it.
-
-  Attributes:
-    checkpoints: the run's checkpoints.
-    stop_requested: see `stop_requests`.
-  """
-
-  checkpoints: checkpoint.Checkpoints
-  stop_requested: threading.Event
 
 
 @contextlib.contextmanager
 def occupy(
-  workdir: pathlib.Path,
-  config: ml_collections.ConfigDict,
-  saw: dict[str, Any],
-  reporter: Reporter,
-) -> Iterator[Occupied]:
-  """Keeps a run's folder for this process, which can be asked to stop.
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, saw: dict[str, Any]
+) -> Iterator[checkpoint.Checkpoints]:
+  """Keeps a run's folder for this process, and opens its checkpoints.
 
   Args:
     workdir: folder of the run.
     config: config of the run.
     saw: see `run_folder.hold`.
-    reporter: told when the process is asked to stop.
 
   Raises:
     InputError: another process works in the folder, or the run saw other data.
@@ -211,23 +224,49 @@ def occupy(
   with (
     run_folder.hold(workdir, config, saw),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
-    stop_requests(
-      lambda: reporter.say(
-        "stopping after the next step, with a checkpoint; once more ends at "
-        "once, without"
-      )
-    ) as stop_requested,
   ):
-    yield Occupied(checkpoints, stop_requested)
+    yield checkpoints
+
+
+@contextlib.contextmanager
+def saves_before_it_stops(
+  checkpoints: checkpoint.Checkpoints, reporter: Reporter
+) -> Iterator[StopRequest]:
+  """Turns signals into requests to stop while there is something to save.
+
+  Before and after, SIGINT and SIGTERM do what the program has set up for them,
+  because nothing is lost then.
+
+  Args:
+    checkpoints: checkpoints of the run. They are written when the block ends.
+    reporter: told at once when the process is asked to stop.
+
+  Raises:
+    Interrupted: a stop was requested too late for the block to act on it.
+  """
+  with stop_requests(
+    lambda: reporter.say(
+      "stopping after the next step, with a checkpoint; once more ends at "
+      "once, without"
+    )
+  ) as stop_requested:
+    yield stop_requested
+    checkpoints.wait()
+  if stop_requested.is_set():
+    raise Interrupted(
+      "Stopped after the last step; --resume evaluates it.",
+      stop_requested.signal,
+    )
 
 
 @contextlib.contextmanager
 def stop_requests(
   acknowledge: Callable[[], None] = lambda: None,
-) -> Iterator[threading.Event]:
-  """Turns the first SIGINT or SIGTERM into an event; the second one kills.
+) -> Iterator[StopRequest]:
+  """Turns the first SIGINT or SIGTERM into an event.
 
-  An exception in the middle of a step would leave its donated state unusable.
+  The second one does what it would have done before. An exception in the
+  middle of a step would leave its donated state unusable.
 
   Args:
     acknowledge: called by another thread as soon as a signal comes. Python
@@ -236,7 +275,7 @@ def stop_requests(
   Yields:
     The event, which is set when a stop is requested.
   """
-  requested = threading.Event()
+  requested = StopRequest()
   if threading.current_thread() is not threading.main_thread():
     yield requested  # Only the main thread may handle signals.
     return
@@ -245,25 +284,36 @@ def stop_requests(
 
   def request(number, frame):
     del frame
-    requested.set()
-    signal.signal(number, previous[number])
+    if not requested.is_set():
+      requested.signal = number
+      requested.set()
+    for kind in kinds:
+      signal.signal(kind, previous[kind])
 
   def listen():
+    signals = b""
     while came := os.read(reading, 1):
-      if came[0] in kinds:
+      if came[0] not in kinds:
+        continue
+      signals += came
+      if len(signals) == 1:
         acknowledge()
+      # Whoever listened before may end the process while compiled code runs.
+      elif earlier >= 0:
+        os.write(earlier, signals)
 
   reading, writing = os.pipe()
   os.set_blocking(writing, False)
+  earlier = -1
   listener = threading.Thread(target=listen, daemon=True)
   listener.start()
   for kind in kinds:
     previous[kind] = signal.signal(kind, request)
-  wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
   try:
     yield requested
   finally:
-    signal.set_wakeup_fd(wakeup)
+    signal.set_wakeup_fd(earlier, warn_on_full_buffer=False)
     for kind in kinds:
       signal.signal(kind, previous[kind])
     os.close(writing)

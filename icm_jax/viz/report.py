@@ -10,10 +10,8 @@ import numpy as np
 
 from icm_jax.data import skipped
 from icm_jax.evaluation import specialisation
-from icm_jax.training import atomic_files
+from icm_jax.training import atomic_files, run_folder
 from icm_jax.viz import charts, html, run_files, sections
-
-GRID = "grid.png"
 
 _METHOD = (
   "Every input image was distorted by one of {num_mechanisms} unknown "
@@ -72,9 +70,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       [result["mechanisms"][m] for m in examples["mechanism_M"]],
     )
   )
-  atomic_files.write_bytes(workdir / GRID, grid)
+  atomic_files.write_bytes(workdir / run_folder.GRID, grid)
   page = _page(result, rows, grid)
-  path = workdir / run_files.PAGE
+  path = workdir / run_folder.PAGE
   atomic_files.write_bytes(path, page.encode())
   return path
 

@@ -12,8 +12,6 @@ import numpy as np
 from icm_jax import types
 from icm_jax.training import run_folder
 
-PAGE = "report.html"
-
 
 class RunFiles(NamedTuple):
   """The content of a finished run's files.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import pathlib
+import zlib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -91,7 +93,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   """
   try:
     data = gzip.decompress(path.read_bytes())
-  except (OSError, EOFError, ValueError) as error:
+  except (OSError, EOFError, ValueError, zlib.error) as error:
     raise types.InputError(
       f"{path} cannot be unpacked ({error}). Replace it by the original "
       "gzip file."
@@ -105,7 +107,8 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   if len(data) < header:
     raise types.InputError(f"{path} is cut short in its header.")
   shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
-  if len(data) - header != np.prod(shape):
+  # Products of NumPy's integers overflow.
+  if len(data) - header != math.prod(shape):
     raise types.InputError(
       f"{path} is cut short or too long: its header promises shape {shape}, "
       f"but {len(data) - header} bytes follow."

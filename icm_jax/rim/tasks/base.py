@@ -90,9 +90,16 @@ def check_lengths(name: str, lengths: tuple[int, ...], least: int) -> None:
   """Checks that lengths are given, differ, and are at least `least`.
 
   Raises:
-    InputError: lengths are missing, too small, or given twice.
+    InputError: lengths are missing, no whole numbers, too small, or given
+      twice.
   """
-  if not lengths or min(lengths) < least or len(set(lengths)) < len(lengths):
+  are_whole = all(isinstance(length, int) for length in lengths)
+  if (
+    not lengths
+    or not are_whole
+    or min(lengths) < least
+    or len(set(lengths)) < len(lengths)
+  ):
     raise types.InputError(
       f"The {name} task takes different lengths of at least {least}; got "
       f"{', '.join(map(str, lengths)) or 'none'}."
