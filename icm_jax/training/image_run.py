@@ -6,11 +6,12 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from icm_jax import competition, rng, types
@@ -24,6 +25,7 @@ from icm_jax.training import (
   networks,
   run_folder,
   run_result,
+  sharding,
   train_loop,
 )
 
@@ -60,6 +62,7 @@ def train(
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
   run_folder.claim(workdir, config, resume=resume)
+  mesh = sharding.make_mesh(config)
   run = build.build(config, progress=reporter.prepare)
   checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   if run.problem.group_names:
@@ -77,34 +80,59 @@ def train(
   if run.problem.skipped:
     reporter.say(skipped.describe(skipped.by_reason(run.problem.skipped)))
   saw = build.saw(config, run)
-  abstract = networks.abstract_state(config, run.setup, run.classifier)
+  if mesh is not None:
+    reporter.say(f"{mesh.size} devices: {sharding.describe(mesh)}")
+  abstract = tuple(
+    sharding.abstract(mesh, tree)
+    for tree in networks.abstract_state(config, run.setup, run.classifier)
+  )
   if not resume:
     checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
   with train_loop.occupy(workdir, config, saw, reporter) as (
     checkpoints,
     stop_requested,
   ):
-    session = _start(config, run, abstract, checkpoints, reporter, started)
+    session = _start(
+      config, run, mesh, abstract, checkpoints, reporter, started
+    )
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
     writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
     with contextlib.closing(writer):
       session = _compete(
-        config, run, session, checkpoints, writer, reporter, stop_requested
+        config,
+        run,
+        mesh,
+        session,
+        checkpoints,
+        writer,
+        reporter,
+        stop_requested,
       )
     reporter.say("evaluating")
     result = run_result.measure(
-      workdir, config, run, session.state, session.classifier
+      workdir,
+      config,
+      run,
+      sharding.collect(mesh, session.state),
+      session.classifier,
     )
     session.clock.lap("evaluate")
     if reasons := (result["transfer"] or {}).get("skipped_by_reason"):
       reporter.say(f"{config.transfer.name}: {skipped.describe(reasons)}")
-    checkpoints.save(_saved(config, session))
+    checkpoints.save(_saved(config, mesh, session))
     return run_result.write(workdir, result, session.clock.seconds)
 
 
 class _Session(NamedTuple):
-  """The state of a run, and the parts that exist while it is trained."""
+  """The state of a run, and the parts that exist while it is trained.
+
+  Attributes:
+    state: state of the run, on the devices of its mesh.
+    classifier: parameters of the evaluation classifier, on one device.
+    step_fn: the compiled update.
+    clock: seconds by stage.
+  """
 
   state: types.TrainState
   classifier: types.PyTree
@@ -112,7 +140,9 @@ class _Session(NamedTuple):
   clock: train_loop.Clock
 
 
-def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
+def _start(
+  config, run, mesh, abstract, checkpoints, reporter, started
+) -> _Session:
   """Compiles the step; reads the newest checkpoint, or starts from scratch."""
   saved = None
   if checkpoints.steps():
@@ -124,17 +154,19 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   clock.lap("start")
 
   reporter.say("compiling the step")
-  raw = problem_lib.draw_raw(
-    run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
-  )
+  (raw,) = _batches(config, run, mesh, range(1))
   step_fn = (
-    jax.jit(functools.partial(raw_steps, run=run), donate_argnames=("state",))
+    jax.jit(
+      functools.partial(raw_steps, run=run, mesh=mesh),
+      donate_argnames=("state",),
+    )
     .lower(abstract[0], [raw] * config.train.updates_per_dispatch)
     .compile()
   )
   clock.lap("compile")
   if saved:
-    return _Session(saved.state, saved.classifier, step_fn, clock)
+    classifier = sharding.collect(mesh, saved.classifier)
+    return _Session(saved.state, classifier, step_fn, clock)
 
   classifier = {}
   if run.classifier:
@@ -150,25 +182,40 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
     jax.block_until_ready(classifier)
     clock.lap("classifier")
   reporter.say("identity start")
-  state = jax.jit(lambda key: networks.init_state(key, config, run.setup))(
-    jax.random.key(config.seed)
-  )
-  state = pretrain(config, run, state, reporter)
+  init = jax.jit(lambda key: networks.init_state(key, config, run.setup))
+  state = sharding.make(mesh, init, jax.random.key(config.seed))
+  state = pretrain(config, run, state, reporter, mesh)
   jax.block_until_ready(state)
   clock.lap("identity")
   session = _Session(state, classifier, step_fn, clock)
-  checkpoints.save(_saved(config, session))
+  checkpoints.save(_saved(config, mesh, session))
   return session
 
 
+def _batches(config, run, mesh, steps: range) -> Iterator[problem_lib.Raw]:
+  """Yields the batches of some steps, on the devices that need them."""
+  return problem_lib.batches(
+    run.problem,
+    seed=config.seed,
+    steps=steps,
+    batch_size=config.train.batch_size,
+    process=sharding.process(mesh),
+    place=functools.partial(sharding.place_images, mesh),
+  )
+
+
 def raw_step(
-  state: types.TrainState, raw: problem_lib.Raw, *, run: build.Run
+  state: types.TrainState,
+  raw: problem_lib.Raw,
+  *,
+  run: build.Run,
+  mesh: sharding.Mesh | None = None,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and updates experts and discriminator; to be jitted."""
   batch = problem_lib.make_batch(
     state.key, state.step, raw, run.mechanisms, run.augmentation
   )
-  return competition.competition_step(state, batch, setup=run.setup)
+  return sharding.competition_step(state, batch, setup=run.setup, mesh=mesh)
 
 
 def raw_steps(
@@ -176,6 +223,7 @@ def raw_steps(
   raws: Sequence[problem_lib.Raw],
   *,
   run: build.Run,
+  mesh: sharding.Mesh | None = None,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Makes one update for each of several batches, in one function to jit.
 
@@ -183,15 +231,17 @@ def raw_steps(
     state: state before the first update.
     raws: batches of consecutive steps.
     run: parts of the run.
+    mesh: devices of the run; None is one device.
 
   Returns:
     The state after the last update, and metrics with a leading axis of updates.
   """
   if len(raws) == 1:  # Without a loop, because XLA is slow in loops on CPU.
-    state, step_metrics = raw_step(state, raws[0], run=run)
+    state, step_metrics = raw_step(state, raws[0], run=run, mesh=mesh)
     return state, jax.tree.map(lambda a: a[None], step_metrics)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
-  return jax.lax.scan(functools.partial(raw_step, run=run), state, stacked)
+  step = functools.partial(raw_step, run=run, mesh=mesh)
+  return jax.lax.scan(step, state, stacked)
 
 
 def pretrain(
@@ -199,6 +249,7 @@ def pretrain(
   run: build.Run,
   state: types.TrainState,
   reporter: train_loop.Reporter,
+  mesh: sharding.Mesh | None = None,
 ) -> types.TrainState:
   """Trains every expert on its own: the identity start, then pairs.
 
@@ -207,26 +258,35 @@ def pretrain(
     run: parts of the run.
     state: state at step 0.
     reporter: receives messages.
+    mesh: devices of the run; None is one device.
 
   Returns:
     The state with fresh optimizer states and memory, still at step 0.
   """
   c = config.identity
   state = _train_alone(
-    config, run, state, reporter, c, c.max_steps, c.mse, paired=False
+    config, run, mesh, state, reporter, c, c.max_steps, c.mse, paired=False
   )
   c = config.pairs
   state = _train_alone(
-    config, run, state, reporter, c, c.steps, 0.0, paired=True
+    config, run, mesh, state, reporter, c, c.steps, 0.0, paired=True
   )
-  state = state.replace(
-    expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
-  )
-  return competition.init_memory(state, run.setup)
+  state = _with_optimizer(run.setup.expert_tx, mesh, state)
+  init = functools.partial(competition.init_memory, setup=run.setup)
+  return sharding.make(mesh, init, state)
+
+
+def _with_optimizer(tx, mesh, state) -> types.TrainState:
+  """Returns a state with fresh optimizer states of the experts."""
+
+  def init(state):
+    return state.replace(expert_opt_E=jax.vmap(tx.init)(state.experts_E))
+
+  return sharding.make(mesh, init, state)
 
 
 def _train_alone(
-  config, run, state, reporter, phase, max_steps, bound, *, paired
+  config, run, mesh, state, reporter, phase, max_steps, bound, *, paired
 ) -> types.TrainState:
   """Trains experts to copy their inputs, or to restore them from pairs.
 
@@ -234,9 +294,7 @@ def _train_alone(
   ends when all experts have stopped, or after its steps.
   """
   setup = run.setup._replace(expert_tx=optax.adam(phase.learning_rate))
-  state = state.replace(
-    expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
-  )
+  state = _with_optimizer(setup.expert_tx, mesh, state)
 
   @functools.partial(jax.jit, donate_argnames=("state",))
   def update(state, learning_E, source_BHWC, step):
@@ -246,12 +304,13 @@ def _train_alone(
     x_BHWC = batch.transformed_BHWC
     # Both halves of the raw batch are the sources.
     target_BHWC = batch.canonical_BHWC if paired else x_BHWC
-    state, mse_E = competition.pretrain_step(
-      state, x_BHWC, target_BHWC, learning_E, setup=setup
+    state, mse_E = sharding.pretrain_step(
+      state, x_BHWC, target_BHWC, learning_E, setup=setup, mesh=mesh
     )
     return state, learning_E & (mse_E >= bound), mse_E
 
-  learning_E = jnp.ones(networks.num_experts(config), bool)
+  learning_E = np.ones(networks.num_experts(config), bool)
+  learning_E = sharding.replicate(mesh, learning_E)
   for step in range(max_steps):
     ids = problem_lib.draw_ids(
       run.problem.transformed_ids,
@@ -262,7 +321,7 @@ def _train_alone(
     )
     images_BHWC = run.problem.images.image_NHWC[ids]
     state, learning_E, mse_E = update(
-      state, learning_E, images_BHWC, jnp.int32(step)
+      state, learning_E, images_BHWC, np.int32(step)
     )
     if not learning_E.any():
       reporter.say(
@@ -274,23 +333,20 @@ def _train_alone(
 
 
 def _compete(
-  config, run, session, checkpoints, writer, reporter, stop_requested
+  config, run, mesh, session, checkpoints, writer, reporter, stop_requested
 ) -> _Session:
   """Runs the remaining steps."""
   state, classifier, step_fn, clock = session
   first, total = int(state.step), config.train.steps
   stride = config.train.updates_per_dispatch
-  raws = problem_lib.batches(
-    run.problem,
-    seed=config.seed,
-    steps=range(first, total),
-    batch_size=config.train.batch_size,
-  )
+  raws = _batches(config, run, mesh, range(first, total))
   loop = train_loop.TrainLoop(
     update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
-    evaluate=lambda state: run.curve.evaluate(state, classifier),
+    evaluate=lambda state: run.curve.evaluate(
+      sharding.collect(mesh, state), classifier
+    ),
     save=lambda state: checkpoints.save(
-      _saved(config, session._replace(state=state))
+      _saved(config, mesh, session._replace(state=state))
     ),
     every=config.every,
     clock=clock,
@@ -304,10 +360,10 @@ def _compete(
   return session._replace(state=state)
 
 
-def _saved(config, session: _Session) -> checkpoint.Saved:
+def _saved(config, mesh, session: _Session) -> checkpoint.Saved:
   return checkpoint.Saved(
     session.state,
-    session.classifier,
+    sharding.replicate(mesh, session.classifier),
     {
       "config": run_folder.plain_config(config),
       "seconds": dict(session.clock.seconds),
