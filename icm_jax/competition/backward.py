@@ -129,13 +129,28 @@ def apply_experts(
   return Outputs(y_EBHWC, stats_E, lambda cotangent: pull(cotangent)[0])
 
 
+def winners(won: types.Assignment) -> tuple[jax.Array, jax.Array]:
+  """Returns the index into [E, B, ...] of the winners' outputs, [B, ...].
+
+  Where the winner is on another device, the index points to an output of this
+  device, from which no expert learns.
+
+  Args:
+    won: assignment of the batch.
+  """
+  winner_B, wins_E = assign.own_part(won)
+  images_B = jnp.arange(winner_B.shape[0])
+  if devices.number(devices.EXPERT) > 1:
+    winner_B = jnp.minimum(winner_B, wins_E.shape[0] - 1)
+  return winner_B, images_B
+
+
 class Learners(NamedTuple):
   """Which experts learn, and from which outputs.
 
   Attributes:
-    chosen: index into [E, B, ...] of the outputs that experts learn from: the
-      winners' outputs, [B, ...], or all. Where the winner is on another device,
-      it points to an output that no expert learns from.
+    chosen: index into [E, B, ...] of the outputs that experts learn from: those
+      of `winners`, [B, ...], or all.
     learning_E: bool, experts that move; the others stay bit-identical. These
       are the experts of all devices.
   """
@@ -153,12 +168,7 @@ def learners(won: types.Assignment, setup: types.Setup) -> Learners:
   """
   if setup.losers_learn:
     return Learners((slice(None),), jnp.ones_like(won.wins_E, bool))
-  own = assign.own_part(won)
-  images_B = jnp.arange(own.winner_B.shape[0])
-  winner_B = own.winner_B
-  if devices.number(devices.EXPERT) > 1:
-    winner_B = jnp.minimum(winner_B, own.wins_E.shape[0] - 1)
-  return Learners((winner_B, images_B), won.wins_E > 0)
+  return Learners(winners(won), won.wins_E > 0)
 
 
 def scale_images(x: jax.Array, factor: jax.Array) -> jax.Array:

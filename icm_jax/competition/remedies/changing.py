@@ -28,7 +28,7 @@ def change(weight: float) -> types.Remedy:
     del state
     x_BHWC, y = seen.batch.transformed_BHWC, seen.y_EBHWC
     if cotangent.ndim == x_BHWC.ndim:
-      y = y[backward.learners(won, seen.setup).chosen]
+      y = y[backward.winners(won)]
     else:
       x_BHWC = x_BHWC[None]
     slope = jnp.sign(y - x_BHWC.astype(y.dtype)).astype(cotangent.dtype)
