@@ -16,9 +16,11 @@ _STARTED = time.perf_counter()  # Before the imports, which take seconds.
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import console, kinds, launch
+from experiments import console, kinds, launch, processes
+from icm_jax.training import train_loop
 
 launch.define_workdir()
+processes.define_flags()
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _RESUME = flags.DEFINE_bool(
   "resume", False, "Continue from the newest checkpoint in --workdir."
@@ -29,7 +31,9 @@ flags.mark_flag_as_required("config")
 def main() -> None:
   kind = kinds.from_config(_CONFIG.value)
   kinds.check_keys(_CONFIG.value)
-  reporter = console.reporter()
+  processes.start()
+  is_first = processes.is_first()
+  reporter = console.reporter() if is_first else train_loop.Silent()
   result = kind.train(
     _CONFIG.value,
     launch.workdir(),
@@ -37,6 +41,8 @@ def main() -> None:
     reporter=reporter,
     started=_STARTED,
   )
+  if not is_first:
+    return
   page = kind.write_report(launch.workdir())
   reporter.say(kind.headline(result))
   reporter.say(f"open {page}")

@@ -61,7 +61,9 @@ def train(
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
-  run_folder.claim(workdir, config, resume=resume)
+  if sharding.is_first():
+    run_folder.claim(workdir, config, resume=resume)
+  sharding.wait_for_all("the folder is free")
   mesh = sharding.make_mesh(config)
   run = build.build(config, progress=reporter.prepare)
   checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
@@ -97,7 +99,11 @@ def train(
     )
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
-    writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
+    writer = (
+      metrics.MetricWriter(workdir, last_step=first_step or -1)
+      if sharding.is_first()
+      else metrics.NoWriter()
+    )
     with contextlib.closing(writer):
       session = _compete(
         config,
@@ -352,7 +358,9 @@ def _compete(
     clock=clock,
     writer=writer,
     reporter=reporter,
-    stop_requested=stop_requested,
+    stop_requested=sharding.AnyProcess(
+      stop_requested, every=max(1, config.every.log // stride)
+    ),
   )
   if first == 0 and config.every.evaluate:
     loop.write_evaluation(state, 0)

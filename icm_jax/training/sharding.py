@@ -8,11 +8,13 @@ has all of the rest. Without a mesh, everything is on one device.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from icm_jax import competition, devices, types
@@ -83,6 +85,43 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh | None:
 def describe(mesh: Mesh) -> str:
   """Returns the number of devices along each axis, in words."""
   return ", ".join(f"{name} over {size}" for name, size in mesh.shape.items())
+
+
+def is_first() -> bool:
+  """Whether this process is the one of several that writes files."""
+  return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+  """Waits until all processes come to the place of this name."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+class AnyProcess:
+  """An event that is set when that of some process is.
+
+  All processes must ask for it equally often.
+  """
+
+  def __init__(self, own: threading.Event, *, every: int):
+    """Watches the event of this process.
+
+    Args:
+      own: event of this process.
+      every: questions after which processes talk to each other again.
+    """
+    self._own, self._every = own, every
+    self._asked, self._is_set = 0, False
+
+  def is_set(self) -> bool:
+    if jax.process_count() == 1:
+      return self._own.is_set()
+    self._asked += 1
+    if not self._is_set and self._asked % self._every == 0:
+      flag = np.array(self._own.is_set())
+      self._is_set = bool(multihost_utils.process_allgather(flag).any())
+    return self._is_set
 
 
 def specs(state: types.PyTree) -> types.PyTree:

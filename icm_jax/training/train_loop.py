@@ -51,6 +51,13 @@ class Silent:
     del what, done, total
 
 
+class Stop(Protocol):
+  """Tells whether a stop was requested, as `threading.Event` does."""
+
+  def is_set(self) -> bool:
+    """Whether it was."""
+
+
 class Interrupted(Exception):
   """The user has stopped the run, and a checkpoint is saved."""
 
@@ -107,9 +114,9 @@ class TrainLoop(NamedTuple):
   save: Callable[[Any], None]
   every: ml_collections.ConfigDict
   clock: Clock
-  writer: metrics.MetricWriter
+  writer: metrics.MetricWriter | metrics.NoWriter
   reporter: Reporter
-  stop_requested: threading.Event
+  stop_requested: Stop
 
   def write_evaluation(self, state: Any, step: int) -> None:
     """Evaluates a state, and writes the values as a row of metrics."""
@@ -208,8 +215,12 @@ def occupy(
   Raises:
     InputError: another process works in the folder, or the run saw other data.
   """
+  # One process of several holds the folder for all.
+  is_first = jax.process_index() == 0
   with (
-    run_folder.hold(workdir, config, saw),
+    run_folder.hold(workdir, config, saw)
+    if is_first
+    else contextlib.nullcontext(),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
     stop_requests(
       lambda: reporter.say(
