@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from experiments import interrupt
+from experiments import interrupt, processes
 from icm_jax import types
 from icm_jax.training import train_loop
 
@@ -164,8 +164,13 @@ def run(main: Callable[[], None]) -> None:
       sys.exit(0)
     return _parse(argv)
 
+  def alone_or_together(argv: list[str]) -> int:
+    code = guarded(argv)
+    together = code in (0, interrupt.INTERRUPTED)
+    return processes.leave(code, together=together)
+
   interrupt.after_imports()
-  app.run(guarded, flags_parser=parse)
+  app.run(alone_or_together, flags_parser=parse)
 
 
 def _help(about: str) -> str:
