@@ -10,19 +10,18 @@ import functools
 import os
 import pathlib
 import re
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 import types as python_types
 from collections.abc import Iterator
 from typing import NamedTuple
 
 # Before JAX is imported. The variable is the last of equal flags.
-os.environ["XLA_FLAGS"] = " ".join(
-  [
-    os.environ.get("XLA_FLAGS", ""),
-    "--xla_force_host_platform_device_count=8",
-  ]
-)
+FLAGS = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 # ruff: noqa: E402
@@ -33,8 +32,9 @@ import optax
 from icm_jax import competition, kernels, mechanisms, models, types
 from icm_jax.competition import remedies
 from icm_jax.data import augment, problem
-from icm_jax.training import checkpoint, image_run, sharding
+from icm_jax.training import checkpoint, image_run, saved_run, sharding
 
+ROOT = pathlib.Path(__file__).parent.parent
 SHAPE_HWC = (8, 8, 1)
 FEATURES = 4
 STEPS = 20
@@ -273,9 +273,131 @@ def short() -> Iterator[Check]:
   yield from check_checkpoints(plain)
 
 
+def long() -> Iterator[Check]:
+  by_won_images = Case(
+    make_setup(expert_map="unroll_blocks", remedies=all_remedies()),
+    experts=8,
+    batch_size=64,
+    mechanisms=mechanisms.by_names(("right", "invert"), {}),
+  )
+  yield from check_updates(
+    "all remedies", by_won_images, [(8, 1), (4, 2), (2, 4)], flops=False
+  )
+  rows, grids = [(2, 1), (4, 1), (8, 1)], [(4, 2), (2, 4), (1, 8)]
+  plain = Case(make_setup(expert_map="unroll_blocks"), 8, 64)
+  yield from check_updates("no remedies", plain, rows)
+  masked = Case(make_setup(expert_map="vmap_masked"), 8, 64)
+  yield from check_updates("masked", masked, rows + grids)
+  batch_norm = Case(make_setup("batch", expert_map="unroll"), 8, 64)
+  yield from check_updates("batch norm", batch_norm, rows + grids)
+  yield from check_checkpoints(plain)
+  with tempfile.TemporaryDirectory() as folder:
+    yield from check_runs(pathlib.Path(folder))
+
+
+def start_run(
+  folder: pathlib.Path, devices: int, steps: int, *more: str
+) -> subprocess.Popen:
+  """Starts, or resumes, a small run as a user does."""
+  command = [sys.executable, "-m", "experiments.train", f"--workdir={folder}"]
+  command += ["--config=experiments/configs/mnist.py:smoke"]
+  command += ["--config.experts.count=4", "--config.train.batch_size=32"]
+  command += [f"--config.train.steps={steps}", *more]
+  if (folder / "config.json").exists() and "--processes=2" not in more:
+    command.append("--resume")
+  flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+  with folder.with_suffix(".log").open("a") as log:
+    return subprocess.Popen(
+      command,
+      env=os.environ | {"XLA_FLAGS": flags},
+      cwd=ROOT,
+      stdout=log,
+      stderr=log,
+    )
+
+
+def start_two(folder: pathlib.Path, steps: int) -> list[subprocess.Popen]:
+  """Starts two processes of two devices each, which train one run."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  return [
+    start_run(
+      folder,
+      2,
+      steps,
+      f"--coordinator=127.0.0.1:{port}",
+      "--processes=2",
+      f"--process={index}",
+    )
+    for index in range(2)
+  ]
+
+
+def check_runs(root: pathlib.Path) -> Iterator[Check]:
+  """Whole runs: on other devices than before, and by two processes."""
+
+  def read(name: str) -> types.TrainState:
+    return saved_run.open_run(root / name).saved.state
+
+  codes = [start_run(root / "one", 1, STEPS).wait(600)]
+  plan = (("4", 4, 2, 8), ("8", 1, 1, 1), ("12", 2, 1, 2), ("16", 1, 4, 4))
+  for steps, data, expert, devices in (*plan, (str(STEPS), 8, 1, 8)):
+    mesh = f"--config.mesh.data={data}", f"--config.mesh.expert={expert}"
+    codes.append(start_run(root / "many", devices, int(steps), *mesh).wait(600))
+  yield Check("runs on 1 and on 8, 1, 2, 4, 8", str(codes), "0", not any(codes))
+  apart, where = difference(read("one"), read("many"))
+  yield Check(
+    f"resumed on 8, 1, 2, 4, 8: from one device, {STEPS} steps",
+    f"{apart:.1e} {where}",
+    f"{TOLERANCE:.0e}",
+    apart <= TOLERANCE,
+  )
+  evaluated = subprocess.run(
+    [sys.executable, "-m", "experiments.evaluate", f"--workdir={root}/many"],
+    env=os.environ | {"XLA_FLAGS": FLAGS},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  yield Check(
+    "experiments.evaluate on one device",
+    (evaluated.stderr.strip().splitlines() or [""])[0],
+    f"the checkpoint of step {STEPS}",
+    evaluated.returncode == 0 and f"step {STEPS}" in evaluated.stderr,
+  )
+  codes = [process.wait(600) for process in start_two(root / "two", STEPS)]
+  apart, where = difference(read("one"), read("two"))
+  yield Check(
+    f"2 processes x 2 devices: from one device, {STEPS} steps",
+    f"{apart:.1e} {where}, exit codes {codes}",
+    f"{TOLERANCE:.0e}",
+    apart <= TOLERANCE and not any(codes),
+  )
+  for victim in range(2):
+    folder = root / f"without_{victim}"
+    both = start_two(folder, 1_000_000)
+    while not (folder / "metrics.jsonl").exists():
+      time.sleep(0.2)
+    time.sleep(5)
+    both[victim].kill()
+    killed = time.monotonic()
+    code = both[1 - victim].wait(600)
+    seconds = time.monotonic() - killed
+    named = (
+      f"error: process {victim} on" in folder.with_suffix(".log").read_text()
+    )
+    yield Check(
+      f"process {victim} of 2 is killed: end of the other",
+      f"{seconds:.1f} s, exit code {code}, named {named}",
+      "at most 60 s, 1, True",
+      seconds <= 60 and code == 1 and named,
+    )
+
+
 def main() -> int:
   checks = []
-  for check in short():
+  for check in short() if sys.argv[1:] == ["short"] else long():
     print(f"{'ok    ' if check.passed else 'FAILED'} {check.what}", flush=True)
     checks.append(check)
   print()

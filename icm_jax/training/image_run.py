@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from icm_jax import competition, rng, types
+from icm_jax import types
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import skipped
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import (
   build,
   checkpoint,
+  identity_start,
   metrics,
   networks,
   run_folder,
@@ -177,25 +176,34 @@ def _start(
   classifier = {}
   if run.classifier:
     reporter.say("training the evaluation classifier")
-    classifier = classifier_lib.train_classifier(
-      run.classifier,
-      run.problem.images.image_NHWC,
-      run.problem.images.label_N,
-      run.problem.train_ids,
-      seed=config.seed,
-      **config.classifier,
-    )
-    jax.block_until_ready(classifier)
+    classifier = train_classifier(config, run)
     clock.lap("classifier")
   reporter.say("identity start")
   init = jax.jit(lambda key: networks.init_state(key, config, run.setup))
   state = sharding.make(mesh, init, jax.random.key(config.seed))
-  state = pretrain(config, run, state, reporter, mesh)
+  state = identity_start.pretrain(config, run, state, reporter, mesh)
   jax.block_until_ready(state)
   clock.lap("identity")
   session = _Session(state, classifier, step_fn, clock)
   checkpoints.save(_saved(config, mesh, session))
   return session
+
+
+def train_classifier(
+  config: ml_collections.ConfigDict, run: build.Run
+) -> types.PyTree:
+  """Trains the evaluation classifier; its parameters are empty without one."""
+  if run.classifier is None:
+    return {}
+  classifier = classifier_lib.train_classifier(
+    run.classifier,
+    run.problem.images.image_NHWC,
+    run.problem.images.label_N,
+    run.problem.train_ids,
+    seed=config.seed,
+    **config.classifier,
+  )
+  return jax.block_until_ready(classifier)
 
 
 def _batches(config, run, mesh, steps: range) -> Iterator[problem_lib.Raw]:
@@ -248,94 +256,6 @@ def raw_steps(
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
   step = functools.partial(raw_step, run=run, mesh=mesh)
   return jax.lax.scan(step, state, stacked)
-
-
-def pretrain(
-  config: ml_collections.ConfigDict,
-  run: build.Run,
-  state: types.TrainState,
-  reporter: train_loop.Reporter,
-  mesh: sharding.Mesh | None = None,
-) -> types.TrainState:
-  """Trains every expert on its own: the identity start, then pairs.
-
-  Args:
-    config: config of the run, whose sections `identity` and `pairs` are used.
-    run: parts of the run.
-    state: state at step 0.
-    reporter: receives messages.
-    mesh: devices of the run; None is one device.
-
-  Returns:
-    The state with fresh optimizer states and memory, still at step 0.
-  """
-  c = config.identity
-  state = _train_alone(
-    config, run, mesh, state, reporter, c, c.max_steps, c.mse, paired=False
-  )
-  c = config.pairs
-  state = _train_alone(
-    config, run, mesh, state, reporter, c, c.steps, 0.0, paired=True
-  )
-  state = _with_optimizer(run.setup.expert_tx, mesh, state)
-  init = functools.partial(competition.init_memory, setup=run.setup)
-  return sharding.make(mesh, init, state)
-
-
-def _with_optimizer(tx, mesh, state) -> types.TrainState:
-  """Returns a state with fresh optimizer states of the experts."""
-
-  def init(state):
-    return state.replace(expert_opt_E=jax.vmap(tx.init)(state.experts_E))
-
-  return sharding.make(mesh, init, state)
-
-
-def _train_alone(
-  config, run, mesh, state, reporter, phase, max_steps, bound, *, paired
-) -> types.TrainState:
-  """Trains experts to copy their inputs, or to restore them from pairs.
-
-  An expert whose error on a batch is below the bound stops learning. The phase
-  ends when all experts have stopped, or after its steps.
-  """
-  setup = run.setup._replace(expert_tx=optax.adam(phase.learning_rate))
-  state = _with_optimizer(setup.expert_tx, mesh, state)
-
-  @functools.partial(jax.jit, donate_argnames=("state",))
-  def update(state, learning_E, source_BHWC, step):
-    raw = problem_lib.Raw(source_BHWC, source_BHWC)
-    key = rng.stream(state.key, "identity")
-    batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
-    x_BHWC = batch.transformed_BHWC
-    # Both halves of the raw batch are the sources.
-    target_BHWC = batch.canonical_BHWC if paired else x_BHWC
-    state, mse_E = sharding.pretrain_step(
-      state, x_BHWC, target_BHWC, learning_E, setup=setup, mesh=mesh
-    )
-    return state, learning_E & (mse_E >= bound), mse_E
-
-  learning_E = np.ones(networks.num_experts(config), bool)
-  learning_E = sharding.replicate(mesh, learning_E)
-  for step in range(max_steps):
-    ids = problem_lib.draw_ids(
-      run.problem.transformed_ids,
-      seed=config.seed,
-      name="identity",
-      step=step,
-      batch_size=phase.batch_size,
-    )
-    images_BHWC = run.problem.images.image_NHWC[ids]
-    state, learning_E, mse_E = update(
-      state, learning_E, images_BHWC, np.int32(step)
-    )
-    if not learning_E.any():
-      reporter.say(
-        f"all experts copy after {step + 1} steps, "
-        f"error at most {float(mse_E.max()):.4f}"
-      )
-      break
-  return state
 
 
 def _compete(

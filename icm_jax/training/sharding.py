@@ -289,3 +289,45 @@ def _divide(step, mesh, state, more_specs):
     out_specs=(specs(state), _WHOLE),
     check_vma=False,
   )
+
+
+def seed_mesh(num_seeds: int) -> Mesh | None:
+  """Makes a mesh of as many devices as divide the seeds; None is one device."""
+  size = max(
+    size
+    for size in range(1, jax.local_device_count() + 1)
+    if num_seeds % size == 0
+  )
+  if size == 1:
+    return None
+  return Mesh(np.array(jax.local_devices()[:size]), (devices.SEED,))
+
+
+def of_seeds(mesh: Mesh | None) -> jax.sharding.Sharding:
+  """Returns where arrays with a leading axis of seeds lie."""
+  if mesh is None:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return NamedSharding(mesh, PartitionSpec(devices.SEED))
+
+
+def over_seeds(
+  function: Callable[..., Any], mesh: Mesh | None, *, out_axes: Any = 0
+) -> Callable[..., Any]:
+  """Maps a function over a leading axis of seeds; to be jitted.
+
+  Args:
+    function: function of one seed's arrays.
+    mesh: mesh of `seed_mesh`.
+    out_axes: position of the axis of seeds in every result, as for `jax.vmap`.
+  """
+  mapped = jax.vmap(function, out_axes=out_axes)
+  if mesh is None:
+    return mapped
+  spec = lambda axis: PartitionSpec(*[None] * axis, devices.SEED)
+  return jax.shard_map(
+    mapped,
+    mesh=mesh,
+    in_specs=spec(0),
+    out_specs=jax.tree.map(spec, out_axes),
+    check_vma=False,
+  )

@@ -51,6 +51,13 @@ class Silent:
     del what, done, total
 
 
+class Writer(Protocol):
+  """Writes rows of metrics, as `metrics.MetricWriter` does."""
+
+  def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
+    """Writes one row."""
+
+
 class Stop(Protocol):
   """Tells whether a stop was requested, as `threading.Event` does."""
 
@@ -114,7 +121,7 @@ class TrainLoop(NamedTuple):
   save: Callable[[Any], None]
   every: ml_collections.ConfigDict
   clock: Clock
-  writer: metrics.MetricWriter | metrics.NoWriter
+  writer: Writer
   reporter: Reporter
   stop_requested: Stop
 
