@@ -260,6 +260,30 @@ def check_checkpoints(case: Case) -> Iterator[Check]:
     checkpoints.close()
 
 
+def check_seeds(case: Case) -> Iterator[Check]:
+  """Eight seeds on eight devices, which do not communicate."""
+  mesh = sharding.seed_mesh(8)
+  update = functools.partial(image_run.raw_step, run=case.run)
+  args = jax.eval_shape(case.init), case.raws()[0]
+  stacked = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(
+      (8, *a.shape), a.dtype, sharding=sharding.of_seeds(mesh)
+    ),
+    args,
+  )
+  with kernels.use("xla"):
+    program = (
+      jax.jit(sharding.over_seeds(update, mesh)).lower(*stacked).compile()
+    )
+  found = collectives(program)
+  yield Check(
+    f"8 seeds on {mesh.size} devices: bytes that cross",
+    str(found),
+    "{}",
+    found == {} and mesh.size == 8,
+  )
+
+
 def short() -> Iterator[Check]:
   case = Case(
     make_setup(expert_map="unroll_blocks", remedies=all_remedies()),
@@ -271,6 +295,7 @@ def short() -> Iterator[Check]:
   plain = Case(make_setup(expert_map="unroll_blocks"), 4, 32)
   yield from check_updates("no remedies", plain, [(8, 1)])
   yield from check_checkpoints(plain)
+  yield from check_seeds(plain)
 
 
 def long() -> Iterator[Check]:
@@ -291,6 +316,7 @@ def long() -> Iterator[Check]:
   batch_norm = Case(make_setup("batch", expert_map="unroll"), 8, 64)
   yield from check_updates("batch norm", batch_norm, rows + grids)
   yield from check_checkpoints(plain)
+  yield from check_seeds(plain)
   with tempfile.TemporaryDirectory() as folder:
     yield from check_runs(pathlib.Path(folder))
 
@@ -365,6 +391,17 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
     (evaluated.stderr.strip().splitlines() or [""])[0],
     f"the checkpoint of step {STEPS}",
     evaluated.returncode == 0 and f"step {STEPS}" in evaluated.stderr,
+  )
+  codes = [
+    start_run(root / "seed_2", 1, STEPS, "--config.seed=2").wait(600),
+    start_run(root / "seeds", 2, STEPS, "--seeds=0-3").wait(600),
+  ]
+  apart, where = difference(read("seed_2"), read("seeds/seed_2"))
+  yield Check(
+    f"4 seeds on 2 devices: from a run of one seed, {STEPS} steps",
+    f"{apart:.1e} {where}, exit codes {codes}",
+    f"{TOLERANCE:.0e}",
+    apart <= TOLERANCE and not any(codes),
   )
   codes = [process.wait(600) for process in start_two(root / "two", STEPS)]
   apart, where = difference(read("one"), read("two"))

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.configs import mnist
 from icm_jax import types
-from icm_jax.training import run_folder, sharding
+from icm_jax.training import run_folder, seeds_run, sharding
 
 PROGRAM = pathlib.Path(__file__).parent / "distributed.py"
 
@@ -24,7 +24,7 @@ def test_eight_devices_agree_with_one():
     timeout=600,
   )
   assert done.returncode == 0, done.stdout + done.stderr
-  assert "9 of 9 checks passed" in done.stdout
+  assert "10 of 10 checks passed" in done.stdout
 
 
 def config_with(**values):
@@ -58,6 +58,13 @@ def test_parts_must_be_equal(values, message, monkeypatch):
   monkeypatch.setattr(sharding.jax, "device_count", lambda: 8)
   with pytest.raises(types.InputError, match=message):
     sharding.make_mesh(config_with(**values))
+
+
+def test_seeds_at_once_take_no_mesh(tmp_path):
+  config = config_with(**{"mesh.expert": 2})
+  with pytest.raises(types.InputError, match="divided over devices by seed"):
+    seeds_run.train(config, tmp_path, [0, 1])
+  assert not list(tmp_path.iterdir())
 
 
 def test_one_device_has_no_mesh():
