@@ -313,7 +313,9 @@ def long() -> Iterator[Check]:
   yield from check_updates("no remedies", plain, rows)
   masked = Case(make_setup(expert_map="vmap_masked"), 8, 64)
   yield from check_updates("masked", masked, rows + grids)
-  batch_norm = Case(make_setup("batch", expert_map="unroll"), 8, 64)
+  # For 8 images a device, XLA's programs for CPUs have another convolution, and
+  # 1.17 of the FLOPs.
+  batch_norm = Case(make_setup("batch", expert_map="unroll"), 8, 128)
   yield from check_updates("batch norm", batch_norm, rows + grids)
   yield from check_checkpoints(plain)
   yield from check_seeds(plain)
