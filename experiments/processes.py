@@ -114,6 +114,8 @@ def leave(code: int, *, together: bool) -> int:
   for connection in _connections:
     connection.sendall(_GOODBYE)
   _connections.clear()
+  # The first process serves the others until all have come this far.
+  jax.distributed.shutdown()
   return code
 
 
