@@ -88,6 +88,11 @@ def train(
       "Several seeds at once are divided over devices by seed; leave out "
       "--config.mesh, or train one seed."
     )
+  if jax.process_count() > 1:
+    raise types.InputError(
+      "Several seeds at once are trained by one process; start one for each "
+      "host, with seeds of its own."
+    )
   config = run_folder.absolute(config)
   configs = [_with_seed(config, seed) for seed in seeds]
   folders = [folder_of(root, seed) for seed in seeds]

@@ -177,8 +177,12 @@ def collect(mesh: Mesh | None, tree: types.PyTree) -> types.PyTree:
   if mesh is None:
     return tree
   whole = NamedSharding(mesh, _WHOLE)
-  tree = jax.jit(lambda tree: tree, out_shardings=whole)(tree)
+  tree = jax.jit(_same, out_shardings=whole)(tree)
   return jax.tree.map(lambda array: array.addressable_data(0), tree)
+
+
+def _same(tree):
+  return tree
 
 
 def replicate(mesh: Mesh | None, tree: types.PyTree) -> types.PyTree:
