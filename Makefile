@@ -1,5 +1,7 @@
 # make test    the gate: environment, style, types, tests
 # make test-fast  tests that compile little; under a minute
+# make test-distributed  several devices and processes against one, on a CPU;
+#              ends with a table
 # make mnist   the default experiment, from installation to
 #              runs/mnist/report.html
 # make faces   mechanisms on faces, from installation to runs/faces/report.html
@@ -55,7 +57,8 @@ ONNX := .venv-onnx/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast test-faults fuzz audit lint format mnist faces paper notebooks docs onnx \
+.PHONY: test test-fast test-faults test-distributed fuzz audit lint format \
+	mnist faces paper notebooks docs onnx \
 	check-installed data-check clean bench bench-step bench-startup \
 	bench-parts bench-kernels bench-data bench-rim bench-learned \
 	bench-accelerator bench-result
@@ -99,6 +102,11 @@ audit: requirements.txt
 test-fast: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test-fast: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal $(FAST:%=tests/%)
+
+# `make test` runs a part of it.
+test-distributed: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+test-distributed: $(INSTALLED)
+	$(BIN)/python tests/distributed.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

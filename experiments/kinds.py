@@ -19,7 +19,7 @@ from icm_jax.rim import evaluate as rim_evaluate
 from icm_jax.rim import report as rim_report
 from icm_jax.rim import run as rim_run
 from icm_jax.rim import sweep as rim_sweep
-from icm_jax.training import image_run, run_folder, run_result
+from icm_jax.training import image_run, run_folder, run_result, seeds_run
 from icm_jax.viz import report, sweep
 
 
@@ -29,6 +29,9 @@ class Kind(NamedTuple):
   Attributes:
     train: `train(config, workdir, *, resume, reporter, started) -> result`,
       where `result` is the content of `result.json`.
+    train_seeds: `train_seeds(config, workdir, seeds, *, resume, reporter,
+      started) -> results`, all seeds as one program, where `resume` has an
+      entry for each seed; None if runs of the kind cannot be trained together.
     evaluate_checkpoint: `evaluate_checkpoint(workdir) -> result`.
     write_report: `write_report(workdir) -> path`, the path of the page.
     headline: `headline(result) -> str`, a sentence without a full stop.
@@ -37,6 +40,7 @@ class Kind(NamedTuple):
   """
 
   train: Callable[..., dict[str, Any]]
+  train_seeds: Callable[..., list[dict[str, Any]]] | None
   evaluate_checkpoint: Callable[[pathlib.Path], dict[str, Any]]
   write_report: Callable[[pathlib.Path], pathlib.Path]
   headline: Callable[[Mapping[str, Any]], str]
@@ -47,6 +51,7 @@ class Kind(NamedTuple):
 KINDS = {
   "images": Kind(
     train=image_run.train,
+    train_seeds=seeds_run.train,
     evaluate_checkpoint=run_result.evaluate_checkpoint,
     write_report=report.write,
     headline=report.headline,
@@ -55,6 +60,7 @@ KINDS = {
   ),
   "rim": Kind(
     train=rim_run.train,
+    train_seeds=None,
     evaluate_checkpoint=rim_evaluate.evaluate_checkpoint,
     write_report=rim_report.write,
     headline=rim_report.headline,

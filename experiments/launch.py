@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from experiments import interrupt
+from experiments import interrupt, processes
 from icm_jax import types
 from icm_jax.training import atomic_files, train_loop
 
@@ -163,10 +163,19 @@ def run(main: Callable[[], None]) -> None:
     except (FloatingPointError, Failed) as error:
       return _fail(error, 1)
     except train_loop.Interrupted as error:
-      return _fail(error, interrupt.exit_code(error.signal))
+      code = _fail(error, interrupt.exit_code(error.signal))
+      processes.leave_together()
+      return code
     except KeyboardInterrupt as error:
       interrupt.tell()
       return interrupt.exit_code(*(error.args or (signal.SIGINT,)))
+    except Exception:
+      if not processes.are_several():
+        raise
+      # The others, which wait for this process, must see it end.
+      traceback.print_exc()
+      return 1
+    processes.leave_together()
     return 0
 
   def parse(argv: list[str]) -> list[str]:
@@ -181,7 +190,8 @@ def run(main: Callable[[], None]) -> None:
   except SystemExit as error:
     if error.code:
       # Threads of libraries must neither delay the end of a failed program nor
-      # write tracebacks after its message.
+      # write tracebacks after its message. Of several processes, the others see
+      # at once that this one has ended.
       sys.stdout.flush()
       os._exit(error.code if isinstance(error.code, int) else 1)
     raise

@@ -213,6 +213,11 @@ class Setup(NamedTuple):
 class Seen(NamedTuple):
   """The part of an update that remedies can see.
 
+  On several devices, images and outputs are those of this device; scores,
+  merits, weights and winners are those of all images and experts on every
+  device. Means over a device's images are averaged over devices. For anything
+  else, `icm_jax.devices` combines or divides arrays.
+
   Attributes:
     setup: setup of the run.
     batch: images of the update.

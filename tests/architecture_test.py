@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = (
   "types",
   "rng",
+  "devices",
   "mechanisms",
   "data",
   "kernels",

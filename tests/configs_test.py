@@ -14,6 +14,7 @@ from icm_jax.competition import losses
 from icm_jax.data import problem as problem_lib
 from icm_jax.training import (
   build,
+  identity_start,
   image_run,
   networks,
   ranges,
@@ -49,7 +50,7 @@ def test_smoke_modes_train(name):
   state = networks.init_state(jax.random.key(0), config, run.setup)
   if config.pairs.steps:
     before = jax.tree.leaves(jax.device_get(state.experts_E))
-    state = image_run.pretrain(config, run, state, train_loop.Silent())
+    state = identity_start.pretrain(config, run, state, train_loop.Silent())
     after = jax.tree.leaves(jax.device_get(state.experts_E))
     assert not all(map(np.array_equal, before, after))
     return

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from icm_jax import types
-from icm_jax.competition import expert_axis
+from icm_jax import devices, types
+from icm_jax.competition import assign, expert_axis
 
 
 class Groups(NamedTuple):
@@ -39,12 +39,12 @@ def group_by_winner(
   do not depend on the assignment.
 
   Args:
-    winner_B: int32 in [0, E), the winner of each image.
+    winner_B: int32 in [0, E), the winner of each image; E leaves it out.
     wins_E: int32, number of images that each expert won.
     size: number of slots of a group.
 
   Returns:
-    The groups; every image is in exactly one slot.
+    The groups; every image with a winner is in exactly one slot.
   """
   num_images, num_experts = winner_B.shape[0], wins_E.shape[0]
   most_winners = min(num_images, num_experts)
@@ -55,6 +55,8 @@ def group_by_winner(
   before_BE = jnp.cumsum(won_BE, axis=0, dtype=jnp.int32) - 1
   rank_B = jnp.sum(before_BE * won_BE, axis=1, dtype=jnp.int32)
   slot_B = first_group_E[winner_B] * size + rank_B
+  if devices.number(devices.EXPERT) > 1:  # Otherwise all experts are here.
+    slot_B = jnp.where(winner_B < num_experts, slot_B, num_groups * size)
   image_GS = jnp.full(num_groups * size, num_images, jnp.int32)
   image_GS = image_GS.at[slot_B].set(jnp.arange(num_images, dtype=jnp.int32))
   expert_G = jnp.zeros(num_groups, jnp.int32)
@@ -127,13 +129,30 @@ def apply_experts(
   return Outputs(y_EBHWC, stats_E, lambda cotangent: pull(cotangent)[0])
 
 
+def winners(won: types.Assignment) -> tuple[jax.Array, jax.Array]:
+  """Returns the index into [E, B, ...] of the winners' outputs, [B, ...].
+
+  Where the winner is on another device, the index points to an output of this
+  device, from which no expert learns.
+
+  Args:
+    won: assignment of the batch.
+  """
+  winner_B, wins_E = assign.own_part(won)
+  images_B = jnp.arange(winner_B.shape[0])
+  if devices.number(devices.EXPERT) > 1:
+    winner_B = jnp.minimum(winner_B, wins_E.shape[0] - 1)
+  return winner_B, images_B
+
+
 class Learners(NamedTuple):
   """Which experts learn, and from which outputs.
 
   Attributes:
-    chosen: index into [E, B, ...] of the outputs that experts learn from: the
-      winners' outputs, [B, ...], or all.
-    learning_E: bool, experts that move; the others stay bit-identical.
+    chosen: index into [E, B, ...] of the outputs that experts learn from: those
+      of `winners`, [B, ...], or all.
+    learning_E: bool, experts that move; the others stay bit-identical. These
+      are the experts of all devices.
   """
 
   chosen: tuple[jax.Array | slice, ...]
@@ -149,8 +168,7 @@ def learners(won: types.Assignment, setup: types.Setup) -> Learners:
   """
   if setup.losers_learn:
     return Learners((slice(None),), jnp.ones_like(won.wins_E, bool))
-  images_B = jnp.arange(won.winner_B.shape[0])
-  return Learners((won.winner_B, images_B), won.wins_E > 0)
+  return Learners(winners(won), won.wins_E > 0)
 
 
 def scale_images(x: jax.Array, factor: jax.Array) -> jax.Array:
@@ -176,15 +194,16 @@ def experts_gradient(
     outputs: result of `apply_experts` on these images.
     cotangent: gradient of the loss with respect to the outputs that `learners`
       picks, [B, H, W, C] or [E, B, H, W, C].
-    won: assignment of the images.
+    won: assignment of the images, those of all devices.
     setup: setup of the run.
 
   Returns:
     Gradients with the structure of `state.experts_E`; zero where an expert
-    learns from nothing.
+    learns from nothing. They are of this device's images alone.
   """
   if setup.losers_learn and outputs.pullback:
     return outputs.pullback(cotangent)
+  won = assign.own_part(won)
   if outputs.pullback:
     expert_E1 = jnp.arange(won.wins_E.shape[0])[:, None]
     won_EB111 = (won.winner_B[None] == expert_E1)[:, :, None, None, None]

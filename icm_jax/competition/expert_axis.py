@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from icm_jax import kernels, types
+from icm_jax import devices, kernels, types
 
 
 class Form(NamedTuple):
@@ -183,10 +183,12 @@ def select(
   """Selects between two trees, expert by expert.
 
   Args:
-    pred_E: bool.
+    pred_E: bool; of all devices' experts, where these are divided.
     on_true_E: tree whose entries are taken where `pred_E` is true.
     on_false_E: tree of the same structure, whose entries are taken elsewhere.
   """
+
+  pred_E = devices.own(pred_E, expert=0)
 
   def pick(a, b):
     return jnp.where(pred_E.reshape(-1, *[1] * (a.ndim - 1)), a, b)

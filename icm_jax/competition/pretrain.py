@@ -6,7 +6,7 @@ import functools
 
 import jax
 
-from icm_jax import types
+from icm_jax import devices, types
 from icm_jax.competition import check, expert_axis, losses, update
 
 
@@ -51,6 +51,7 @@ def pretrain_step(
   (mse_E, stats_E), grads_E = expert_axis.map_leading(
     gradient, (0, 0, None, None), mode=setup.expert_map
   )(state.experts_E, state.expert_stats_E, x_BHWC, target_BHWC)
+  grads_E, mse_E = devices.average((grads_E, mse_E), devices.DATA)
   experts_E, opt_E = update.descend(
     jax.vmap(setup.expert_tx.update),
     grads_E,
@@ -63,4 +64,4 @@ def pretrain_step(
     expert_stats_E=keep(stats_E, state.expert_stats_E),
     expert_opt_E=keep(opt_E, state.expert_opt_E),
   )
-  return state, mse_E
+  return state, devices.gather(mse_E, expert=0)

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from icm_jax import types
+from icm_jax import devices, types
 from icm_jax.competition import (
   assign,
   backward,
@@ -24,7 +24,10 @@ def competition_step(
   """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
 
   Without remedies it computes what `paper.paper_step` does, faster. Scores,
-  winners and both gradients belong to the state before the update.
+  winners and both gradients belong to the state before the update. It may be
+  divided over the axes of `icm_jax.devices` by `jax.shard_map` with
+  `check_vma=False`: every device then has a part of the images and experts, all
+  devices know all scores and winners, and gradients are combined.
 
   Args:
     state: state before the update; callers that jit this may donate it.
@@ -53,12 +56,13 @@ def competition_step(
     over = expert_axis.map_leading(score, (None, 0), mode=mode)
     objective = jnp.zeros((), jnp.float32)
     objective = setup.through("objective", objective, discriminator, seen)
-    canonical_B = score(discriminator, canonical_BHWC)
+    canonical_B = score(discriminator, devices.share(canonical_BHWC))
     return over(discriminator, y_EBHWC), canonical_B, objective
 
-  (score_EB, canonical_B, objective), judge_pullback = jax.vjp(
+  (own_score_EB, canonical_B, objective), judge_pullback = jax.vjp(
     judge, state.discriminator, outputs.y_EBHWC
   )
+  score_EB = devices.gather(own_score_EB, expert=0, data=1)
   seen = seen._replace(score_EB=score_EB)
   merit_EB = setup.through("merit", score_EB, state, seen)
   won = assign.assign_winners(merit_EB)
@@ -70,18 +74,25 @@ def competition_step(
   weight_EB = setup.through("weight", weight_EB, won)
   discriminator_loss, slopes = jax.value_and_grad(
     losses.discriminator_loss, argnums=(0, 1)
-  )(score_EB, canonical_B, weight_EB)
-  discriminator_grads, slope_EBHWC = judge_pullback(
-    (*slopes, jnp.ones_like(objective))
+  )(
+    devices.own(score_EB, data=1),
+    devices.gather(canonical_B, expert=0),
+    devices.own(weight_EB, data=1),
   )
+  slopes = (devices.own(slope, expert=0) for slope in slopes)
+  part = jnp.full_like(objective, 1.0 / devices.number(devices.EXPERT))
+  discriminator_grads, slope_EBHWC = judge_pullback((*slopes, part))
+  discriminator_grads = devices.gradient(discriminator_grads)
   chosen, learning_E = backward.learners(won, setup)
-  ratio = losses.slope_ratio(score_EB[chosen], weight_EB[chosen])
+  own_weight_EB = devices.own(weight_EB, expert=0, data=1)
+  ratio = losses.slope_ratio(own_score_EB[chosen], own_weight_EB[chosen])
   cotangent = backward.scale_images(slope_EBHWC[chosen], ratio)
   cotangent = setup.through("cotangent", cotangent, state, seen, won)
   grads_E = backward.experts_gradient(
     state, x_BHWC, outputs, cotangent, won, setup=setup
   )
   grads_E = setup.through("gradient", grads_E, state, seen, won)
+  grads_E = devices.average(grads_E, devices.DATA)
 
   # 4. Move: winners and the discriminator move; losers stay as they are.
   experts_E, expert_opt_E = update.descend(
@@ -108,10 +119,11 @@ def competition_step(
 
   # 5. Remember: remedies update their memory.
   state = setup.through("after", state, seen, won)
-  winners_score_B = score_EB[won.winner_B, jnp.arange(x_BHWC.shape[0])]
+  winners_score_B = score_EB[won.winner_B, jnp.arange(won.winner_B.shape[0])]
   metrics = {
     "loss/expert": losses.expert_loss(winners_score_B).mean(),
-    "loss/discriminator": discriminator_loss + objective,
+    "loss/discriminator": devices.average(discriminator_loss, devices.DATA)
+    + devices.average(objective, devices.DATA, devices.EXPERT),
     "competition/wins_E": won.wins_E,
   }
   return state, setup.through("report", metrics, state)

@@ -6,8 +6,8 @@ import collections
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -337,6 +337,7 @@ def batches(
   batch_size: int,
   process: Process = ONLY_PROCESS,
   ahead: int = 2,
+  place: Callable[[Raw], Any] = jax.device_put,
 ) -> Iterator[Raw]:
   """Yields the batches of consecutive steps, copied to the device in advance.
 
@@ -347,13 +348,14 @@ def batches(
     batch_size: size of a batch of all processes together.
     process: the process whose part of every batch is returned.
     ahead: number of batches that are copied in advance.
+    place: copies a batch to its devices.
   """
   waiting: collections.deque[Raw] = collections.deque()
   for step in steps:
     raw = draw_raw(
       problem, seed=seed, step=step, batch_size=batch_size, process=process
     )
-    waiting.append(jax.device_put(raw))
+    waiting.append(place(raw))
     if len(waiting) > ahead:
       yield waiting.popleft()
   yield from waiting

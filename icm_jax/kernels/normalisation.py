@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icm_jax import devices
 from icm_jax.kernels import primitive
 
 EPSILON = 1e-5  # Added to variances.
@@ -49,6 +50,18 @@ def plain_batch_norm_elu(
   exact_BHWC = x_BHWC.astype(jnp.float32)
   mean_C = exact_BHWC.mean(axis=(0, 1, 2))
   variance_C = exact_BHWC.var(axis=(0, 1, 2))
+  y_BHWC = normalise_elu(x_BHWC, scale_C, bias_C, mean_C, variance_C)
+  return y_BHWC, *jax.lax.stop_gradient((mean_C, variance_C))
+
+
+def _divided_batch_norm_elu(x_BHWC, scale_C, bias_C):
+  """Computes `batch_norm_elu` for a batch that is divided over devices."""
+  exact_BHWC = x_BHWC.astype(jnp.float32)
+  mean_C = devices.average(exact_BHWC.mean(axis=(0, 1, 2)), devices.DATA)
+  centred_BHWC = exact_BHWC - mean_C.reshape(1, 1, 1, -1)
+  variance_C = devices.average(
+    jnp.mean(centred_BHWC**2, axis=(0, 1, 2)), devices.DATA
+  )
   y_BHWC = normalise_elu(x_BHWC, scale_C, bias_C, mean_C, variance_C)
   return y_BHWC, *jax.lax.stop_gradient((mean_C, variance_C))
 
@@ -101,5 +114,7 @@ def batch_norm_elu(
     Features of the shape and dtype of `x_BHWC`; and the mean and variance of
     every channel, [C] float32, through which no gradient flows.
   """
+  if devices.number(devices.DATA) > 1:
+    return _divided_batch_norm_elu(x_BHWC, scale_C, bias_C)
   y_BHWC, mean_C, variance_C = _batch_norm(x_BHWC, scale_C, bias_C)
   return y_BHWC, mean_C, variance_C

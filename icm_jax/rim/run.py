@@ -102,6 +102,10 @@ def train(
     Interrupted: SIGINT or SIGTERM came during the updates, and a checkpoint is
       saved. At other times, signals keep their meaning.
   """
+  if jax.process_count() > 1:
+    raise types.InputError(
+      "Sequence models are trained by one process; leave out --coordinator."
+    )
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
@@ -134,7 +138,9 @@ def train(
     writer = metrics.MetricWriter(workdir, last_step=int(state.step) or -1)
     with (
       contextlib.closing(writer),
-      train_loop.saves_before_it_stops(checkpoints, reporter) as stop_requested,
+      train_loop.saves_before_it_stops(
+        checkpoints.wait, reporter
+      ) as stop_requested,
     ):
       state = _train_networks(
         config, run, state, clock, checkpoints, writer, reporter, stop_requested

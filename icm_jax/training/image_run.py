@@ -6,24 +6,25 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from icm_jax import competition, rng, types
+from icm_jax import types
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import skipped
 from icm_jax.evaluation import classifier as classifier_lib
 from icm_jax.training import (
   build,
   checkpoint,
+  identity_start,
   metrics,
   networks,
   run_folder,
   run_result,
+  sharding,
   train_loop,
 )
 
@@ -60,7 +61,10 @@ def train(
   started = time.perf_counter() if started is None else started
   reporter = reporter or train_loop.Silent()
   config = run_folder.absolute(config)
-  run_folder.claim(workdir, config, resume=resume)
+  if sharding.is_first():
+    run_folder.claim(workdir, config, resume=resume)
+  sharding.wait_for_all("the folder is free")
+  mesh = sharding.make_mesh(config)
   run = build.build(config, progress=reporter.prepare)
   checkpoint.check_steps(workdir, config.train.steps, "--config.train.steps")
   if run.problem.group_names:
@@ -78,26 +82,50 @@ def train(
   if run.problem.skipped:
     reporter.say(skipped.describe(skipped.by_reason(run.problem.skipped)))
   saw = build.saw(config, run)
-  abstract = networks.abstract_state(config, run.setup, run.classifier)
+  if mesh is not None:
+    reporter.say(f"{mesh.size} devices: {sharding.describe(mesh)}")
+  abstract = tuple(
+    sharding.abstract(mesh, tree)
+    for tree in networks.abstract_state(config, run.setup, run.classifier)
+  )
   if not resume:
     checkpoint.check_space(workdir, abstract, count=checkpoint.KEPT + 1)
   with train_loop.occupy(workdir, config, saw) as checkpoints:
-    session = _start(config, run, abstract, checkpoints, reporter, started)
+    session = _start(
+      config, run, mesh, abstract, checkpoints, reporter, started
+    )
     first_step = int(session.state.step)
     # A run that stopped at step 0 writes the evaluation of step 0 again.
-    writer = metrics.MetricWriter(workdir, last_step=first_step or -1)
+    writer = (
+      metrics.MetricWriter(workdir, last_step=first_step or -1)
+      if sharding.is_first()
+      else metrics.NoWriter()
+    )
     with (
       contextlib.closing(writer),
-      train_loop.saves_before_it_stops(checkpoints, reporter) as stop_requested,
+      train_loop.saves_before_it_stops(
+        checkpoints.wait, reporter
+      ) as stop_requested,
     ):
-      checkpoints.save(_saved(config, session))
+      checkpoints.save(_saved(config, mesh, session))
       session = _compete(
-        config, run, session, checkpoints, writer, reporter, stop_requested
+        config,
+        run,
+        mesh,
+        session,
+        checkpoints,
+        writer,
+        reporter,
+        stop_requested,
       )
-      checkpoints.save(_saved(config, session))
+      checkpoints.save(_saved(config, mesh, session))
     reporter.say("evaluating")
     result = run_result.measure(
-      workdir, config, run, session.state, session.classifier
+      workdir,
+      config,
+      run,
+      sharding.collect(mesh, session.state),
+      session.classifier,
     )
     session.clock.lap("evaluate")
     if reasons := (result["transfer"] or {}).get("skipped_by_reason"):
@@ -106,7 +134,14 @@ def train(
 
 
 class _Session(NamedTuple):
-  """The state of a run, and the parts that exist while it is trained."""
+  """The state of a run, and the parts that exist while it is trained.
+
+  Attributes:
+    state: state of the run, on the devices of its mesh.
+    classifier: parameters of the evaluation classifier, on one device.
+    step_fn: the compiled update.
+    clock: seconds by stage.
+  """
 
   state: types.TrainState
   classifier: types.PyTree
@@ -114,7 +149,9 @@ class _Session(NamedTuple):
   clock: train_loop.Clock
 
 
-def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
+def _start(
+  config, run, mesh, abstract, checkpoints, reporter, started
+) -> _Session:
   """Compiles the step; reads the newest checkpoint, or starts from scratch."""
   saved = None
   if checkpoints.steps():
@@ -126,49 +163,75 @@ def _start(config, run, abstract, checkpoints, reporter, started) -> _Session:
   clock.lap("start")
 
   reporter.say("compiling the step")
-  raw = problem_lib.draw_raw(
-    run.problem, seed=config.seed, step=0, batch_size=config.train.batch_size
-  )
+  (raw,) = _batches(config, run, mesh, range(1))
   step_fn = (
-    jax.jit(functools.partial(raw_steps, run=run), donate_argnames=("state",))
+    jax.jit(
+      functools.partial(raw_steps, run=run, mesh=mesh),
+      donate_argnames=("state",),
+    )
     .lower(abstract[0], [raw] * config.train.updates_per_dispatch)
     .compile()
   )
   clock.lap("compile")
   if saved:
-    return _Session(saved.state, saved.classifier, step_fn, clock)
+    classifier = sharding.collect(mesh, saved.classifier)
+    return _Session(saved.state, classifier, step_fn, clock)
 
   classifier: types.PyTree = {}
   if run.classifier:
     reporter.say("training the evaluation classifier")
-    classifier, _ = classifier_lib.train_classifier(
-      run.classifier,
-      run.problem.images.image_NHWC,
-      run.problem.images.label_N,
-      run.problem.train_ids,
-      seed=config.seed,
-      **config.classifier,
-    )
-    jax.block_until_ready(classifier)
+    classifier = train_classifier(config, run)
     clock.lap("classifier")
   reporter.say("identity start")
-  state = jax.jit(lambda key: networks.init_state(key, config, run.setup))(
-    jax.random.key(config.seed)
-  )
-  state = pretrain(config, run, state, reporter)
+  init = jax.jit(lambda key: networks.init_state(key, config, run.setup))
+  state = sharding.make(mesh, init, jax.random.key(config.seed))
+  state = identity_start.pretrain(config, run, state, reporter, mesh)
   jax.block_until_ready(state)
   clock.lap("identity")
   return _Session(state, classifier, step_fn, clock)
 
 
+def train_classifier(
+  config: ml_collections.ConfigDict, run: build.Run
+) -> types.PyTree:
+  """Trains the evaluation classifier; its parameters are empty without one."""
+  if run.classifier is None:
+    return {}
+  classifier, _ = classifier_lib.train_classifier(
+    run.classifier,
+    run.problem.images.image_NHWC,
+    run.problem.images.label_N,
+    run.problem.train_ids,
+    seed=config.seed,
+    **config.classifier,
+  )
+  return jax.block_until_ready(classifier)
+
+
+def _batches(config, run, mesh, steps: range) -> Iterator[problem_lib.Raw]:
+  """Yields the batches of some steps, on the devices that need them."""
+  return problem_lib.batches(
+    run.problem,
+    seed=config.seed,
+    steps=steps,
+    batch_size=config.train.batch_size,
+    process=sharding.process(mesh),
+    place=functools.partial(sharding.place_images, mesh),
+  )
+
+
 def raw_step(
-  state: types.TrainState, raw: problem_lib.Raw, *, run: build.Run
+  state: types.TrainState,
+  raw: problem_lib.Raw,
+  *,
+  run: build.Run,
+  mesh: sharding.Mesh | None = None,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Distorts a batch and updates experts and discriminator; to be jitted."""
   batch = problem_lib.make_batch(
     state.key, state.step, raw, run.mechanisms, run.augmentation
   )
-  return competition.competition_step(state, batch, setup=run.setup)
+  return sharding.competition_step(state, batch, setup=run.setup, mesh=mesh)
 
 
 def raw_steps(
@@ -176,6 +239,7 @@ def raw_steps(
   raws: Sequence[problem_lib.Raw],
   *,
   run: build.Run,
+  mesh: sharding.Mesh | None = None,
 ) -> tuple[types.TrainState, types.Metrics]:
   """Makes one update for each of several batches, in one function to jit.
 
@@ -183,119 +247,37 @@ def raw_steps(
     state: state before the first update.
     raws: batches of consecutive steps.
     run: parts of the run.
+    mesh: devices of the run; None is one device.
 
   Returns:
     The state after the last update, and metrics with a leading axis of updates.
   """
   if len(raws) == 1:  # Without a loop, because XLA is slow in loops on CPU.
-    state, step_metrics = raw_step(state, raws[0], run=run)
+    state, step_metrics = raw_step(state, raws[0], run=run, mesh=mesh)
     return state, jax.tree.map(lambda a: a[None], step_metrics)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
-  return jax.lax.scan(functools.partial(raw_step, run=run), state, stacked)
-
-
-def pretrain(
-  config: ml_collections.ConfigDict,
-  run: build.Run,
-  state: types.TrainState,
-  reporter: train_loop.Reporter,
-) -> types.TrainState:
-  """Trains every expert on its own: the identity start, then pairs.
-
-  Args:
-    config: config of the run, whose sections `identity` and `pairs` are used.
-    run: parts of the run.
-    state: state at step 0.
-    reporter: receives messages.
-
-  Returns:
-    The state with fresh optimizer states and memory, still at step 0.
-  """
-  c = config.identity
-  state = _train_alone(
-    config, run, state, reporter, c, c.max_steps, c.mse, paired=False
-  )
-  c = config.pairs
-  state = _train_alone(
-    config, run, state, reporter, c, c.steps, 0.0, paired=True
-  )
-  state = state.replace(
-    expert_opt_E=jax.vmap(run.setup.expert_tx.init)(state.experts_E)
-  )
-  return competition.init_memory(state, run.setup)
-
-
-def _train_alone(
-  config, run, state, reporter, phase, max_steps, bound, *, paired
-) -> types.TrainState:
-  """Trains experts to copy their inputs, or to restore them from pairs.
-
-  An expert whose error on a batch is below the bound stops learning. The phase
-  ends when all experts have stopped, or after its steps.
-  """
-  setup = run.setup._replace(expert_tx=optax.adam(phase.learning_rate))
-  state = state.replace(
-    expert_opt_E=jax.vmap(setup.expert_tx.init)(state.experts_E)
-  )
-
-  @functools.partial(jax.jit, donate_argnames=("state",))
-  def update(state, learning_E, source_BHWC, step):
-    raw = problem_lib.Raw(source_BHWC, source_BHWC)
-    key = rng.stream(state.key, "identity")
-    batch = problem_lib.make_batch(key, step, raw, run.mechanisms)
-    x_BHWC = batch.transformed_BHWC
-    # Both halves of the raw batch are the sources.
-    target_BHWC = batch.canonical_BHWC if paired else x_BHWC
-    state, mse_E = competition.pretrain_step(
-      state, x_BHWC, target_BHWC, learning_E, setup=setup
-    )
-    return state, learning_E & (mse_E >= bound), mse_E
-
-  learning_E = jnp.ones(networks.num_experts(config), bool)
-  for step in range(max_steps):
-    ids = problem_lib.draw_ids(
-      run.problem.transformed_ids,
-      seed=config.seed,
-      name="identity",
-      step=step,
-      batch_size=phase.batch_size,
-    )
-    images_BHWC = run.problem.images.image_NHWC[ids]
-    state, learning_E, mse_E = update(
-      state, learning_E, images_BHWC, jnp.int32(step)
-    )
-    if not learning_E.any():
-      reporter.say(
-        f"all experts copy after {step + 1} steps, "
-        f"error at most {float(mse_E.max()):.4f}"
-      )
-      break
-  return state
+  step = functools.partial(raw_step, run=run, mesh=mesh)
+  return jax.lax.scan(step, state, stacked)
 
 
 def _compete(
-  config, run, session, checkpoints, writer, reporter, stop_requested
+  config, run, mesh, session, checkpoints, writer, reporter, stop_requested
 ) -> _Session:
   """Runs the remaining steps."""
   state, classifier, step_fn, clock = session
   first, total = int(state.step), config.train.steps
   stride = config.train.updates_per_dispatch
-  raws = problem_lib.batches(
-    run.problem,
-    seed=config.seed,
-    steps=range(first, total),
-    batch_size=config.train.batch_size,
-  )
+  raws = _batches(config, run, mesh, range(first, total))
   scores: dict[int, float] = {}
 
   def evaluate(state):
-    values = run.curve.evaluate(state, classifier)
+    values = run.curve.evaluate(sharding.collect(mesh, state), classifier)
     scores[int(state.step)] = float(values["matched"])
     return values
 
   def save(state):
     score = scores.get(int(state.step))
-    checkpoints.save(_saved(config, session._replace(state=state), score))
+    checkpoints.save(_saved(config, mesh, session._replace(state=state), score))
 
   loop = train_loop.TrainLoop(
     update=lambda state: step_fn(state, [next(raws) for _ in range(stride)]),
@@ -305,7 +287,9 @@ def _compete(
     clock=clock,
     writer=writer,
     reporter=reporter,
-    stop_requested=stop_requested,
+    stop_requested=train_loop.AnyProcess(
+      stop_requested, every=max(1, config.every.log // stride)
+    ),
   )
   if first == 0 and config.every.evaluate:
     loop.write_evaluation(state, 0)
@@ -313,10 +297,10 @@ def _compete(
   return session._replace(state=state)
 
 
-def _saved(config, session: _Session, score=None) -> checkpoint.Saved:
+def _saved(config, mesh, session: _Session, score=None) -> checkpoint.Saved:
   return checkpoint.Saved(
     session.state,
-    session.classifier,
+    sharding.replicate(mesh, session.classifier),
     {
       "config": run_folder.plain_config(config),
       "seconds": dict(session.clock.seconds),

@@ -118,6 +118,16 @@ class MetricWriter:
     )
 
 
+class NoWriter:
+  """A writer that writes nothing, of all processes but the first."""
+
+  def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
+    del step, wall_s, values
+
+  def close(self) -> None:
+    pass
+
+
 def summarise(
   first_step: int, steps: Sequence[types.Metrics]
 ) -> dict[str, np.ndarray]:

@@ -32,9 +32,11 @@ _PROBE = ".write-"  # The begin of the name of a folder that is made as a test.
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
 FORMAT = 3
-# Values that may change when a run is resumed, because no update uses them.
+# Values that may change when a run is resumed, because no update depends on
+# them.
 _MAY_CHANGE = (
   "train.steps",
+  "mesh.",  # Numbers differ by rounding alone.
   "every.",
   "evaluation.",
   "chains.",

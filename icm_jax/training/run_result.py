@@ -60,7 +60,8 @@ def measure(
     an expert of their own.
   """
   values = run.final.evaluate(state, classifier)
-  _write_examples(workdir, run, state)
+  if jax.process_index() == 0:
+    _write_examples(workdir, run, state)
   wins_EM = values["wins_EM"]
   names = run.mechanism_names
   margin = functools.partial(
@@ -134,7 +135,7 @@ def _recognised(names, values) -> dict[str, Any] | None:
 def write(
   workdir: pathlib.Path, result: dict[str, Any], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-  """Writes `result.json` with times and versions.
+  """Writes `result.json` with times and versions; one of several processes.
 
   Args:
     workdir: folder of the run.
@@ -158,7 +159,8 @@ def write(
       "commit": versions.commit(),
     },
   }
-  atomic_files.write_json(workdir / run_folder.RESULT, result)
+  if jax.process_index() == 0:
+    atomic_files.write_json(workdir / run_folder.RESULT, result)
   return result
 
 

@@ -15,7 +15,13 @@ import jax
 import numpy as np
 
 from icm_jax import types
-from icm_jax.training import checkpoint, metrics, run_folder, state_arrays
+from icm_jax.training import (
+  checkpoint,
+  metrics,
+  run_folder,
+  sharding,
+  state_arrays,
+)
 
 if TYPE_CHECKING:
   import ml_collections
@@ -51,6 +57,26 @@ class Silent:
     del what, done, total
 
 
+class Writer(Protocol):
+  """Writes rows of metrics, as `metrics.MetricWriter` does."""
+
+  def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
+    """Writes one row."""
+
+
+class Stop(Protocol):
+  """Tells whether a stop was requested, as `StopRequest` does.
+
+  Attributes:
+    signal: number of the signal that came first; 0 before.
+  """
+
+  signal: int
+
+  def is_set(self) -> bool:
+    """Returns whether it was."""
+
+
 class Interrupted(Exception):
   """The user has stopped the run, and a checkpoint is saved.
 
@@ -68,10 +94,39 @@ class StopRequest(threading.Event):
   """An event that is set when the process is asked to stop.
 
   Attributes:
-    signal: number of the signal that came first.
+    signal: number of the signal that came first; 0 before.
   """
 
-  signal: int = signal.SIGINT
+  signal: int = 0
+
+
+class AnyProcess:
+  """A request to stop that reaches all of several processes at the same step.
+
+  All processes must ask for it equally often.
+
+  Attributes:
+    signal: number of the signal that a process got; 0 before.
+  """
+
+  def __init__(self, own: StopRequest, *, every: int):
+    """Watches the request of this process.
+
+    Args:
+      own: request that this process gets.
+      every: questions after which processes talk to each other again.
+    """
+    self._own, self._every = own, every
+    self._asked, self.signal = 0, 0
+
+  def is_set(self) -> bool:
+    """Returns whether any process is known to be asked to stop."""
+    self._asked += 1
+    if jax.process_count() == 1:
+      self.signal = self._own.signal
+    elif not self.signal and self._asked % self._every == 0:
+      self.signal = sharding.largest(self._own.signal)
+    return self.signal > 0
 
 
 class Clock:
@@ -118,7 +173,8 @@ class TrainLoop(NamedTuple):
     clock: counts the seconds of `train` and `evaluate`.
     writer: writes rows of metrics and of evaluations.
     reporter: reports progress to the user.
-    stop_requested: see `stop_requests`.
+    stop_requested: tells whether the run is to stop.
+    not_finite: describes the parts of a state that are not finite.
   """
 
   update: Callable[[Any], tuple[Any, types.Metrics]]
@@ -126,9 +182,10 @@ class TrainLoop(NamedTuple):
   save: Callable[[Any], None]
   every: ml_collections.ConfigDict
   clock: Clock
-  writer: metrics.MetricWriter
+  writer: Writer
   reporter: Reporter
-  stop_requested: StopRequest
+  stop_requested: Stop
+  not_finite: Callable[[Any], str] = state_arrays.not_finite
 
   def write_evaluation(self, state: Any, step: int) -> None:
     """Evaluates a state, and writes the values as a row of metrics."""
@@ -188,7 +245,7 @@ class TrainLoop(NamedTuple):
         except FloatingPointError as error:
           raise FloatingPointError(
             f"{error} Not finite after step {step}: "
-            f"{state_arrays.not_finite(state) or 'nothing of the state'}."
+            f"{self.not_finite(state) or 'nothing of the state'}."
           ) from error
         pending = []
         self.clock.lap("train")
@@ -221,8 +278,11 @@ def occupy(
   Raises:
     InputError: another process works in the folder, or the run saw other data.
   """
+  # One process of several holds the folder for all.
   with (
-    run_folder.hold(workdir, config, saw),
+    run_folder.hold(workdir, config, saw)
+    if sharding.is_first()
+    else contextlib.nullcontext(),
     contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints,
   ):
     yield checkpoints
@@ -230,7 +290,7 @@ def occupy(
 
 @contextlib.contextmanager
 def saves_before_it_stops(
-  checkpoints: checkpoint.Checkpoints, reporter: Reporter
+  wait: Callable[[], None], reporter: Reporter
 ) -> Iterator[StopRequest]:
   """Turns signals into requests to stop while there is something to save.
 
@@ -238,7 +298,7 @@ def saves_before_it_stops(
   because nothing is lost then.
 
   Args:
-    checkpoints: checkpoints of the run. They are written when the block ends.
+    wait: waits until checkpoints are written; called when the block ends.
     reporter: told at once when the process is asked to stop.
 
   Raises:
@@ -251,11 +311,11 @@ def saves_before_it_stops(
     )
   ) as stop_requested:
     yield stop_requested
-    checkpoints.wait()
-  if stop_requested.is_set():
+    wait()
+  number = sharding.largest(stop_requested.signal)
+  if number:
     raise Interrupted(
-      "Stopped after the last step; --resume evaluates it.",
-      stop_requested.signal,
+      "Stopped after the last step; --resume evaluates it.", number
     )
 
 

@@ -47,6 +47,9 @@ def experiment(mode: str) -> ml_collections.ConfigDict:
     compute_dtype="float32",  # float32 or bfloat16; the state is float32.
     updates_per_dispatch=1,  # More may help if an update takes milliseconds.
   )
+  # Devices along each axis: images are divided over `data`, experts over
+  # `expert`. A `data` of 0 takes all devices.
+  c.mesh = dict(data=0, expert=1)
   c.update(evaluations())
   c.every = dict(log=10, evaluate=50, checkpoint=100)  # Steps; 0 is never.
   if mode == "full":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from icm_jax import types
+from icm_jax.competition import backward
 from icm_jax.competition.remedies import ranges
 
 
@@ -27,7 +28,7 @@ def change(weight: float) -> types.Remedy:
     del state
     x_BHWC, y = seen.batch.transformed_BHWC, seen.y_EBHWC
     if cotangent.ndim == x_BHWC.ndim:
-      y = y[won.winner_B, jnp.arange(x_BHWC.shape[0])]
+      y = y[backward.winners(won)]
     else:
       x_BHWC = x_BHWC[None]
     slope = jnp.sign(y - x_BHWC.astype(y.dtype)).astype(cotangent.dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax
 
-from icm_jax import types
+from icm_jax import devices, types
 from icm_jax.competition import backward
 from icm_jax.competition.remedies import ranges
 
@@ -31,7 +31,7 @@ def contrast(weight: float) -> types.Remedy:
 
   def objective(objective, discriminator, seen):
     score_B = backward.score(
-      seen.setup, discriminator, seen.batch.transformed_BHWC
+      seen.setup, discriminator, devices.share(seen.batch.transformed_BHWC)
     )
     return objective + weight * jax.nn.softplus(score_B).mean()
 

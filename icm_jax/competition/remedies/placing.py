@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from icm_jax import types
+from icm_jax import devices, types
 from icm_jax.competition.remedies import ranges, recent
 
 # Cells along each side of an image. Glasses, hats and beards are in different
@@ -147,7 +147,8 @@ def changes(x_BHWC: jax.Array, y_EBHWC: jax.Array) -> jax.Array:
     num_experts, num_images, CELLS, high, CELLS, wide
   )
   cells_EBF = cells.mean(axis=(3, 5)).reshape(num_experts, num_images, -1)
-  return cells_EBF.swapaxes(0, 1).reshape(num_images, -1)
+  cells_BEF = devices.gather(cells_EBF, expert=0, data=1).swapaxes(0, 1)
+  return cells_BEF.reshape(cells_BEF.shape[0], -1)
 
 
 def bonus(place_EF: jax.Array, known_BF: jax.Array, weight: float) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from icm_jax import rng, types
+from icm_jax import devices, rng, types
 from icm_jax.competition import expert_axis
 from icm_jax.competition.remedies import ranges, recent, signatures
 
@@ -226,10 +227,22 @@ def relocate(
   if thresholds.alike:
     retired_E = jnp.where(due, idle_E & ~moved_E, retired_E)
   key = rng.stream(state.key, "relocate", state.step)
-  copies_E = _perturbed_copies(
-    key, state.experts_E, donor_E, thresholds.perturbation
-  )
-  stats_E = jax.tree.map(lambda a_E: a_E[donor_E], state.expert_stats_E)
+
+  def copy(experts_E, stats_E):
+    copies_E = _perturbed_copies(
+      key, experts_E, donor_E, thresholds.perturbation
+    )
+    return copies_E, jax.tree.map(
+      functools.partial(_of_donors, donor_E), stats_E
+    )
+
+  copied = (state.experts_E, state.expert_stats_E)
+  if devices.number(devices.EXPERT) == 1:
+    copies_E, stats_E = copy(*copied)
+  else:  # Parameters cross between devices in these steps only.
+    copies_E, stats_E = jax.lax.cond(
+      moved_E.any(), copy, lambda *same: same, *copied
+    )
   opt_E = jax.vmap(setup.expert_tx.init)(copies_E)
   state = state.replace(
     experts_E=expert_axis.select(moved_E, copies_E, state.experts_E),
@@ -246,15 +259,21 @@ def relocate(
   )
 
 
+def _of_donors(donor_E, a_E):
+  """Returns the donors' arrays, for the experts of this device."""
+  return devices.gather(a_E, expert=0)[devices.own(donor_E, expert=0)]
+
+
 def _perturbed_copies(key, experts_E, donor_E, perturbation):
   """Returns, for every expert, the perturbed parameters of its donor."""
   # All noise is one draw, because every draw adds to compile time.
   leaves, structure = jax.tree.flatten(experts_E)
   sizes = [leaf[0].size for leaf in leaves]
   noise_E = jax.random.normal(key, (len(donor_E), sum(sizes)), jnp.float32)
+  noise_E = devices.own(noise_E, expert=0)
 
   def perturbed(a_E, noise_E):
-    copy_E = a_E[donor_E]
+    copy_E = _of_donors(donor_E, a_E)
     axes = tuple(range(1, a_E.ndim))
     scale_E = jnp.sqrt(jnp.mean(copy_E**2, axis=axes, keepdims=True))
     noise_E = noise_E.reshape(a_E.shape).astype(a_E.dtype)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from icm_jax import types
+from icm_jax import devices, types
 from icm_jax.competition import backward
 from icm_jax.competition.remedies import ranges
 
@@ -44,7 +44,15 @@ def r1(weight: float) -> types.Remedy:
 
   def objective(objective, discriminator, seen):
     score = functools.partial(backward.score, seen.setup)
-    seen_BHWC = seen.batch.canonical_BHWC[::R1_STRIDE]
+    canonical_BHWC = seen.batch.canonical_BHWC
+    rows = devices.number(devices.DATA)
+    if rows > 1 and canonical_BHWC.shape[0] % R1_STRIDE:
+      raise types.InputError(
+        f"The remedy r1 looks at every {R1_STRIDE}th canonical image, so that "
+        f"a batch over {rows} rows of devices must be a multiple of "
+        f"{R1_STRIDE * rows}; got {rows * canonical_BHWC.shape[0]}."
+      )
+    seen_BHWC = devices.share(canonical_BHWC[::R1_STRIDE])
     return objective + weight * penalty(score, discriminator, seen_BHWC)
 
   return types.Remedy("r1", objective=objective)
