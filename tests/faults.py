@@ -20,6 +20,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,7 +128,21 @@ class Process:
     return False
 
   def send(self, number: int) -> None:
+    """Sends a signal; one that may be handled waits for the first import.
+
+    Python itself cannot be stopped without a traceback before.
+    """
+    if number in (signal.SIGINT, signal.SIGTERM):
+      self.wait_until(self._handles_signals)
     self._process.send_signal(number)
+
+  def _handles_signals(self) -> bool:
+    """Whether the process has a handler of its own for SIGTERM."""
+    status = pathlib.Path(f"/proc/{self._process.pid}/status")
+    if not status.exists():  # Other systems than Linux do not tell.
+      return bool(self.lines)
+    match = re.search(r"SigCgt:\s*(\w+)", status.read_text())
+    return bool(match and int(match[1], 16) >> (signal.SIGTERM - 1) & 1)
 
   def end(self) -> int:
     """Waits for the end; returns the exit code.
@@ -240,6 +255,10 @@ class Counts:
   told: list[float] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
 
+  def of(self, name: str) -> int:
+    """How often a signal came, at any moment."""
+    return sum(n for kind, n in self.done.items() if kind.startswith(name))
+
   def problem(self, kind: str, text: str) -> None:
     self.wrong[kind] += 1
     self.notes.append(f"{kind}: {text}")
@@ -268,7 +287,8 @@ def wait_for_moment(process: Process, folder, moment: str, rng) -> bool:
   text, seconds = MOMENTS[moment]
   if moment == "saving":
     folder = folder / checkpoint.FOLDER
-    begun = process.wait_until(lambda: any(folder.glob("*tmp*")))
+    left = set(folder.glob("*tmp*"))  # By a process that was killed before.
+    begun = process.wait_until(lambda: set(folder.glob("*tmp*")) - left)
   else:
     begun = not text or process.wait_for(text)
   instant = time.monotonic() + rng.random() * seconds
@@ -414,11 +434,22 @@ def main() -> int:
     code, process = finish(whole, data)
     if code:
       raise RuntimeError(process.lines)
-    runs = list(plan(options.kills, options.stops, rng))
-    for number, moments in enumerate(runs):
-      kill_and_resume(root / f"{number}", data, moments, whole, rng, counts)
-      done = sum(counts.done.values())
-      print(f"run {number + 1}/{len(runs)}, {done} processes", flush=True)
+    number = 0
+    while True:
+      # A moment can come too late; it is then planned again.
+      kills = options.kills - counts.of("SIGKILL")
+      stops = options.stops - counts.of("SIGTERM")
+      if kills <= 0 and stops <= 0:
+        break
+      for moments in plan(max(kills, 0), max(stops, 0), rng):
+        kill_and_resume(root / f"{number}", data, moments, whole, rng, counts)
+        shutil.rmtree(root / f"{number}", ignore_errors=True)
+        number += 1
+        print(
+          f"run {number}: {counts.of('SIGKILL')} kills, "
+          f"{counts.of('SIGTERM')} stops",
+          flush=True,
+        )
     fault_cases.run_all(root, data, whole, counts, options.cases)
   print(*counts.notes, sep="\n")
   print(table(counts))
