@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 import icm_jax
-from experiments import console, launch
+from experiments import console, interrupt, launch
 from icm_jax import types
 from icm_jax.evaluation import detection
 from icm_jax.learned import examine, loading
@@ -327,6 +327,7 @@ def serve(blocks, sock: socket.socket, say: Callable[[str], None]) -> None:
   server = uvicorn.Server(config)
   host, port = sock.getsockname()
   say(f"open http://{host}:{port}")
+  interrupt.leave()
   with contextlib.suppress(KeyboardInterrupt):
     server.run(sockets=[sock])
 

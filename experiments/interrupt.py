@@ -96,3 +96,11 @@ def during_imports() -> None:
 def after_imports() -> None:
   """Makes signals raise `Stopped` first."""
   _importing.clear()
+
+
+def leave() -> None:
+  """Gives signals back to Python, for a program that they end as usual."""
+  if signal.getsignal(signal.SIGINT) is _stop:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import numpy as np
 import PIL.Image
 
 from icm_jax.training import checkpoint, run_folder
-from tests import faults
+from tests import faults, run_process
 
 # Replaces functions of Python before the program starts.
 _NO_LOCKS = """
@@ -87,7 +88,7 @@ def expect(process, code: int, expected: int, *texts: str) -> None:
 
 def ends_as(folder, data, whole, **options) -> None:
   """Resumes a run to its end, which must be that of an untouched one."""
-  code, process = faults.finish(folder, data, **options)
+  code, process = run_process.finish(folder, data, **options)
   expect(process, code, 0)
   found = faults.differences(folder, whole)
   assert not found, found
@@ -102,7 +103,7 @@ def damaged(damage: Callable[[pathlib.Path], None]):
     newest, before = faults.steps_of(folder)[:2]
     arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
     damage(max(arrays.rglob("*"), key=lambda path: path.stat().st_size))
-    code, process = faults.finish(folder, data)
+    code, process = run_process.finish(folder, data)
     expect(process, code, 0, f"resuming at step {before}")
     told = [line for line in process.lines if "warning: " in line]
     assert len(told) == 1, told
@@ -122,14 +123,14 @@ def full_disk(root, data, whole):
   del whole
   for size in ("150k", "400k", "900k"):
     with mounted(root / size, size) as folder:
-      code, process = faults.finish(folder / "run", data)
+      code, process = run_process.finish(folder / "run", data)
       expect(process, code, 2, "free")
 
 
 def disk_that_others_fill(root, data, whole):
   with mounted(root / "disk", "30m") as disk:
     folder = disk / "run"
-    process = faults.Process(folder, data)
+    process = run_process.Process(folder, data)
     process.wait_for("step 3/")
     with contextlib.suppress(OSError), (disk / "other").open("wb") as other:
       while True:
@@ -145,7 +146,7 @@ def files_that_may_not_grow(root, data, whole):
 
   prefix = ("prlimit", "--fsize=9000")
   try:
-    code, process = faults.finish(folder, data, prefix=prefix)
+    code, process = run_process.finish(folder, data, prefix=prefix)
   except FileNotFoundError as error:
     raise NotPossible("there is no prlimit") from error
   expect(process, code, 2, "File too large")
@@ -155,20 +156,20 @@ def files_that_may_not_grow(root, data, whole):
 def read_only(root, data, whole):
   with mounted(root / "disk", "30m") as disk:
     folder = disk / "run"
-    process = faults.Process(folder, data)
+    process = run_process.Process(folder, data)
     process.wait_for("step 3/")
-    process.send(faults.signal.SIGSTOP)
+    process.send(signal.SIGSTOP)
     # A file that is being written keeps a disk from becoming read-only, so that
     # a process which has just begun to save is waited for.
     remount = ["mount", "-o", "remount,ro,force", str(disk)]
     made = subprocess.run(remount, capture_output=True, check=False)
     if made.returncode:  # The files are open: make them read-only beneath.
-      process.send(faults.signal.SIGKILL)
+      process.send(signal.SIGKILL)
       process.end()
       subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-      code, process = faults.finish(folder, data)
+      code, process = run_process.finish(folder, data)
     else:
-      process.send(faults.signal.SIGCONT)
+      process.send(signal.SIGCONT)
       code = process.end()
     expect(process, code, 2, "Read-only file system")
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
@@ -178,7 +179,7 @@ def read_only(root, data, whole):
 def vanished(root, data, whole):
   del whole
   folder = root / "run"
-  process = faults.Process(folder, data)
+  process = run_process.Process(folder, data)
   process.wait_for("step 3/")
   shutil.rmtree(folder, ignore_errors=True)
   shutil.rmtree(folder, ignore_errors=True)
@@ -190,7 +191,7 @@ def _patched(root, text: str) -> dict[str, str]:
   folder = root / "patch"
   folder.mkdir()
   (folder / "sitecustomize.py").write_text(textwrap.dedent(text))
-  return {"PYTHONPATH": f"{folder}:{faults.ROOT}"}
+  return {"PYTHONPATH": f"{folder}:{run_process.ROOT}"}
 
 
 def no_locks(root, data, whole):
@@ -205,7 +206,9 @@ def no_locks(root, data, whole):
   except (OSError, subprocess.CalledProcessError) as error:
     raise NotPossible(f"no compiler: {error}") from error
   environment["LD_PRELOAD"] = str(library)
-  code, process = faults.finish(root / "new", data, environment=environment)
+  code, process = run_process.finish(
+    root / "new", data, environment=environment
+  )
   expect(process, code, 2, "No locks available")
   ends_as(root / "new", data, whole)
 
@@ -213,9 +216,9 @@ def no_locks(root, data, whole):
 def jumping_clock(root, data, whole):
   environment = _patched(root, _JUMPING_CLOCK)
   folder = root / "run"
-  process = faults.Process(folder, data, environment=environment)
+  process = run_process.Process(folder, data, environment=environment)
   process.wait_for("step 5/")
-  process.send(faults.signal.SIGKILL)
+  process.send(signal.SIGKILL)
   process.end()
   ends_as(folder, data, whole, environment=environment)
 
@@ -223,7 +226,7 @@ def jumping_clock(root, data, whole):
 def not_a_number(root, data, whole):
   del whole
   values = {"experts.learning_rate": 1e38}
-  code, process = faults.finish(root / "run", data, values)
+  code, process = run_process.finish(root / "run", data, values)
   expect(process, code, 1, " is ", "expert")
   assert faults.steps_of(root / "run"), "the last good state is gone"
 
@@ -241,19 +244,19 @@ def changed_data(root, data, whole):
   del whole
   pictures(root / "own", 0)
   values = {"data.name": f"folder:{root / 'own'}", "train.steps": 2}
-  code, process = faults.finish(root / "run", data, values)
+  code, process = run_process.finish(root / "run", data, values)
   expect(process, code, 0)
   pictures(root / "other", 1)
   shutil.copy(root / "other" / "00.png", root / "own" / "07.png")
-  code, process = faults.finish(root / "run", data, values)
+  code, process = run_process.finish(root / "run", data, values)
   expect(process, code, 2, "saw other data", "changed: canonical/07.png")
 
 
 def two_processes(root, data, whole):
   folder = root / "run"
-  first = faults.Process(folder, data)
+  first = run_process.Process(folder, data)
   first.wait_for("compiling the step")
-  code, second = faults.finish(folder, data)
+  code, second = run_process.finish(folder, data)
   expect(second, code, 2, "Another process uses")
   expect(first, first.end(), 0)
   assert not faults.differences(folder, whole)
@@ -262,12 +265,12 @@ def two_processes(root, data, whole):
 def other_config(root, data, whole):
   folder = root / "run"
   shutil.copytree(whole, folder)
-  code, process = faults.finish(folder, data, {"seed": 1})
+  code, process = run_process.finish(folder, data, {"seed": 1})
   expect(process, code, 2, "seed was 0, is 1")
   content = json.loads((folder / run_folder.CONFIG).read_text())
   content["format"] += 1
   (folder / run_folder.CONFIG).write_text(json.dumps(content))
-  code, process = faults.finish(folder, data)
+  code, process = run_process.finish(folder, data)
   expect(process, code, 2, f"must have format {content['format'] - 1}; it has")
 
 

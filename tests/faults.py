@@ -16,37 +16,23 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import re
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from icm_jax.training import checkpoint, checksums, run_folder
+from tests import run_process
 
-ROOT = pathlib.Path(__file__).parent.parent
-CONFIG = "experiments/configs/mnist.py:smoke"
-STEPS = 12
-VALUES = {
-  "train.steps": STEPS,
-  "every.log": 1,
-  "every.evaluate": 4,
-  "every.checkpoint": 2,
-  "evaluation.curve_examples": 20,
-  "evaluation.examples": 20,
-  "classifier.steps": 2,
-}
-HANG_S = 900  # Of a process, which takes seconds on an idle machine.
 # What a process has said when a moment begins, and the seconds within which it
 # is killed.
 MOMENTS = {
@@ -55,104 +41,6 @@ MOMENTS = {
   "saving": ("", 0.03),
   "resuming": ("", 4.0),
 }
-
-
-class Process:
-  """A run in a process of its own.
-
-  Attributes:
-    lines: what it has written to standard error so far.
-  """
-
-  def __init__(
-    self,
-    folder: pathlib.Path,
-    data: pathlib.Path,
-    values: dict[str, object] | None = None,
-    *,
-    resume: str = "--resume=auto",
-    environment: dict[str, str] | None = None,
-    prefix: Sequence[str] = (),
-  ):
-    """Starts it.
-
-    Args:
-      folder: folder of the run.
-      data: folder of prepared data.
-      values: values of the config besides `VALUES`.
-      resume: the flag.
-      environment: additional variables.
-      prefix: a program, and its arguments, that starts the process.
-    """
-    values = {**VALUES, "data.dir": data, **(values or {})}
-    self.lines: list[str] = []
-    self._process = subprocess.Popen(
-      [
-        *prefix,
-        sys.executable,
-        "-m",
-        "experiments.train",
-        f"--config={CONFIG}",
-        f"--workdir={folder}",
-        resume,
-        *(f"--config.{name}={value}" for name, value in values.items()),
-      ],
-      cwd=ROOT,
-      env={**os.environ, **(environment or {})},
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    self._reader = threading.Thread(target=self._read, daemon=True)
-    self._reader.start()
-
-  def _read(self) -> None:
-    for line in self._process.stderr:
-      self.lines.append(line.rstrip("\n"))
-
-  def wait_for(self, text: str, *, within_s: float = HANG_S) -> bool:
-    """Waits for a line that contains a text; False if the process ends."""
-    return self.wait_until(
-      lambda: any(text in line for line in self.lines), within_s=within_s
-    )
-
-  def wait_until(
-    self, condition: Callable[[], bool], *, within_s: float = HANG_S
-  ) -> bool:
-    """Waits for a condition; False if the process ends before."""
-    limit = time.monotonic() + within_s
-    while self._process.poll() is None and time.monotonic() < limit:
-      if condition():
-        return True
-      time.sleep(0.001)
-    return False
-
-  def send(self, number: int) -> None:
-    self._process.send_signal(number)
-
-  def end(self) -> int:
-    """Waits for the end; returns the exit code.
-
-    Raises:
-      TimeoutError: the process hangs; it is killed.
-    """
-    try:
-      code = self._process.wait(HANG_S)
-    except subprocess.TimeoutExpired as error:
-      self._process.kill()
-      raise TimeoutError(self.lines) from error
-    self._reader.join()
-    self._process.stderr.close()
-    return code
-
-  def errors(self) -> list[str]:
-    """Returns the lines that are no progress."""
-    return [line for line in self.lines if not line.startswith("[")]
-
-
-def finish(*arguments, **options) -> tuple[int, Process]:
-  """Runs a process to its end; returns the exit code and the process."""
-  process = Process(*arguments, **options)
-  return process.end(), process
 
 
 def steps_of(folder: pathlib.Path) -> list[int]:
@@ -240,6 +128,10 @@ class Counts:
   told: list[float] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
 
+  def of(self, name: str) -> int:
+    """How often a signal came, at any moment."""
+    return sum(n for kind, n in self.done.items() if kind.startswith(name))
+
   def problem(self, kind: str, text: str) -> None:
     self.wrong[kind] += 1
     self.notes.append(f"{kind}: {text}")
@@ -263,12 +155,15 @@ def check_after(folder, before: int, kind: str, counts: Counts) -> int:
   return newest
 
 
-def wait_for_moment(process: Process, folder, moment: str, rng) -> bool:
+def wait_for_moment(
+  process: run_process.Process, folder, moment: str, rng
+) -> bool:
   """Waits for a random instant of a moment; False if the process ends."""
   text, seconds = MOMENTS[moment]
   if moment == "saving":
     folder = folder / checkpoint.FOLDER
-    begun = process.wait_until(lambda: any(folder.glob("*tmp*")))
+    left = set(folder.glob("*tmp*"))  # By a process that was killed before.
+    begun = process.wait_until(lambda: set(folder.glob("*tmp*")) - left)
   else:
     begun = not text or process.wait_for(text)
   instant = time.monotonic() + rng.random() * seconds
@@ -299,7 +194,7 @@ def end_at(
     The step of the newest checkpoint afterwards.
   """
   kind = f"{signal.Signals(number).name} at {moment}"
-  process = Process(folder, data)
+  process = run_process.Process(folder, data)
   if not wait_for_moment(process, folder, moment, rng):
     process.end()
     counts.done["too late"] += 1
@@ -344,7 +239,7 @@ def kill_and_resume(
   newest = -1
   for moment, number in moments:
     newest = end_at(folder, data, moment, number, newest, rng, counts)
-  code, process = finish(folder, data)
+  code, process = run_process.finish(folder, data)
   counts.done["resumed to the end"] += 1
   if code:
     counts.problem("resumed to the end", f"exit code {code}: {process.lines}")
@@ -411,14 +306,25 @@ def main() -> int:
   with tempfile.TemporaryDirectory() as temporary:
     root = pathlib.Path(temporary)
     data, whole = root / "data", root / "whole"
-    code, process = finish(whole, data)
+    code, process = run_process.finish(whole, data)
     if code:
       raise RuntimeError(process.lines)
-    runs = list(plan(options.kills, options.stops, rng))
-    for number, moments in enumerate(runs):
-      kill_and_resume(root / f"{number}", data, moments, whole, rng, counts)
-      done = sum(counts.done.values())
-      print(f"run {number + 1}/{len(runs)}, {done} processes", flush=True)
+    number = 0
+    while True:
+      # A moment can come too late; it is then planned again.
+      kills = options.kills - counts.of("SIGKILL")
+      stops = options.stops - counts.of("SIGTERM")
+      if kills <= 0 and stops <= 0:
+        break
+      for moments in plan(max(kills, 0), max(stops, 0), rng):
+        kill_and_resume(root / f"{number}", data, moments, whole, rng, counts)
+        shutil.rmtree(root / f"{number}", ignore_errors=True)
+        number += 1
+        print(
+          f"run {number}: {counts.of('SIGKILL')} kills, "
+          f"{counts.of('SIGTERM')} stops",
+          flush=True,
+        )
     fault_cases.run_all(root, data, whole, counts, options.cases)
   print(*counts.notes, sep="\n")
   print(table(counts))

@@ -7,12 +7,12 @@ import numpy as np
 
 from experiments.configs import mnist
 from icm_jax.training import image_run
-from tests import faults
+from tests import faults, run_process
 
 
 def test_a_run_that_is_killed_and_stopped_ends_with_the_same_bits(tmp_path):
   config = mnist.get_config("smoke")
-  values = {**faults.VALUES, "data.dir": str(tmp_path / "data")}
+  values = {**run_process.VALUES, "data.dir": str(tmp_path / "data")}
   config.update_from_flattened_dict(values)
   whole, folder = tmp_path / "whole", tmp_path / "run"
   image_run.train(config, whole)

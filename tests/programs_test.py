@@ -111,7 +111,10 @@ def test_ctrl_c_ends_a_program_that_imports(module, tmp_path):
     check=False,
   )
   assert done.returncode == 130
-  assert done.stderr == "error: stopped before a checkpoint could be saved\n"
+  assert done.stderr == (
+    "error: stopped; files that were written before are whole, and a run goes "
+    "on with --resume\n"
+  )
 
 
 def test_configs_that_ship_have_names(tmp_path, monkeypatch):

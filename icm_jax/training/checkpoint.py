@@ -194,6 +194,7 @@ class Checkpoints:
       return None
 
   def _remember_score(self, step: int, score: float | None) -> None:
+    self._kept.scores.pop(step, None)  # A damaged checkpoint may have had one.
     if score is not None:
       self._kept.scores[step] = score
 
