@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import threading
 
@@ -87,6 +88,8 @@ def start() -> None:
       f"The processes of --coordinator={coordinator} cannot start together: "
       f"{reason}"
     ) from error
+  # JAX has taken over SIGTERM, which it only notes.
+  signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
   if jax.process_count() > 1:
     _connect()
 

@@ -39,6 +39,7 @@ SHAPE_HWC = (8, 8, 1)
 FEATURES = 4
 STEPS = 20
 TOLERANCE = 1e-5
+WAIT_S = 1800  # For a run of seconds, on a machine with much else to do.
 # Largest ratio of a device's FLOPs to its share of those of one device.
 MOST_FLOPS = 1.15
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
@@ -368,11 +369,13 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
   def read(name: str) -> types.TrainState:
     return saved_run.open_run(root / name).saved.state
 
-  codes = [start_run(root / "one", 1, STEPS).wait(600)]
+  codes = [start_run(root / "one", 1, STEPS).wait(WAIT_S)]
   plan = (("4", 4, 2, 8), ("8", 1, 1, 1), ("12", 2, 1, 2), ("16", 1, 4, 4))
   for steps, data, expert, devices in (*plan, (str(STEPS), 8, 1, 8)):
     mesh = f"--config.mesh.data={data}", f"--config.mesh.expert={expert}"
-    codes.append(start_run(root / "many", devices, int(steps), *mesh).wait(600))
+    codes.append(
+      start_run(root / "many", devices, int(steps), *mesh).wait(WAIT_S)
+    )
   yield Check("runs on 1 and on 8, 1, 2, 4, 8", str(codes), "0", not any(codes))
   apart, where = difference(read("one"), read("many"))
   yield Check(
@@ -395,8 +398,8 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
     evaluated.returncode == 0 and f"step {STEPS}" in evaluated.stderr,
   )
   codes = [
-    start_run(root / "seed_2", 1, STEPS, "--config.seed=2").wait(600),
-    start_run(root / "seeds", 2, STEPS, "--seeds=0-3").wait(600),
+    start_run(root / "seed_2", 1, STEPS, "--config.seed=2").wait(WAIT_S),
+    start_run(root / "seeds", 2, STEPS, "--seeds=0-3").wait(WAIT_S),
   ]
   apart, where = difference(read("seed_2"), read("seeds/seed_2"))
   yield Check(
@@ -405,7 +408,7 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
     f"{TOLERANCE:.0e}",
     apart <= TOLERANCE and not any(codes),
   )
-  codes = [process.wait(600) for process in start_two(root / "two", STEPS)]
+  codes = [process.wait(WAIT_S) for process in start_two(root / "two", STEPS)]
   apart, where = difference(read("one"), read("two"))
   yield Check(
     f"2 processes x 2 devices: from one device, {STEPS} steps",
@@ -421,7 +424,7 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
     time.sleep(5)
     both[victim].kill()
     killed = time.monotonic()
-    code = both[1 - victim].wait(600)
+    code = both[1 - victim].wait(WAIT_S)
     seconds = time.monotonic() - killed
     named = (
       f"error: process {victim} on" in folder.with_suffix(".log").read_text()
