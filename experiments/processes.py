@@ -73,8 +73,6 @@ def start() -> None:
     found = dict(
       coordinator_address=coordinator, num_processes=count, process_id=index
     )
-  # JAX would handle SIGTERM itself, in place of `experiments.interrupt`.
-  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       **found,
