@@ -174,8 +174,8 @@ def _start(
   )
   clock.lap("compile")
   if saved:
-    classifier = sharding.collect(mesh, saved.classifier)
-    return _Session(saved.state, classifier, step_fn, clock)
+    trained = sharding.collect(mesh, saved.classifier)
+    return _Session(saved.state, trained, step_fn, clock)
 
   classifier: types.PyTree = {}
   if run.classifier:

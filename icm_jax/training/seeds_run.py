@@ -158,7 +158,7 @@ def _train(config, members, mesh, reporter, started):
       for i in range(len(members))
     ]
 
-  scores: dict[int, list[float]] = {}
+  scores = {}
 
   def save(state: types.TrainState) -> None:
     missing = [None] * len(members)
