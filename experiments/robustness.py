@@ -365,6 +365,14 @@ def main() -> None:
     errors=[one.error for one in measured],
     milliseconds=[one.milliseconds for one in measured],
     kept=[one.kept for one in measured],
+    panels={
+      f"normalisation: {norm}": [
+        column
+        for column, method in METHODS.items()
+        if robust_classifiers.CLASSIFIERS[method.classifier] == norm
+      ]
+      for norm in dict.fromkeys(robust_classifiers.CLASSIFIERS.values())
+    },
     clean=mnist_c.CLEAN,
   )
   reporter.say((root / viz.TABLE).read_text())

@@ -25,6 +25,7 @@ def write(
   errors: Sequence[Errors],
   milliseconds: Sequence[Mapping[str, float]],
   kept: Sequence[Errors],
+  panels: Mapping[str, Sequence[str]],
   clean: str,
 ) -> pathlib.Path:
   """Writes `robustness.json`, `robustness.md` and `robustness.png`.
@@ -36,6 +37,7 @@ def write(
     milliseconds: time for an image by method, of each seed.
     kept: images that experts left alone in percent, by front and corruption, of
       each seed.
+    panels: methods that the figure shows side by side, by titles.
     clean: the name of clean images, which do not count in the mean.
 
   Returns:
@@ -56,7 +58,7 @@ def write(
   )
   table = "\n".join(_lines(errors, means, milliseconds, clean)) + "\n"
   atomic_files.write_bytes(root / TABLE, table.encode())
-  figure = errors_by_corruption(errors, clean)
+  figure = errors_by_corruption(errors, panels, clean)
   atomic_files.write_bytes(root / FIGURE, charts.png(figure, dpi=130))
   return root / FIGURE
 
@@ -95,41 +97,42 @@ def _with_deviation(values: Sequence[float]) -> str:
 
 
 def errors_by_corruption(
-  errors: Sequence[Errors], clean: str
+  errors: Sequence[Errors], panels: Mapping[str, Sequence[str]], clean: str
 ) -> matplotlib.figure.Figure:
   """Draws a row for each corruption, with a point for each method.
 
   Args:
     errors: errors of each seed; points are at their means.
+    panels: methods side by side, by titles.
     clean: the name of clean images.
   """
-  methods, names = list(errors[0]), list(next(iter(errors[0].values())))
+  names = list(next(iter(errors[0].values())))
   figure = charts.Figure(
-    figsize=(9.0, 1.6 + 0.34 * len(names)), layout="constrained"
+    figsize=(12.0, 2.0 + 0.3 * len(names)), layout="constrained"
   )
-  axes = figure.subplots()
   place_N = np.arange(len(names))[::-1]
-  for index, method in enumerate(methods):
-    mean_N = np.mean(
-      [[one[method][name] for name in names] for one in errors], 0
+  columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+  for axes, (title, methods) in zip(columns, panels.items(), strict=True):
+    for index, method in enumerate(methods):
+      mean_N = np.mean(
+        [[one[method][name] for name in names] for one in errors], axis=0
+      )
+      colour = charts.line_style(index)["color"]
+      axes.plot(mean_N, place_N, "o", markersize=6, color=colour, label=method)
+    axes.set_title(title, fontsize=10)
+    axes.set_yticks(place_N, ["clean" if n == clean else n for n in names])
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xlim(0, 100)
+    ticks = [0, 1, 2, 5, 10, 20, 50, 100]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("errors, percent", fontsize=9)
+    axes.grid(axis="y", color="#eeeeee")
+    axes.legend(
+      loc="upper center",
+      bbox_to_anchor=(0.5, -0.12),
+      ncols=3,
+      frameon=False,
+      fontsize=8,
     )
-    style = charts.line_style(index)
-    axes.plot(
-      mean_N,
-      place_N,
-      linestyle="none",
-      marker="o" if style.get("linestyle", "-") == "-" else "D",
-      markersize=6,
-      color=style["color"],
-      label=method,
-    )
-  axes.set_yticks(place_N, ["clean" if n == clean else n for n in names])
-  axes.set_xscale("symlog", linthresh=1.0)
-  axes.set_xlim(0, 100)
-  ticks = [0, 1, 2, 5, 10, 20, 50, 100]
-  axes.set_xticks(ticks, [str(tick) for tick in ticks])
-  axes.set_xlabel("errors of the classifier, percent")
-  axes.grid(axis="y", color="#eeeeee")
-  figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-  charts.tidy(axes)
+    charts.tidy(axes)
   return figure
