@@ -100,7 +100,9 @@ def runs_code(source):
       found |= {(node.module or "").split(".")[0]} & _RUNNING
     elif isinstance(node, ast.Call):
       found |= {ast.unparse(node.func)} & _RUNNING
-      found |= {k.arg for k in node.keywords} & {"shell", "allow_pickle"}
+      # `allow_pickle=False` is how code is refused.
+      given = {k.arg for k in node.keywords if ast.unparse(k.value) != "False"}
+      found |= given & {"shell", "allow_pickle"}
   return found
 
 
@@ -109,4 +111,5 @@ def test_no_file_can_run_code():
     for path in (ROOT / folder).rglob("*.py"):
       assert not runs_code(path.read_text()), path
   bad = "import pickle, os\neval(a)\nnp.load(a, allow_pickle=True)"
+  assert not runs_code("np.load(a, allow_pickle=False)")
   assert runs_code(bad) == {"pickle", "eval", "allow_pickle"}
