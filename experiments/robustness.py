@@ -45,8 +45,8 @@ _GATE_EXAMPLES = 2_000
 # Logits by which each expert of a chain must raise the score; the share of
 # clean images that the result must look more canonical than; and the longest
 # chain. All were chosen on corrupted digits of MNIST's training part.
-_CAREFUL_MARGIN = 1.5
-_CAREFUL_SHARE = 0.1
+_CAREFUL_MARGIN = 2.0
+_CAREFUL_SHARE = 0.5
 _MOST_EXPERTS = 3
 
 launch.define_workdir()
