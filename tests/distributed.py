@@ -245,6 +245,7 @@ def check_checkpoints(case: Case) -> Iterator[Check]:
   with tempfile.TemporaryDirectory() as folder:
     checkpoints = checkpoint.Checkpoints(pathlib.Path(folder))
     checkpoints.save(checkpoint.Saved(state, {}, {"seconds": {}}))
+    checkpoints.wait()
     for data, expert in ((8, 1), (2, 2), (1, 1)):
       like = sharding.abstract(
         make_mesh(data, expert), jax.eval_shape(case.init)

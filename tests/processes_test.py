@@ -4,8 +4,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import processes, train  # noqa: F401
+from experiments import processes
 from icm_jax import types
+
+processes.define_flags()
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,17 @@
 
 import functools
 import json
-import warnings
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import robust_classifiers
+from experiments import console, robust_classifiers, robust_study
 from experiments.configs import mnist_c as mnist_c_config
 from icm_jax import types
 from icm_jax.evaluation import mnist_c
 from icm_jax.mechanisms import corruptions
 from icm_jax.training import build
 from tests.builders import mnist_c_test
-
-with warnings.catch_warnings():
-  # ml_collections loads the default config by a deprecated function.
-  warnings.simplefilter("ignore", DeprecationWarning)
-  from experiments import robustness
 
 KINDS = ("identity", *corruptions.BENCHMARK)
 
@@ -84,44 +76,47 @@ def test_the_program_measures_every_method(
   names = ("plain", "normalised")
   kinds = {name: robust_classifiers.CLASSIFIERS[name] for name in names}
   monkeypatch.setattr(robust_classifiers, "CLASSIFIERS", kinds)
-  front = {"experts": robustness.FRONTS["experts"]}
-  monkeypatch.setattr(robustness, "FRONTS", front)
+  front = {"experts": robust_study.FRONTS["experts"]}
+  monkeypatch.setattr(robust_study, "FRONTS", front)
   methods = {
     column: method
-    for column, method in robustness.METHODS.items()
+    for column, method in robust_study.METHODS.items()
     if method.front in ("", "experts") and method.classifier in names
   }
   assert len(methods) == 7
-  monkeypatch.setattr(robustness, "METHODS", methods)
+  monkeypatch.setattr(robust_study, "METHODS", methods)
   root = tmp_path / "robust"
-  options = dict(workdir=str(root), seeds="4", examples=6, config=config)
-  flags.FLAGS.mark_as_parsed()
-  with flagsaver.flagsaver(**options):
-    robustness.main()
-    table = (root / "robustness.md").read_text()
-    assert table in capsys.readouterr().err
-    lines = [line.split(" | ") for line in table.strip().splitlines()]
-    assert [len(line) for line in lines] == [8] * 6
-    (measured,) = json.loads((root / "robustness.json").read_text())
-    assert measured["seed"] == 4
-    for column in methods:
-      error = measured["error"][column]
-      assert set(error) == {"identity", "brightness"}
-      assert measured["mean"][column] == error["brightness"]
-      assert 0 <= error["brightness"] <= 100
-    assert (root / "robustness.png").read_bytes()[:4] == b"\x89PNG"
-    # What is finished is not repeated, and a damaged classifier is.
-    for name, text in (("errors.json", None), ("plain.msgpack", "cut")):
-      path = root / "seed_4" / name
-      path.unlink()
-      if text:
-        path.write_text(text)
-    robustness.main()
-    said = capsys.readouterr().err
-    assert "training a classifier: plain" in said
-    assert "training a classifier: normalised" not in said
-    assert "compiling the step" not in said
-    robustness.main()
-    assert "measuring" not in capsys.readouterr().err
-    (again,) = json.loads((root / "robustness.json").read_text())
-    assert again["error"] == measured["error"]
+
+  def run():
+    robust_study.run(
+      root, config, [4], benchmark="", most=6, reporter=console.Plain()
+    )
+
+  run()
+  table = (root / "robustness.md").read_text()
+  assert table in capsys.readouterr().err
+  lines = [line.split(" | ") for line in table.strip().splitlines()]
+  assert [len(line) for line in lines] == [8] * 6
+  (measured,) = json.loads((root / "robustness.json").read_text())
+  assert measured["seed"] == 4
+  for column in methods:
+    error = measured["error"][column]
+    assert set(error) == {"identity", "brightness"}
+    assert measured["mean"][column] == error["brightness"]
+    assert 0 <= error["brightness"] <= 100
+  assert (root / "robustness.png").read_bytes()[:4] == b"\x89PNG"
+  # What is finished is not repeated, and a damaged classifier is.
+  for name, text in (("errors.json", None), ("plain.msgpack", "cut")):
+    path = root / "seed_4" / name
+    path.unlink()
+    if text:
+      path.write_text(text)
+  run()
+  said = capsys.readouterr().err
+  assert "training a classifier: plain" in said
+  assert "training a classifier: normalised" not in said
+  assert "compiling the step" not in said
+  run()
+  assert "measuring" not in capsys.readouterr().err
+  (again,) = json.loads((root / "robustness.json").read_text())
+  assert again["error"] == measured["error"]
