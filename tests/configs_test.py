@@ -32,6 +32,21 @@ NAMES = sorted(
 )
 
 
+# Configs whose smoke mode trains here. Steps of the others are traced, which
+# finds what does not fit together; their parts are compiled for these.
+TRAINED = (
+  "celeba_attributes",
+  "composed",
+  "faces_small",
+  "mnist_c",
+  "mnist_paper",
+  "no_competition",
+  "omniglot_transfer",
+  "paired_network",
+  "unknown_count",
+)
+
+
 def config_of(name, mode):
   return importlib.import_module(f"experiments.configs.{name}").get_config(mode)
 
@@ -43,7 +58,7 @@ def jit(fn, *arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smoke_modes_train(name):
+def test_smoke_modes_train_or_can_be_traced(name):
   config = config_of(name, "smoke")
   run = build.build(config)
   # Not compiled as a whole: configs share most of the parts.
@@ -55,6 +70,14 @@ def test_smoke_modes_train(name):
     assert not all(map(np.array_equal, before, after))
     return
   step, update = None, functools.partial(image_run.raw_step, run=run)
+  if name not in TRAINED:
+    raw = problem_lib.draw_raw(
+      run.problem, seed=0, step=0, batch_size=config.train.batch_size
+    )
+    after, metrics = jax.eval_shape(update, state, raw)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["loss/expert"].shape == ()
+    return
   for raw in problem_lib.batches(
     run.problem, seed=0, steps=range(2), batch_size=config.train.batch_size
   ):

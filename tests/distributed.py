@@ -297,7 +297,6 @@ def short() -> Iterator[Check]:
   plain = Case(make_setup(expert_map="unroll_blocks"), 4, 32)
   yield from check_updates("no remedies", plain, [(8, 1)])
   yield from check_checkpoints(plain)
-  yield from check_seeds(plain)
 
 
 def long() -> Iterator[Check]:
