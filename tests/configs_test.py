@@ -36,8 +36,6 @@ NAMES = sorted(
 # finds what does not fit together; their parts are compiled for these.
 TRAINED = (
   "celeba_attributes",
-  "composed",
-  "faces_small",
   "mnist_c",
   "mnist_paper",
   "no_competition",
