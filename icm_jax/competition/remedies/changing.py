@@ -16,8 +16,8 @@ def change(weight: float) -> types.Remedy:
   or its glasses only. The penalty is that of VA-GAN (Baumgartner et al. 2018).
 
   Args:
-    weight: factor of the mean over images, pixels and channels of |output -
-      input|; more than 0.
+    weight: factor of the mean over images, pixels and channels of the absolute
+      difference between output and input; more than 0.
 
   Raises:
     InputError: the weight is negative.
