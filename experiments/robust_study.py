@@ -278,9 +278,19 @@ def run_seed(
     benchmark: folder or zip of MNIST-C, or "".
     most: largest number of images of each corruption.
     reporter: receives messages and progress.
+
+  Raises:
+    InputError: the data are no grey images with classes, or the benchmark
+      cannot be read; nothing was trained.
   """
   data = build.load_data(config, progress=reporter.prepare)
   problem = build.make_problem(config, data)
+  is_grey = problem.shape_HWC[-1] == 1
+  if problem.images.label_N is None or problem.group_names or not is_grey:
+    raise types.InputError(
+      "experiments.robustness needs grey images with classes and without "
+      f"groups, such as mnist or mnist_5k; got --config.data.name={data.name}."
+    )
   if benchmark:
     tests = mnist_c.read(
       benchmark,

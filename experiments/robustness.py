@@ -1,7 +1,7 @@
 """Competing experts in front of a frozen classifier, on MNIST-C.
 
   python -m experiments.robustness --workdir=runs/robust
-  python -m experiments.robustness --workdir=runs/robust \
+  python -m experiments.robustness --workdir=runs/robust \\
       --config=mnist_c:full --config.data.manual_dir=DIR --benchmark=DIR
 
 For every seed, it trains classifiers of clean digits; experts that learn eight

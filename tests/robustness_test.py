@@ -65,6 +65,23 @@ def test_the_benchmark_is_made_of_test_digits(drawn_problem, monkeypatch):
   assert mnist_c.make(drawn_problem, 5).digest == made.digest
 
 
+def test_images_without_classes_are_refused_before_training(
+  tmp_path, monkeypatch, drawn
+):
+  nameless = drawn._replace(
+    images=drawn.images._replace(
+      columns={k: v for k, v in drawn.images.columns.items() if k != "label"}
+    )
+  )
+  monkeypatch.setattr(build.sources, "load", lambda name, **kwargs: nameless)
+  with pytest.raises(types.InputError, match="needs grey images with classes"):
+    robust_study.run(
+      tmp_path, mnist_c_config.get_config("smoke"), [0], benchmark="", most=6,
+      reporter=console.Plain(),
+    )  # fmt: skip
+  assert not list((tmp_path / "seed_0").iterdir())
+
+
 def test_the_program_measures_every_method(
   tmp_path, monkeypatch, drawn, capsys
 ):

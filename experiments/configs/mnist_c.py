@@ -1,6 +1,6 @@
 """Half of MNIST-C's corruptions, learned from unlabelled digits.
 
-  python -m experiments.train --config=experiments/configs/mnist_c.py \
+  python -m experiments.train --config=experiments/configs/mnist_c.py \\
       --workdir=runs/mnist_c
   python -m experiments.robustness --workdir=runs/robust
 
