@@ -943,8 +943,8 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   const int64_t height = last.height / (last.halve ? 2 : 1);
   const int64_t width = last.width / (last.halve ? 2 : 1);
   // The sums of parts are added in a fixed order, so that results are always
-  // the same.
-  const Parts parts{groups, images, 16};
+  // the same. Few images make smaller parts, so that all threads have some.
+  const Parts parts{groups, images, std::clamp<int64_t>(images / 8, 4, 16)};
   float* sums = Memory(kSums, parts.count() * size);
   ParallelFor(pool, parts.count(), [&](int64_t part) {
     const int64_t g = parts.group(part), room = PaddedRoom(layers);
