@@ -153,6 +153,7 @@ def measure(experts, batch, image, reference):
 
 
 def main(_) -> None:
+  kernels.keep_memory()  # As the programs of `experiments` do.
   images = []
   for text in _IMAGE.value:
     if not re.fullmatch(r"\d+x\d+x\d+", text):
