@@ -19,27 +19,38 @@ from icm_jax import devices, rng, types
 from icm_jax.competition import backward, expert_axis
 
 
-class Judged(NamedTuple):
-  """Scores, and a function to gradients through them.
+class Passes(NamedTuple):
+  """The passes from which the discriminator learns.
 
   Attributes:
-    score_EB: float32, logits of the outputs of this device.
     canonical_B: float32, logits of this device's share of canonical images.
     objective: [] float32, the objectives of remedies.
-    pullback: function of the gradients of a loss with respect to these three,
-      and of the assignment. It returns the gradient with respect to the
-      discriminator; and with respect to the outputs that `backward.learners`
-      picks, which is 0 where the winner is on another device.
+    pullback: function of the gradients of a loss with respect to all scores of
+      outputs [E, B] of this device, `canonical_B` and `objective`. It returns
+      the gradient with respect to the discriminator; and with respect to the
+      outputs that `backward.learners` picks, which is 0 where the winner is on
+      another device.
   """
 
-  score_EB: jax.Array
   canonical_B: jax.Array
   objective: jax.Array
   pullback: Callable[..., tuple[types.PyTree, jax.Array]]
 
 
+class Judged(NamedTuple):
+  """Scores, and what follows once the winners are known.
+
+  Attributes:
+    score_EB: float32, logits of the outputs of this device.
+    teach: function of the assignment that returns the passes.
+  """
+
+  score_EB: jax.Array
+  teach: Callable[[types.Assignment], Passes]
+
+
 def judge(state: types.TrainState, seen: types.Seen) -> Judged:
-  """Scores canonical images and all outputs.
+  """Scores all outputs.
 
   Args:
     state: state before the update.
@@ -48,37 +59,44 @@ def judge(state: types.TrainState, seen: types.Seen) -> Judged:
   num_experts = seen.y_EBHWC.shape[0] * devices.number(devices.EXPERT)
   losers = seen.setup.losers
   if losers is None or losers >= num_experts - 1:
-    return _judge_and_keep(state, seen)
-  return _judge_twice(state, seen, num_experts)
+    return _judge_all(state, seen)
+  return _judge_few(state, seen, num_experts)
 
 
-def _judge_and_keep(state, seen):
-  """Learns from all outputs, by one pass of which all values are kept."""
+def _judge_all(state, seen):
+  """Scores outputs by the pass from which the discriminator learns, too."""
+  canonical_BHWC = devices.share(seen.batch.canonical_BHWC)
 
   def passes(discriminator, y_EBHWC):
-    canonical_B, objective = _canonical(discriminator, seen)
-    return _outputs(discriminator, y_EBHWC, seen), canonical_B, objective
+    score = functools.partial(backward.score, seen.setup)
+    return (
+      _over_outputs(score, seen)(discriminator, y_EBHWC),
+      score(discriminator, canonical_BHWC),
+      _objective(discriminator, seen),
+    )
 
   (score_EB, canonical_B, objective), pull = jax.vjp(
     passes, state.discriminator, seen.y_EBHWC
   )
 
-  def pullback(slope_EB, slope_B, part, won):
-    gradient, slope_EBHWC = pull((slope_EB, slope_B, part))
-    chosen, _ = backward.learners(won, seen.setup)
-    return gradient, slope_EBHWC[chosen]
+  def teach(won):
+    def pullback(slope_EB, slope_B, part):
+      gradient, slope_EBHWC = pull((slope_EB, slope_B, part))
+      chosen, _ = backward.learners(won, seen.setup)
+      return gradient, slope_EBHWC[chosen]
 
-  return Judged(score_EB, canonical_B, objective, pullback)
+    return Passes(canonical_B, objective, pullback)
+
+  return Judged(score_EB, teach)
 
 
-def _judge_twice(state, seen, num_experts):
-  """Learns from few outputs, by a second pass over these."""
-  score_EB = _outputs(state.discriminator, seen.y_EBHWC, seen)
-  (canonical_B, objective), pull = jax.vjp(
-    functools.partial(_canonical, seen=seen), state.discriminator
-  )
+def _judge_few(state, seen, num_experts):
+  """Learns by another pass, over canonical images and few outputs."""
+  score = functools.partial(backward.score, seen.setup)
+  score_EB = _over_outputs(score, seen)(state.discriminator, seen.y_EBHWC)
+  canonical_BHWC = devices.share(seen.batch.canonical_BHWC)
 
-  def pullback(slope_EB, slope_B, part, won):
+  def teach(won):
     weight_EB = draw(
       rng.stream(state.key, "losers", state.step),
       won.winner_B,
@@ -86,23 +104,45 @@ def _judge_twice(state, seen, num_experts):
       losers=seen.setup.losers,
     )
     weight_EB = devices.own(weight_EB, expert=0, data=1)
-    # The winner comes first if it is on this device, because its weight is the
-    # only one that is not 0 and not above 1.
-    weight_BE = weight_EB.T
-    count = min(seen.setup.losers + 1, weight_EB.shape[0])
-    order_BE = jnp.where(weight_BE == 1, jnp.inf, weight_BE)
-    expert_NB = jax.lax.top_k(order_BE, count)[1].T
-    picked = (expert_NB, jnp.arange(expert_NB.shape[1])[None])
-    _, pull_outputs = jax.vjp(
-      functools.partial(_outputs, seen=seen),
-      state.discriminator,
-      seen.y_EBHWC[picked],
-    )
-    more, slope_NBHWC = pull_outputs((slope_EB * weight_EB)[picked])
-    (gradient,) = pull((slope_B, part))
-    return jax.tree.map(jnp.add, gradient, more), slope_NBHWC[0]
+    picked = _largest(weight_EB, seen.setup.losers + 1)
+    y_NBHWC = seen.y_EBHWC[picked]
 
-  return Judged(score_EB, canonical_B, objective, pullback)
+    def passes(discriminator, y_NBHWC):
+      # One call for all images, because each call reads all parameters.
+      x_BHWC = jnp.concatenate(
+        [
+          canonical_BHWC.astype(y_NBHWC.dtype),
+          y_NBHWC.reshape(-1, *canonical_BHWC.shape[1:]),
+        ]
+      )
+      score_B = score(discriminator, x_BHWC)
+      canonical_B, of_outputs = jnp.split(score_B, [canonical_BHWC.shape[0]])
+      score_NB = of_outputs.reshape(y_NBHWC.shape[:2])
+      return score_NB, canonical_B, _objective(discriminator, seen)
+
+    (_, canonical_B, objective), pull = jax.vjp(
+      passes, state.discriminator, y_NBHWC
+    )
+
+    def pullback(slope_EB, slope_B, part):
+      slope_NB = (slope_EB * weight_EB)[picked]
+      gradient, slope_NBHWC = pull((slope_NB, slope_B, part))
+      return gradient, slope_NBHWC[0]
+
+    return Passes(canonical_B, objective, pullback)
+
+  return Judged(score_EB, teach)
+
+
+def _largest(weight_EB, count):
+  """Returns the index [N, B] of the outputs with the largest weights.
+
+  The winner comes first where it is on this device; no other weight is 1.
+  """
+  weight_BE = jnp.where(weight_EB == 1, jnp.inf, weight_EB).T
+  count = min(count, weight_BE.shape[1])
+  expert_NB = jax.lax.top_k(weight_BE, count)[1].T
+  return expert_NB, jnp.arange(expert_NB.shape[1])[None]
 
 
 def draw(
@@ -129,17 +169,12 @@ def draw(
   return jnp.where(is_winner_BE, 1.0, weight_BE).T
 
 
-def _canonical(discriminator, seen):
-  """Returns scores of canonical images, and the objectives of remedies."""
-  objective = jnp.zeros((), jnp.float32)
-  objective = seen.setup.through("objective", objective, discriminator, seen)
-  canonical_BHWC = devices.share(seen.batch.canonical_BHWC)
-  return backward.score(seen.setup, discriminator, canonical_BHWC), objective
+def _objective(discriminator, seen):
+  """Returns the objectives of remedies."""
+  zero = jnp.zeros((), jnp.float32)
+  return seen.setup.through("objective", zero, discriminator, seen)
 
 
-def _outputs(discriminator, y_NBHWC, seen):
-  """Returns scores of outputs, [N, B]."""
-  score = functools.partial(backward.score, seen.setup)
+def _over_outputs(score, seen):
   mode = expert_axis.of_discriminator(seen.setup.expert_map)
-  over = expert_axis.map_leading(score, (None, 0), mode=mode)
-  return over(discriminator, y_NBHWC)
+  return expert_axis.map_leading(score, (None, 0), mode=mode)

@@ -61,19 +61,20 @@ def competition_step(
   # 3. Learn: the discriminator learns to tell outputs, the losers' too, from
   # canonical images; each winner learns to make its images look more canonical.
   # One backward pass through the discriminator serves both.
+  passes = judged.teach(won)
   weight_EB = jnp.full_like(score_EB, 1.0 / score_EB.shape[0])
   weight_EB = setup.through("weight", weight_EB, won)
   discriminator_loss, slopes = jax.value_and_grad(
     losses.discriminator_loss, argnums=(0, 1)
   )(
     devices.own(score_EB, data=1),
-    devices.gather(judged.canonical_B, expert=0),
+    devices.gather(passes.canonical_B, expert=0),
     devices.own(weight_EB, data=1),
   )
   slopes = (devices.own(slope, expert=0) for slope in slopes)
-  objective = judged.objective
+  objective = passes.objective
   part = jnp.full_like(objective, 1.0 / devices.number(devices.EXPERT))
-  discriminator_grads, slope = judged.pullback(*slopes, part, won)
+  discriminator_grads, slope = passes.pullback(*slopes, part)
   discriminator_grads = devices.gradient(discriminator_grads)
   chosen, learning_E = backward.learners(won, setup)
   own_weight_EB = devices.own(weight_EB, expert=0, data=1)
