@@ -13,6 +13,7 @@ import setuptools
 from setuptools.command import build, build_ext, build_py
 
 CPU = pathlib.Path("icm_jax/kernels/cpu")
+WIDE = CPU / "wide.cc"
 # Where `icm_jax.programs` finds the programs of an installation.
 SHIPPED = pathlib.Path("icm_jax/shipped")
 
@@ -48,7 +49,7 @@ class BuildExtension(build_ext.build_ext):
 
   def finalize_options(self):
     super().finalize_options()
-    self.force = True
+    self.force, self.parallel = True, True
 
   def build_extension(self, ext):
     path = pathlib.Path(self.get_ext_fullpath(ext.name))
@@ -57,9 +58,44 @@ class BuildExtension(build_ext.build_ext):
 
 
 jaxlib = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
-flags = ["-std=c++17", "-O3", "-g0", "-fno-math-errno"]
-if platform.machine().lower() in ("x86_64", "amd64"):
-  flags.append("-march=x86-64-v3")
+ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+def library(name, sources, *flags):
+  """A library of kernels; it is left out where it cannot be compiled."""
+  return setuptools.Extension(
+    f"icm_jax.kernels.cpu.{name}",
+    sources=sources,
+    depends=sorted(str(path) for path in CPU.glob("*.h")),
+    include_dirs=[str(jaxlib / "include")],
+    extra_compile_args=[
+      "-std=c++17",
+      "-O3",
+      "-g0",
+      "-fno-math-errno",
+      *flags,
+    ],
+    language="c++",
+    optional=True,
+  )
+
+
+libraries = [
+  library(
+    "_compiled",
+    sorted(str(path) for path in CPU.glob("*.cc") if path != WIDE),
+    *(["-march=x86-64-v3"] if ON_X86 else []),
+  )
+]
+if ON_X86:
+  libraries.append(
+    library(
+      "_compiled_wide",
+      [str(WIDE)],
+      "-march=x86-64-v4",
+      "-mprefer-vector-width=512",
+    )
+  )
 
 setuptools.setup(
   cmdclass={
@@ -67,15 +103,5 @@ setuptools.setup(
     "build_ext": BuildExtension,
     "build_py": BuildPackages,
   },
-  ext_modules=[
-    setuptools.Extension(
-      "icm_jax.kernels.cpu._compiled",
-      sources=sorted(str(path) for path in CPU.glob("*.cc")),
-      depends=sorted(str(path) for path in CPU.glob("*.h")),
-      include_dirs=[str(jaxlib / "include")],
-      extra_compile_args=flags,
-      language="c++",
-      optional=True,
-    )
-  ],
+  ext_modules=libraries,
 )

@@ -1,16 +1,19 @@
-"""Times an update: ours, the plain form, PyTorch's, and the machine's limit.
+"""Times an update: ours, with all losers, plain, PyTorch's, and the limit.
 
   make bench-step STEP="--experts=10 --batch=32 --image=32x32x1"
 
 Prints one JSON object per line, for every number of experts, batch size and
-image size: `experts`, `batch`, `image`; `ours_s`, `plain_s`, `torch_s`, medians
-in seconds of updates that were run in turns, and `limit_s`, the floating point
-operations of the update divided by the rate of a product of matrices in the
-same run; `..._spread`, the interquartile range divided by the median;
-`ours_to_torch`, `ours_to_plain`; `peak_gib`, the peak memory of ours. Values
-that were not measured are null: PyTorch's if `--torch` names no Python that has
-it, and the plain form's if an update would take more than `--plain_limit_s`
-seconds. The plain form is not repeated once it has taken that long.
+image size: `experts`, `batch`, `image`; `ours_s`, `all_s`, `plain_s`,
+`torch_s`, medians in seconds of updates that were run in turns: as `mnist.py`
+makes them, with its remedies and its number of losers; without remedies and
+with all losers, like the other two; in plain form; and PyTorch's. `limit_s` is
+the floating point operations of an update with all losers divided by the rate
+of a product of matrices in the same run; `..._spread` the interquartile range
+divided by the median; `..._to_torch`, `all_to_plain` are ratios; `peak_gib` is
+the peak memory of `all_s`. Values that were not measured are null: PyTorch's if
+`--torch` names no Python that has it, and the plain form's if an update would
+take more than `--plain_limit_s` seconds. The plain form is not repeated once it
+has taken that long.
 """
 
 import contextlib
@@ -97,7 +100,14 @@ def measure(experts, batch, image, reference):
   step = functools.partial(competition.competition_step, setup=setup)
   with PeakMemory() as peak:
     compiled = measured.compile_step(step, state, data)
-    runs = {"ours": Runner(compiled, setup, experts, data).seconds}
+    runs = {"all": Runner(compiled, setup, experts, data).seconds}
+  default = measured.make_default_setup(image)
+  compiled = measured.compile_step(
+    functools.partial(competition.competition_step, setup=default),
+    jax.eval_shape(lambda: measured.make_state(default, experts)),
+    data,
+  )
+  runs["ours"] = Runner(compiled, default, experts, data).seconds
 
   plain_s = PLAIN_S * experts * batch * image[0] * image[1] / 32**2
   if plain_s <= _PLAIN_LIMIT_S.value:
@@ -124,7 +134,7 @@ def measure(experts, batch, image, reference):
         times[name].append(run())
 
   row = {"experts": experts, "batch": batch, "image": list(image)}
-  for name in ("ours", "plain", "torch"):
+  for name in ("ours", "all", "plain", "torch"):
     row[f"{name}_s"] = row[f"{name}_spread"] = None
     if name in times:
       median = statistics.median(times[name])
@@ -135,14 +145,15 @@ def measure(experts, batch, image, reference):
   rate = 2 * MATRIX**3 / statistics.median(times["matrix"])
   row["limit_s"] = round(measured.flops(experts, batch, image) / rate, 4)
   row["gflops_per_s"] = round(rate / 1e9)
-  for other in ("torch", "plain"):
-    ratio = row[f"{other}_s"] and row["ours_s"] / row[f"{other}_s"]
-    row[f"ours_to_{other}"] = ratio and round(ratio, 3)
+  for own, other in (("ours", "torch"), ("all", "torch"), ("all", "plain")):
+    ratio = row[f"{other}_s"] and row[f"{own}_s"] / row[f"{other}_s"]
+    row[f"{own}_to_{other}"] = ratio and round(ratio, 3)
   row["peak_gib"] = peak.gib
   return row
 
 
 def main(_) -> None:
+  kernels.keep_memory()  # As the programs of `experiments` do.
   images = []
   for text in _IMAGE.value:
     if not re.fullmatch(r"\d+x\d+x\d+", text):

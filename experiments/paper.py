@@ -59,6 +59,7 @@ class Experiment(NamedTuple):
 EXPERIMENTS = (
   Experiment("mnist_paper", seeds=10),
   Experiment("mnist", seeds=10),
+  Experiment("mnist", override="competition.losers=all"),
   Experiment("too_many_experts", small="experts.count=5"),
   Experiment(
     "too_many_experts",
@@ -81,7 +82,7 @@ EXPERIMENTS = (
     small="experts.auto.most=5",
   ),
   Experiment("random_start"),
-  Experiment("copying_start"),
+  Experiment("trained_start"),
   Experiment("one_network", small=""),
   Experiment("one_network", override="experts.features=64", small=""),
   Experiment("one_network", override="experts.network=unet", small=""),

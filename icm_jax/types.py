@@ -185,6 +185,9 @@ class Setup(NamedTuple):
       paper.
     losers_learn: whether every expert learns from every image, which removes
       the competition; for ablations.
+    losers: number of losers of an image from whose outputs the discriminator
+      learns, drawn at random; None is all, as in the paper. Not used in
+      `paper_step`.
     expert_map: how experts are mapped over: a name of
       `competition.expert_axis.FORMS`, or "auto".
   """
@@ -195,6 +198,7 @@ class Setup(NamedTuple):
   discriminator_tx: optax.GradientTransformation
   remedies: tuple[Remedy, ...] = ()
   losers_learn: bool = False
+  losers: int | None = None
   expert_map: str = "auto"
 
   def through(self, hook: str, value: Any, *args: Any) -> Any:

@@ -314,6 +314,11 @@ def long() -> Iterator[Check]:
   yield from check_updates("no remedies", plain, rows)
   masked = Case(make_setup(expert_map="vmap_masked"), 8, 64)
   yield from check_updates("masked", masked, rows + grids)
+  # A device backpropagates as many outputs of an image as any device may have
+  # to, so that this part is not divided over experts.
+  few = Case(make_setup(expert_map="vmap_masked", losers=2), 8, 64)
+  yield from check_updates("two losers", few, rows)
+  yield from check_updates("two losers", few, grids, flops=False)
   # For 8 images a device, XLA's programs for CPUs have another convolution, and
   # 1.17 of the FLOPs.
   batch_norm = Case(make_setup("batch", expert_map="unroll"), 8, 128)

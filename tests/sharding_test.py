@@ -52,6 +52,7 @@ def test_a_mesh_that_does_not_fit_is_refused(values, message):
   [
     ({"mesh.data": 8}, "batch_size=4 must be a multiple of the 8 devices"),
     ({"mesh.data": 2, "mesh.expert": 2}, "must divide the 3 experts"),
+    ({"mesh.data": 4}, "must be a multiple of 4 times 4, the rows"),
   ],
 )
 def test_parts_must_be_equal(values, message, monkeypatch):

@@ -20,7 +20,8 @@ def check_setup(setup: types.Setup, num_experts: int) -> None:
 
   Raises:
     InputError: there is no expert, the expert map is unknown, a remedy is no
-      `types.Remedy`, or two remedies have the same name.
+      `types.Remedy`, two remedies have the same name, or the number of losers
+      is out of its range.
   """
   if num_experts < 1:
     raise types.InputError(
@@ -33,6 +34,16 @@ def check_setup(setup: types.Setup, num_experts: int) -> None:
     raise types.InputError(
       "Expected a tuple of remedies, such as (remedies.balance(3.0),); got "
       f"{setup.remedies!r}."
+    )
+  if setup.losers is not None and setup.losers < 1:
+    raise types.InputError(
+      "The number of losers must be at least 1, or None for all; got "
+      f"{setup.losers}."
+    )
+  if setup.losers is not None and setup.losers_learn:
+    raise types.InputError(
+      "With losers_learn, the discriminator must see all losers: losers must "
+      f"be None; got {setup.losers}."
     )
   names = [remedy.name for remedy in setup.remedies]
   if len(set(names)) < len(names):

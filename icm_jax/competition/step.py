@@ -13,6 +13,7 @@ from icm_jax.competition import (
   backward,
   check,
   expert_axis,
+  judging,
   losses,
   update,
 )
@@ -23,7 +24,8 @@ def competition_step(
 ) -> tuple[types.TrainState, types.Metrics]:
   """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
 
-  Without remedies it computes what `paper.paper_step` does, faster. Scores,
+  Without remedies, and with all losers, it computes what `paper.paper_step`
+  does, faster. Scores,
   winners and both gradients belong to the state before the update. It may be
   divided over the axes of `icm_jax.devices` by `jax.shard_map` with
   `check_vma=False`: every device then has a part of the images and experts, all
@@ -50,43 +52,34 @@ def competition_step(
   seen = types.Seen(setup, batch, outputs.y_EBHWC)
 
   # 2. Score and assign: the output with the largest merit takes the image.
-  def judge(discriminator, y_EBHWC):
-    score = functools.partial(backward.score, setup)
-    mode = expert_axis.of_discriminator(setup.expert_map)
-    over = expert_axis.map_leading(score, (None, 0), mode=mode)
-    objective = jnp.zeros((), jnp.float32)
-    objective = setup.through("objective", objective, discriminator, seen)
-    canonical_B = score(discriminator, devices.share(canonical_BHWC))
-    return over(discriminator, y_EBHWC), canonical_B, objective
-
-  (own_score_EB, canonical_B, objective), judge_pullback = jax.vjp(
-    judge, state.discriminator, outputs.y_EBHWC
-  )
-  score_EB = devices.gather(own_score_EB, expert=0, data=1)
+  judged = judging.judge(state, seen)
+  score_EB = devices.gather(judged.score_EB, expert=0, data=1)
   seen = seen._replace(score_EB=score_EB)
   merit_EB = setup.through("merit", score_EB, state, seen)
   won = assign.assign_winners(merit_EB)
 
-  # 3. Learn: the discriminator learns to tell all outputs, the losers' too,
-  # from canonical images; each winner learns to make its images look more
-  # canonical. One backward pass through the discriminator serves both.
+  # 3. Learn: the discriminator learns to tell outputs, the losers' too, from
+  # canonical images; each winner learns to make its images look more canonical.
+  # One backward pass through the discriminator serves both.
+  passes = judged.teach(won)
   weight_EB = jnp.full_like(score_EB, 1.0 / score_EB.shape[0])
   weight_EB = setup.through("weight", weight_EB, won)
   discriminator_loss, slopes = jax.value_and_grad(
     losses.discriminator_loss, argnums=(0, 1)
   )(
     devices.own(score_EB, data=1),
-    devices.gather(canonical_B, expert=0),
+    devices.gather(passes.canonical_B, expert=0),
     devices.own(weight_EB, data=1),
   )
   slopes = (devices.own(slope, expert=0) for slope in slopes)
+  objective = passes.objective
   part = jnp.full_like(objective, 1.0 / devices.number(devices.EXPERT))
-  discriminator_grads, slope_EBHWC = judge_pullback((*slopes, part))
+  discriminator_grads, slope = passes.pullback(*slopes, part)
   discriminator_grads = devices.gradient(discriminator_grads)
   chosen, learning_E = backward.learners(won, setup)
   own_weight_EB = devices.own(weight_EB, expert=0, data=1)
-  ratio = losses.slope_ratio(own_score_EB[chosen], own_weight_EB[chosen])
-  cotangent = backward.scale_images(slope_EBHWC[chosen], ratio)
+  ratio = losses.slope_ratio(judged.score_EB[chosen], own_weight_EB[chosen])
+  cotangent = backward.scale_images(slope, ratio)
   cotangent = setup.through("cotangent", cotangent, state, seen, won)
   grads_E = backward.experts_gradient(
     state, x_BHWC, outputs, cotangent, won, setup=setup

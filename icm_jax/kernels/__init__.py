@@ -13,6 +13,7 @@ a program.
 
 from icm_jax.kernels.choice import use
 from icm_jax.kernels.cpu.library import is_available as is_compiled
+from icm_jax.kernels.cpu.memory import keep_memory
 from icm_jax.kernels.primitive import is_kernel
 
-__all__ = ("is_compiled", "is_kernel", "use")
+__all__ = ("is_compiled", "is_kernel", "keep_memory", "use")

@@ -143,7 +143,8 @@ class Kernel:
     # The machine that loads an exported program may not have the library.
     exported = ctx.module_context.lowering_parameters.for_export
     if self._call and on_cpu and not exported and library.is_available():
-      lower = jax.ffi.ffi_lowering(self._call.target)
+      channels = [aval.shape[-1] for aval in ctx.avals_in]
+      lower = jax.ffi.ffi_lowering(library.form(self._call.target, channels))
       return lower(ctx, *operands, **self._call.attributes(**static))
     count = math.prod(ctx.avals_out[0].shape[:groups])
     # The size of a group axis may be unknown in an exported program.

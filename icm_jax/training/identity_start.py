@@ -36,6 +36,9 @@ def pretrain(
   Returns:
     The state with fresh optimizer states and memory, still at step 0.
   """
+  if not (config.identity.max_steps or config.pairs.steps):
+    return state
+  reporter.say("identity start")
   c = config.identity
   state = _train_alone(
     config, run, mesh, state, reporter, c, c.max_steps, c.mse, paired=False
@@ -138,6 +141,8 @@ def _train_alone(
   An expert whose error on a batch is below the bound stops learning. The phase
   ends when all experts have stopped, or after its steps.
   """
+  if not max_steps:
+    return state
   setup = setup_of(run.setup, phase)
   state = sharding.make(
     mesh, functools.partial(with_optimizer, setup=setup), state

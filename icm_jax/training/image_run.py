@@ -182,7 +182,6 @@ def _start(
     reporter.say("training the evaluation classifier")
     classifier = train_classifier(config, run)
     clock.lap("classifier")
-  reporter.say("identity start")
   init = jax.jit(lambda key: networks.init_state(key, config, run.setup))
   state = sharding.make(mesh, init, jax.random.key(config.seed))
   state = identity_start.pretrain(config, run, state, reporter, mesh)

@@ -69,6 +69,7 @@ def make_setup(
     discriminator_tx=make_optimizer(config.discriminator),
     remedies=remedies.from_sections(chosen),
     losers_learn=config.experts.losers_learn,
+    losers=num_losers(config),
     expert_map=config.experts.map,
   )
 
@@ -134,6 +135,25 @@ def num_experts(config: ml_collections.ConfigDict) -> int:
       f"--config.experts.count must be at least 1, or auto; got {c.count!r}."
     )
   return c.count
+
+
+def num_losers(config: ml_collections.ConfigDict) -> int | None:
+  """Returns the number of losers that the discriminator learns from.
+
+  Returns:
+    The number; None is all.
+
+  Raises:
+    InputError: the config's number is neither positive nor all.
+  """
+  losers = config.competition.losers
+  if losers == "all":
+    return None
+  if isinstance(losers, bool) or not isinstance(losers, int) or losers < 1:
+    raise types.InputError(
+      f"--config.competition.losers must be at least 1, or all; got {losers!r}."
+    )
+  return losers
 
 
 def abstract_state(

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from icm_jax import competition, devices, types
+from icm_jax.competition.remedies.smoothness import R1_STRIDE
 from icm_jax.data import problem as problem_lib
 from icm_jax.training import networks
 
@@ -71,6 +72,14 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh | None:
     raise types.InputError(
       f"--config.mesh.expert={expert} must divide the {experts} experts of "
       "--config.experts.count."
+    )
+  looks = config.remedies.r1.weight and data > 1
+  if looks and batch_size % (data * R1_STRIDE):
+    raise types.InputError(
+      f"The remedy r1 looks at every {R1_STRIDE}th canonical image, so that "
+      f"--config.train.batch_size={batch_size} must be a multiple of "
+      f"{R1_STRIDE} times {data}, the rows of devices of {asked}; or leave out "
+      "r1 by --config.remedies.r1.weight=0."
     )
   if size == 1:
     return None

@@ -25,6 +25,9 @@ STACKS = {
   "narrow": ((1, 4, 2, 1), (Layer(1, elu=False), Layer(5), Layer(4))),
   "halved last": ((2, 4, 4, 8), (Layer(8, elu=False, halve=True),)),
   "many images": ((35, 4, 4, 8), (Layer(8),)),
+  # Channels that fill vectors of 16 floats, where a machine has these.
+  "sixteens": ((3, 9, 13, 1), (Layer(32, halve=True), Layer(16), Layer(3))),
+  "many sixteens": ((18, 4, 20, 16), (Layer(16), Layer(48, elu=False))),
   "many tiles": ((1, 26, 24, 8), (Layer(8), Layer(16))),
   "five, then three tiles": (
     (2, 4, 20, 8),

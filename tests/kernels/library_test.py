@@ -17,9 +17,9 @@ LAYERS = (convolution.Layer(2),)
 @pytest.fixture
 def fresh():
   """Forgets whether the library can be used, before the test and after it."""
-  library.is_available.cache_clear()
+  library.registered.cache_clear()
   yield
-  library.is_available.cache_clear()
+  library.registered.cache_clear()
 
 
 def missing(monkeypatch, tmp_path):
@@ -44,7 +44,7 @@ def cut_off(monkeypatch, tmp_path):
 
 def of_another_version(monkeypatch, tmp_path):
   del tmp_path
-  monkeypatch.setattr(library, "_register", lambda: None)
+  monkeypatch.setattr(library, "_register", frozenset)
 
   def refuse(device):
     del device

@@ -30,6 +30,10 @@ def experiment(mode: str) -> ml_collections.ConfigDict:
   c.mechanisms = mechanisms.PRESETS["paper"]
   c.experts = experts()
   c.discriminator = discriminator()
+  # Losers of an image from which the discriminator learns: a number, or all.
+  c.competition = dict(
+    losers=config_dict.FieldReference("all", field_type=object)
+  )
   c.identity = dict(
     max_steps=500,
     mse=0.002,  # An expert stops when its error is below this value.

@@ -381,7 +381,7 @@ void TransformKernelGradient(const float* from, const Layer& s, float* kernel) {
 // Products of small matrices, in registers. A single function for both, with a
 // stride along the depth of a, was a few percent slower.
 
-// c[kRows, kVecs * 8] = a[kRows, depth] b[depth, ...].
+// c[kRows, kVecs * kLanes] = a[kRows, depth] b[depth, ...].
 template <int kRows, int kVecs>
 inline void Multiply(const float* a, int64_t a_row, const float* b,
                      int64_t b_row, int64_t depth, float* c, int64_t c_row) {
@@ -420,10 +420,11 @@ inline void MultiplyRows(int64_t rows, const float* a, int64_t depth,
   }
 }
 
-// Number of rows of products for which there are registers.
-constexpr int kMostRows = 6;
+// Numbers of rows of products for which there are registers: AVX-512 has 32.
+constexpr int kMostRows = kLanes == 8 ? 6 : 8;
+constexpr int kMostSumRows = kLanes == 8 ? 4 : 8;
 
-// c[kRows, kVecs * 8] += a[depth, kRows]' b[depth, ...].
+// c[kRows, kVecs * kLanes] += a[depth, kRows]' b[depth, ...].
 template <int kRows, int kVecs>
 inline void MultiplyAdd(const float* a, int64_t a_row, const float* b,
                         int64_t b_row, int64_t depth, float* c, int64_t c_row) {
@@ -599,13 +600,15 @@ void KernelGradientTiles(const float* padded, const float* gradient,
       const float* a = inputs + p * PointStride(in);
       const float* b = gradients + p * PointStride(out);
       float* c = points + p * in * out;
-      for (int64_t i = 0; i < in; i += 4) {
+      for (int64_t i = 0; i < in; i += kMostSumRows) {
         int64_t o = 0;
         for (; o + 2 * kLanes <= out; o += 2 * kLanes) {
-          MultiplyAdd<4, 2>(a + i, in, b + o, out, count, c + i * out + o, out);
+          MultiplyAdd<kMostSumRows, 2>(a + i, in, b + o, out, count,
+                                       c + i * out + o, out);
         }
         if (o < out) {
-          MultiplyAdd<4, 1>(a + i, in, b + o, out, count, c + i * out + o, out);
+          MultiplyAdd<kMostSumRows, 1>(a + i, in, b + o, out, count,
+                                       c + i * out + o, out);
         }
       }
     }
@@ -940,8 +943,8 @@ ffi::Error StackGradient(ffi::ThreadPool pool, ffi::RemainingArgs args,
   const int64_t height = last.height / (last.halve ? 2 : 1);
   const int64_t width = last.width / (last.halve ? 2 : 1);
   // The sums of parts are added in a fixed order, so that results are always
-  // the same.
-  const Parts parts{groups, images, 16};
+  // the same. Few images make smaller parts, so that all threads have some.
+  const Parts parts{groups, images, std::clamp<int64_t>(images / 8, 4, 16)};
   float* sums = Memory(kSums, parts.count() * size);
   ParallelFor(pool, parts.count(), [&](int64_t part) {
     const int64_t g = parts.group(part), room = PaddedRoom(layers);
@@ -1027,7 +1030,13 @@ ICM_DEFINE_CALL(IcmStackGradient, StackGradient,
 
 // Whether this machine has the instructions that this file was compiled for.
 extern "C" bool IcmMachineCanRun() {
-#if defined(__x86_64__) && defined(__AVX2__)
+#if defined(__x86_64__) && defined(__AVX512F__)
+  return __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+#elif defined(__x86_64__) && defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
   return true;

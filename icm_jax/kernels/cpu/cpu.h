@@ -1,4 +1,4 @@
-// Vectors of 8 floats and threads, which all compiled functions use.
+// Vectors of floats and threads, which all compiled functions use.
 
 #ifndef ICM_JAX_KERNELS_CPU_CPU_H_
 #define ICM_JAX_KERNELS_CPU_CPU_H_
@@ -18,11 +18,16 @@ namespace icm {
 namespace ffi = xla::ffi;
 
 // ---------------------------------------------------------------------------
-// Vectors of 8 floats; a compiler splits them where a machine has shorter ones.
+// Vectors of 8 or 16 floats; a compiler splits them where a machine has shorter
+// ones. `wide.cc` asks for 16.
 
-constexpr int64_t kLanes = 8;
-typedef float Vec __attribute__((vector_size(32)));
-typedef int32_t IntVec __attribute__((vector_size(32)));
+#ifndef ICM_LANES
+#define ICM_LANES 8
+#endif
+
+constexpr int64_t kLanes = ICM_LANES;
+typedef float Vec __attribute__((vector_size(4 * ICM_LANES)));
+typedef int32_t IntVec __attribute__((vector_size(4 * ICM_LANES)));
 
 inline Vec Load(const float* from) {
   Vec value;
@@ -50,10 +55,13 @@ inline void StoreSome(float* to, Vec value, int64_t count) {
   }
 }
 
-inline Vec Same(float v) { return Vec{v, v, v, v, v, v, v, v}; }
+inline Vec Same(float v) { return v - Vec{}; }
 
 inline float Sum(Vec v) {
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return v[0];
 }
 
 // exp(x) - 1 for x <= 0, to about 2e-7: exp(x) = 2^n 2^f with a whole n, f in

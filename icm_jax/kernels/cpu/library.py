@@ -12,14 +12,16 @@ import functools
 import pathlib
 import sysconfig
 import warnings
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-FILE = pathlib.Path(__file__).with_name(
-  f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
-)
+_SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+FILE = pathlib.Path(__file__).with_name(f"_compiled{_SUFFIX}")
+# Convolutions with vectors of 16 floats, for machines with AVX-512.
+WIDE_FILE = FILE.with_name(f"_compiled_wide{_SUFFIX}")
 # Functions of the library that XLA may call.
 TARGETS = (
   "IcmStack",
@@ -27,19 +29,22 @@ TARGETS = (
   "IcmBatchNorm",
   "IcmBatchNormGradient",
 )
+# Those that are in the second library too; XLA knows these by a longer name.
+WIDE_TARGETS = ("IcmStack", "IcmStackGradient")
+_WIDE = "Wide"
 
 
 @functools.cache
-def is_available() -> bool:
-  """Whether programs for this machine's CPU can call the library.
+def registered() -> frozenset[str]:
+  """Returns the names of functions that programs for this CPU can call.
 
-  The first call loads the library; if that fails, it warns.
+  The first call loads the library; if that fails, it warns, and there are none.
   """
   try:
     # JAX may be tracing or lowering another program now, for other devices. Its
     # state is local to threads, so that a new thread is free of it.
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
-      executor.submit(_load).result()
+      return executor.submit(_load).result()
   except Exception as error:  # Programs must run without the library.
     warnings.warn(
       f"The compiled library of icm_jax cannot be used: {_reason(error)} XLA "
@@ -48,8 +53,29 @@ def is_available() -> bool:
       RuntimeWarning,
       stacklevel=2,
     )
-    return False
-  return True
+    return frozenset()
+
+
+def is_available() -> bool:
+  """Whether programs for this machine's CPU can call the library."""
+  return bool(registered())
+
+
+def form(target: str, channels: Sequence[int]) -> str:
+  """Returns the form of a function that suits numbers of channels.
+
+  Args:
+    target: a name of `TARGETS`.
+    channels: sizes of the last axes of all arguments.
+
+  Returns:
+    The name of a registered function.
+  """
+  # Otherwise longer vectors would be half empty. Up to 4 channels are not in
+  # vectors.
+  full = all(count <= 4 or count % 16 == 0 for count in channels)
+  wide = target + _WIDE
+  return wide if full and wide in registered() else target
 
 
 class _Unusable(Exception):
@@ -67,26 +93,38 @@ def _load():
   # XLA must have started before anything is registered: otherwise a function
   # that it refuses would make its start fail.
   device = jax.local_devices(backend="cpu")[0]
-  _register()
+  names = _register()
   _try(device)
+  return names
 
 
 def _register():
-  """Registers the library's functions with XLA."""
+  """Registers functions with XLA; returns their names."""
   if not FILE.exists():
     raise _Unusable(
       "it was not compiled when the package was installed, perhaps because "
       "there was no C++ compiler; install one, and then the package again."
     )
-  if _is_cut_off(FILE):
-    raise _Unusable("its file was cut off; install the package again.")
-  functions = ctypes.CDLL(str(FILE))
-  functions.IcmMachineCanRun.restype = ctypes.c_bool
-  if not functions.IcmMachineCanRun():
+  functions = _open(FILE)
+  if functions is None:
     raise _Unusable("it was compiled for a newer kind of processor.")
-  for target in TARGETS:
-    call = jax.ffi.pycapsule(getattr(functions, target))
-    jax.ffi.register_ffi_target(target, call, platform="cpu")
+  found = {target: functions[target] for target in TARGETS}
+  # Older compilers do not know AVX-512, nor do many machines.
+  if WIDE_FILE.exists() and (functions := _open(WIDE_FILE)):
+    found |= {target + _WIDE: functions[target] for target in WIDE_TARGETS}
+  for name, function in found.items():
+    call = jax.ffi.pycapsule(function)
+    jax.ffi.register_ffi_target(name, call, platform="cpu")
+  return frozenset(found)
+
+
+def _open(file: pathlib.Path) -> ctypes.CDLL | None:
+  """Loads a library; None if this machine lacks some of its instructions."""
+  if _is_cut_off(file):
+    raise _Unusable("its file was cut off; install the package again.")
+  functions = ctypes.CDLL(str(file))
+  functions.IcmMachineCanRun.restype = ctypes.c_bool
+  return functions if functions.IcmMachineCanRun() else None
 
 
 def _is_cut_off(file: pathlib.Path) -> bool:

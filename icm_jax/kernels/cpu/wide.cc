@@ -1,0 +1,5 @@
+// Convolutions with vectors of 16 floats, for CPUs with AVX-512; a library of
+// its own.
+
+#define ICM_LANES 16
+#include "convolution.cc"
