@@ -11,21 +11,22 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 
-# Signals by which submitit asks a job to save and to queue again.
-_QUEUE_AGAIN = (signal.SIGUSR1, signal.SIGUSR2)
+# Signals of SLURM and submitit to a job, which are none for its run.
+_OF_JOBS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_POLL_S = 0.5  # Seconds between looks at a run.
+# Seconds that a job waits for its end once its run was stopped.
+_STAY_S = 600
 
 
-def start(
-  command: Sequence[str], log: pathlib.Path, *, new_session: bool
-) -> subprocess.Popen:
-  """Starts the process of a run.
+def start(command: Sequence[str], log: pathlib.Path) -> subprocess.Popen:
+  """Starts the process of a run, which shares no signals with this one's.
 
   Args:
     command: program and arguments.
     log: file to which the process adds what it writes.
-    new_session: whether a signal to this process's group leaves it alone.
   """
   log.parent.mkdir(parents=True, exist_ok=True)
   with log.open("a") as file:
@@ -34,7 +35,7 @@ def start(
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=file,
-      start_new_session=new_session,
+      start_new_session=True,
     )
 
 
@@ -58,10 +59,9 @@ class Failed(Exception):
 class Job:
   """The function of a job, which submitit calls on a machine of the cluster.
 
-  SLURM sends the signals of a job to all its processes. SIGTERM, after which
-  the run saves, comes with `scancel`, and when another job takes the machine:
-  SLURM itself then queues this one again. A while before the time limit another
-  signal comes, for which submitit calls `checkpoint` and queues the job again.
+  A while before the time limit, SLURM sends a signal for which submitit calls
+  `checkpoint` and queues the job again. SIGTERM comes with `scancel`, and when
+  another job takes the machine; SLURM itself then queues this one again.
 
   Attributes:
     command: program and arguments of the run.
@@ -71,7 +71,7 @@ class Job:
   def __init__(self, command: Sequence[str], log: pathlib.Path):
     self.command, self.log = list(command), log
     self._process: subprocess.Popen | None = None
-    self._stops = False
+    self._is_told = False
 
   def __call__(self) -> None:
     """Starts or resumes the run, and waits for its end.
@@ -85,28 +85,38 @@ class Job:
     if submitit.JobEnvironment().num_tasks > 1:
       command.append("--coordinator=auto")
     signal.signal(signal.SIGTERM, self._stop)
-    # The run must not end by a signal that is none for it. What is blocked here
-    # remains blocked there, and reaches this process afterwards.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _QUEUE_AGAIN)
-    self._process = start(command, self.log, new_session=False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _QUEUE_AGAIN)
-    if why := problem(self._process.wait(), self.log):
+    # SLURM sends signals to all processes of a job, SIGTERM more than once, and
+    # the second one would end the run before it has saved. What is blocked here
+    # remains blocked in the run, and reaches this process afterwards.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
+    self._process = start(command, self.log)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_JOBS)
+    # A signal that comes just before a call that waits is heard after it.
+    while (code := self._process.poll()) is None:
+      time.sleep(_POLL_S)
+    if why := problem(code, self.log):
+      if self._is_told:
+        # SLURM queues a job again if it ends it, and not if it ends by itself.
+        time.sleep(_STAY_S)
       raise Failed(why)
 
-  def _stop(self, number, frame) -> None:
+  def _stop(self, number=None, frame=None) -> None:
+    """Tells the run once to stop."""
     del number, frame
-    self._stops = True
+    # Another signal must not come between the two lines.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
+    if self._process is not None and not self._is_told:
+      self._is_told = True
+      self._process.send_signal(signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_JOBS)
 
   def checkpoint(self):
     """Stops the run, which saves; returns the job that resumes it."""
     from submitit import helpers
 
+    self._stop()
     if self._process is not None:
-      # The run has got the SIGTERM that came here; a second one would end it
-      # before it has saved.
-      if not self._stops:
-        self._process.terminate()
-      # A signal has interrupted `wait`, which cannot be called within itself.
+      # `Popen.wait` could wait for a lock of the call that a signal interrupted.
       with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
     return helpers.DelayedSubmission(Job(self.command, self.log))

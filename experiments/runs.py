@@ -162,7 +162,7 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   log = log_of(planned)
   # In a session of its own, a run gets only the signal that is passed on. A
   # second signal would kill it before it has saved.
-  with job.start(command(planned), log, new_session=True) as process:
+  with job.start(command(planned), log) as process:
     running.add(process)
     code = process.wait()
     running.remove(process)

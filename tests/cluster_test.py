@@ -45,8 +45,7 @@ while [ "$1" != -u ]; do before=$1; shift; done
 echo $$ > job
 exec "$before" "$@" > "srun_$SLURM_ARRAY_TASK_ID" 2>&1
 """
-# Saves at the first SIGTERM, which takes until there is a file `go`. A second
-# one kills it.
+# Saves at SIGINT, which takes until there is a file `go`. SIGTERM ends it.
 SAVES = """
 import os, pathlib, signal, sys, time
 if os.path.exists("saved"):
@@ -55,12 +54,12 @@ stopped = []
 def stop(*_):
   if stopped: os._exit(1)
   stopped.append(True)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
 with open("new", "w") as file: file.write(str(os.getpid()))
 os.rename("new", "run")
 while not (stopped and os.path.exists("go")): time.sleep(0.02)
 open("saved", "w")
-sys.exit(143)
+sys.exit(130)
 """
 COMMANDS = {
   "sbatch": SBATCH,
@@ -135,7 +134,8 @@ def test_every_run_is_a_job_unless_it_is_finished_or_queued(submit, slurm):
 
 @needs_submitit
 @pytest.mark.parametrize(
-  "signals", [[signal.SIGUSR2], [signal.SIGTERM, signal.SIGUSR2]]
+  "signals",
+  [[signal.SIGUSR2], [signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2]],
 )
 def test_a_run_saves_before_its_job_ends_and_goes_on(signals, submit, slurm):
   """Signals reach all processes of a job, as SLURM sends them."""
