@@ -116,7 +116,7 @@ class Job:
 
     self._stop()
     if self._process is not None:
-      # `Popen.wait` could wait for a lock of the call that a signal interrupted.
+      # `Popen.wait` could wait for a lock of the call that was interrupted.
       with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
     return helpers.DelayedSubmission(Job(self.command, self.log))
