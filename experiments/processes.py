@@ -29,6 +29,10 @@ _CONNECT_S = 10
 _TOKEN_BYTES = 16
 _GOODBYE = b"."
 DEAD = 1  # Exit code.
+_ELSEWHERE = (
+  " JAX finds processes under SLURM, Open MPI before 5 and on TPUs; elsewhere "
+  "each needs --coordinator=HOST:PORT, --processes and --process."
+)
 
 _connections: list[socket.socket] = []
 
@@ -84,7 +88,7 @@ def start() -> None:
     reason = str(error).strip().partition("\n")[0]
     raise types.InputError(
       f"The processes of --coordinator={coordinator} cannot start together: "
-      f"{reason}"
+      f"{reason}{_ELSEWHERE if coordinator == 'auto' else ''}"
     ) from error
   # JAX has taken over SIGTERM, which it only notes.
   signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

@@ -16,7 +16,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import launch
+from experiments import job, launch
 from icm_jax import types
 from icm_jax.training import run_folder, train_loop
 from icm_jax.viz import sweep
@@ -137,6 +137,18 @@ def is_finished(planned: Planned) -> bool:
   )
 
 
+def command(planned: Planned) -> list[str]:
+  """Returns the command that starts or resumes a run."""
+  program = [sys.executable, "-m", "icm_jax.programs", "train"]
+  folder = f"--workdir={planned.run.workdir}"
+  return [*program, *planned.arguments, folder, "--resume=auto"]
+
+
+def log_of(planned: Planned) -> pathlib.Path:
+  """Returns the file of what a run writes, beside its folder."""
+  return planned.run.workdir.with_suffix(".log")
+
+
 def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   """Starts or resumes a run, and waits for its end.
 
@@ -147,30 +159,14 @@ def start(planned: Planned, running: set[subprocess.Popen]) -> str:
   Returns:
     "" if the run succeeded, else the last line that it wrote.
   """
-  folder = planned.run.workdir
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  log = folder.with_suffix(".log")
-  command = [sys.executable, "-m", "icm_jax.programs", "train"]
-  command += [*planned.arguments, f"--workdir={folder}", "--resume=auto"]
+  log = log_of(planned)
   # In a session of its own, a run gets only the signal that is passed on. A
   # second signal would kill it before it has saved.
-  with (
-    log.open("a") as file,
-    subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=file,
-      stderr=file,
-      start_new_session=True,
-    ) as process,
-  ):
+  with job.start(command(planned), log) as process:
     running.add(process)
     code = process.wait()
     running.remove(process)
-  if code == 0:
-    return ""
-  lines = log.read_text().strip().splitlines()
-  return f"{lines[-1] if lines else f'exit code {code}'} (see {log})"
+  return job.problem(code, log)
 
 
 def run_all(

@@ -13,6 +13,17 @@ WORKDIR/VARIANT/seed_N, and its log beside it. The same command again skips
 finished runs and resumes interrupted ones. A failure is reported, and does not
 stop other runs. At the end, or with --gather alone, the program writes
 results.csv, one line per run, and sweep.html to WORKDIR.
+
+--cluster=slurm submits every run as a job of a SLURM cluster, and ends:
+
+  python -m experiments.sweep --config=... --seeds=0-9 --workdir=... \
+      --cluster=slurm --slurm=partition=gpu --slurm=gpus_per_node=1 \
+      --slurm=cpus_per_task=8 --slurm=time=4:00:00
+
+--slurm=NAME=VALUE is an option of sbatch. The time limit is needed; a run that
+takes longer is queued again, and resumed. WORKDIR must be a folder that all
+machines share. The same command again submits what is neither finished nor
+queued; with --gather it gathers what is finished.
 """
 
 from __future__ import annotations
@@ -20,7 +31,8 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import console, kinds, launch, runs
+from experiments import cluster, console, kinds, launch, runs
+from icm_jax import types
 from icm_jax.viz import sweep
 
 launch.define_workdir()
@@ -36,6 +48,7 @@ _JOBS = flags.DEFINE_integer(
   lower_bound=1,
 )
 _GATHER = flags.DEFINE_bool("gather", False, "Gather results; run nothing.")
+cluster.define_flags()
 flags.mark_flag_as_required("config")
 
 
@@ -53,7 +66,13 @@ def main() -> None:
     runs.parse_seeds(_SEEDS.value),
   )
   say = console.reporter().say
+  options = flags.FLAGS.slurm
+  if options and not flags.FLAGS.cluster:
+    raise types.InputError("--slurm needs --cluster=slurm.")
   failed = 0
+  if flags.FLAGS.cluster and not _GATHER.value:
+    cluster.submit(root, plans, options, say)
+    return
   if not _GATHER.value:
     failed = runs.run_all(plans, _JOBS.value, say)
   page = sweep.write(root, [planned.run for planned in plans], layout)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import types as python_types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 # Before JAX is imported. The variable is the last of equal flags.
@@ -40,6 +40,8 @@ FEATURES = 4
 STEPS = 20
 TOLERANCE = 1e-5
 WAIT_S = 1800  # For a run of seconds, on a machine with much else to do.
+# The first port that JAX takes for processes of a cluster.
+FIRST_PORT = 65536 - 2**12
 # Largest ratio of a device's FLOPs to its share of those of one device.
 MOST_FLOPS = 1.15
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
@@ -330,31 +332,83 @@ def long() -> Iterator[Check]:
 
 
 def start_run(
-  folder: pathlib.Path, devices: int, steps: int, *more: str
+  folder: pathlib.Path,
+  devices: int,
+  steps: int,
+  *more: str,
+  variables: dict[str, str] | None = None,
 ) -> subprocess.Popen:
   """Starts, or resumes, a small run as a user does."""
   command = [sys.executable, "-m", "experiments.train", f"--workdir={folder}"]
   command += ["--config=experiments/configs/mnist.py:smoke"]
   command += ["--config.experts.count=4", "--config.train.batch_size=32"]
   command += [f"--config.train.steps={steps}", *more]
-  if (folder / "config.json").exists() and "--processes=2" not in more:
+  is_one = not any(flag.startswith("--coordinator") for flag in more)
+  if (folder / "config.json").exists() and is_one:
     command.append("--resume")
   flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
   with folder.with_suffix(".log").open("a") as log:
     return subprocess.Popen(
       command,
-      env=os.environ | {"XLA_FLAGS": flags},
+      env=os.environ | {"XLA_FLAGS": flags} | (variables or {}),
       cwd=ROOT,
       stdout=log,
       stderr=log,
     )
 
 
+def free_port(first: int = 0) -> int:
+  """Returns a port that is free, from some number on; 0 is any."""
+  while True:
+    with socket.socket() as free:
+      try:
+        free.bind(("127.0.0.1", first))
+        return free.getsockname()[1]
+      except OSError:
+        first += 1
+
+
+def slurm(index: int, port: int) -> dict[str, str]:
+  """Variables that SLURM's `srun` sets for one of two processes."""
+  # JAX takes a port by the job's number.
+  return {
+    "SLURM_JOB_ID": str(port - FIRST_PORT),
+    "SLURM_JOB_NODELIST": "localhost",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": str(index),
+    "SLURM_LOCALID": str(index),
+  }
+
+
+def open_mpi(index: int, port: int) -> dict[str, str]:
+  """Variables that Open MPI's `mpirun` sets for one of two processes."""
+  job = (port - FIRST_PORT) * 2**12
+  return {
+    "OMPI_MCA_orte_hnp_uri": f"{job}.0;tcp://127.0.0.1,10.0.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": str(index),
+    "OMPI_COMM_WORLD_LOCAL_RANK": str(index),
+  }
+
+
+def start_detected(
+  folder: pathlib.Path, cluster: Callable[[int, int], dict[str, str]]
+) -> list[subprocess.Popen]:
+  """Starts two processes, which find each other by a cluster's variables."""
+  port = free_port(FIRST_PORT)
+  return [
+    start_run(
+      folder, 2, STEPS, "--coordinator=auto", variables=cluster(index, port)
+    )
+    for index in range(2)
+  ]
+
+
 def start_two(folder: pathlib.Path, steps: int) -> list[subprocess.Popen]:
   """Starts two processes of two devices each, which train one run."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+  port = free_port()
   return [
     start_run(
       folder,
@@ -421,6 +475,16 @@ def check_runs(root: pathlib.Path) -> Iterator[Check]:
     f"{TOLERANCE:.0e}",
     apart <= TOLERANCE and not any(codes),
   )
+  for cluster in (slurm, open_mpi):
+    folder = root / cluster.__name__
+    codes = [p.wait(WAIT_S) for p in start_detected(folder, cluster)]
+    apart, where = difference(read("two"), read(cluster.__name__))
+    yield Check(
+      f"--coordinator=auto, {cluster.__name__}: from 2 processes by flags",
+      f"{apart:.1e} {where}, exit codes {codes}",
+      "0e+00",
+      apart == 0 and not any(codes),
+    )
   for victim in range(2):
     folder = root / f"without_{victim}"
     both = start_two(folder, 1_000_000)

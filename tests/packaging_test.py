@@ -168,6 +168,7 @@ def test_requirements_have_lower_bounds():
     extras["embedded"],
     extras["faces"],
     extras["hub"],
+    extras["slurm"],
   ):
     lines = [line for line in text.splitlines() if line and line[0] != "#"]
     assert lines and all(" >=" in line for line in lines), lines

@@ -28,6 +28,18 @@ def test_flags_that_do_not_fit_are_refused(given, message, monkeypatch):
       processes.start()
 
 
+def test_where_nothing_is_found_the_message_names_the_flags(monkeypatch):
+  def find_nothing(**how):
+    assert "coordinator_address" not in how
+    raise ValueError("coordinator_address should be defined.")
+
+  monkeypatch.setattr(processes.jax.distributed, "initialize", find_nothing)
+  with flagsaver.flagsaver(coordinator="auto"):
+    flags.FLAGS.mark_as_parsed()
+    with pytest.raises(types.InputError, match="each needs --coordinator=HOST"):
+      processes.start()
+
+
 def test_one_process_waits_for_no_others(monkeypatch):
   monkeypatch.delattr(processes.jax.distributed, "shutdown")
   assert not processes.are_several()

@@ -91,11 +91,12 @@ def test_a_sweep_skips_resumes_reports_and_gathers(tmp_path, monkeypatch):
       del options
       super().__init__(self)
       commands.append(command)
-      self.command, self.stdout = command, stdout
+      self.command = command
+      if "--config.experts.norm=layer" in command:
+        stdout.write("a line\nerror: no such norm\n")
 
     def wait(self):
       if "--config.experts.norm=layer" in self.command:
-        self.stdout.write("a line\nerror: no such norm\n")
         return 2
       (folder,) = [a for a in self.command if a.startswith("--workdir=")]
       finish(by_folder[folder.removeprefix("--workdir=")])
