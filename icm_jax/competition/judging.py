@@ -109,11 +109,9 @@ def _judge_few(state, seen, num_experts):
 
     def passes(discriminator, y_NBHWC):
       # One call for all images, because each call reads all parameters.
+      y_BHWC = y_NBHWC.reshape(-1, *canonical_BHWC.shape[1:])
       x_BHWC = jnp.concatenate(
-        [
-          canonical_BHWC.astype(y_NBHWC.dtype),
-          y_NBHWC.reshape(-1, *canonical_BHWC.shape[1:]),
-        ]
+        [canonical_BHWC, y_BHWC.astype(canonical_BHWC.dtype)]
       )
       score_B = score(discriminator, x_BHWC)
       canonical_B, of_outputs = jnp.split(score_B, [canonical_BHWC.shape[0]])
@@ -161,10 +159,11 @@ def draw(
     losers for the losers that were drawn, and 0 for the others.
   """
   is_winner_BE = jax.nn.one_hot(winner_B, num_experts, dtype=bool)
-  order_BE = jax.random.uniform(key, is_winner_BE.shape)
+  order_BE = jax.random.uniform(key, is_winner_BE.shape, jnp.float32)
   order_BE = jnp.where(is_winner_BE, -1.0, order_BE)
   drawn_BK = jax.lax.top_k(order_BE, losers)[1]
-  weight_BE = jax.nn.one_hot(drawn_BK, num_experts).sum(axis=1)
+  weight_BE = jax.nn.one_hot(drawn_BK, num_experts, dtype=jnp.float32)
+  weight_BE = weight_BE.sum(axis=1)
   weight_BE *= (num_experts - 1) / losers
   return jnp.where(is_winner_BE, 1.0, weight_BE).T
 

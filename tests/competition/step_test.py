@@ -189,6 +189,7 @@ def test_states_keep_their_dtypes(option, dtype, make_batch):
       optax.sgd(1e-2, momentum=0.9),
       optax.sgd(1e-2),
       remedies=every_remedy(),
+      losers=1,
     )
     state = competition.init_state(jax.random.key(0), setup, 3)
     after, metrics = jit_step(setup)(state, make_batch())
