@@ -216,6 +216,15 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   assert read(tmp_path, tiny_state()).state.step == 1
 
 
+def test_all_experts_that_are_not_finite_are_not_told_by_number():
+  bad = {"discriminator": np.float32(np.inf), "experts_E": np.full(3, np.nan)}
+  found = state_arrays.not_finite(bad)
+  assert found == "discriminator, experts_E of all experts"
+  assert state_arrays.not_finite({"experts_E": np.full(1, np.nan)}) == (
+    "experts_E of expert 0"
+  )
+
+
 def test_a_folder_that_vanishes_is_told(tmp_path):
   opened = checkpoint.Checkpoints(tmp_path)
   with (
