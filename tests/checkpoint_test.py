@@ -105,6 +105,16 @@ def test_damaged_checkpoints_that_are_passed_over_are_told(tmp_path):
   assert reason.startswith("is damaged, ")
 
 
+def test_damage_is_told_from_what_does_not_fit(tmp_path):
+  save(tmp_path, tiny_state(1))
+  with pytest.raises(types.InputError, match="does not fit, ") as found:
+    read(tmp_path, tiny_state(width=4))
+  assert not isinstance(found.value, checkpoint.Damaged)
+  damage(tmp_path, 1)
+  with pytest.raises(checkpoint.Damaged, match="step 1 is damaged"):
+    read(tmp_path, tiny_state(width=4))
+
+
 def test_a_run_does_not_become_shorter(tmp_path):
   checkpoint.check_steps(tmp_path, 0, "--steps")
   save(tmp_path, tiny_state(9), tiny_state(10))
