@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 
 from icm_jax.training import checkpoint, run_folder
-from tests import faults, run_process
+from tests import compare_runs, faults, run_process
 
 # Replaces functions of Python before the program starts.
 _NO_LOCKS = """
@@ -90,7 +90,7 @@ def ends_as(folder, data, whole, **options) -> None:
   """Resumes a run to its end, which must be that of an untouched one."""
   code, process = run_process.finish(folder, data, **options)
   expect(process, code, 0)
-  found = faults.differences(folder, whole)
+  found = compare_runs.differences(folder, whole)
   assert not found, found
 
 
@@ -100,7 +100,7 @@ def damaged(damage: Callable[[pathlib.Path], None]):
   def case(root, data, whole):
     folder = root / "run"
     shutil.copytree(whole, folder)
-    newest, before = faults.steps_of(folder)[:2]
+    newest, before = compare_runs.steps_of(folder)[:2]
     arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
     damage(max(arrays.rglob("*"), key=lambda path: path.stat().st_size))
     code, process = run_process.finish(folder, data)
@@ -108,7 +108,7 @@ def damaged(damage: Callable[[pathlib.Path], None]):
     told = [line for line in process.lines if "warning: " in line]
     assert len(told) == 1, told
     assert f"the checkpoint of step {newest} is damaged" in told[0], told
-    assert not faults.differences(folder, whole)
+    assert not compare_runs.differences(folder, whole)
 
   return case
 
@@ -136,7 +136,7 @@ def disk_that_others_fill(root, data, whole):
       while True:
         other.write(bytes(4096))
     expect(process, process.end(), 2)
-    assert faults.steps_of(folder)
+    assert compare_runs.steps_of(folder)
     (disk / "other").unlink()
     ends_as(folder, data, whole)
 
@@ -228,7 +228,7 @@ def not_a_number(root, data, whole):
   values = {"experts.learning_rate": 1e38}
   code, process = run_process.finish(root / "run", data, values)
   expect(process, code, 1, " is ", "expert")
-  assert faults.steps_of(root / "run"), "the last good state is gone"
+  assert compare_runs.steps_of(root / "run"), "the last good state is gone"
 
 
 def pictures(folder: pathlib.Path, seed: int) -> None:
@@ -259,7 +259,7 @@ def two_processes(root, data, whole):
   code, second = run_process.finish(folder, data)
   expect(second, code, 2, "Another process uses")
   expect(first, first.end(), 0)
-  assert not faults.differences(folder, whole)
+  assert not compare_runs.differences(folder, whole)
 
 
 def other_config(root, data, whole):
