@@ -159,7 +159,15 @@ def _train(config, members, mesh, reporter, started):
 
   scores = {}
 
+  def wait() -> None:
+    for member in members:
+      member.checkpoints.wait()
+
   def save(state: types.TrainState) -> None:
+    # A seed's files may take longer. Another one, whose oldest checkpoint goes
+    # with each save, must not be two steps ahead when the process is killed:
+    # they might then have no step in common.
+    wait()
     missing = [None] * len(members)
     found = scores.get(int(state.step[0]), missing)
     for member, own, classifier, score in zip(
@@ -188,10 +196,6 @@ def _train(config, members, mesh, reporter, started):
     return {
       name: np.stack([value[name] for value in values]) for name in values[0]
     }
-
-  def wait() -> None:
-    for member in members:
-      member.checkpoints.wait()
 
   def not_finite(state: types.TrainState) -> str:
     found = [state_arrays.not_finite(own) for own in split(state)]
@@ -270,8 +274,8 @@ def _read_common(members, abstract) -> tuple[list[checkpoint.Saved], list[str]]:
   """
   known = [set(member.checkpoints.steps()) for member in members]
   shared = set.intersection(*known)
-  # A process saves one seed after another, so that it leaves one newer
-  # checkpoint of a seed at most. More are those of a run of its own.
+  # A process that is killed leaves one newer checkpoint of a seed at most. More
+  # are those of a run of its own.
   common = [
     step
     for step in shared
