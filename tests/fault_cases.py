@@ -94,6 +94,19 @@ def ends_as(folder, data, whole, **options) -> None:
   assert not found, found
 
 
+def _largest(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the largest file of the arrays of a run's newest checkpoint."""
+  newest = compare_runs.steps_of(folder)[0]
+  arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
+  return max(arrays.rglob("*"), key=lambda path: path.stat().st_size)
+
+
+def _expect_warning(process, text: str) -> None:
+  told = [line for line in process.lines if "warning: " in line]
+  assert len(told) == 1, told
+  assert text in told[0], told
+
+
 def damaged(damage: Callable[[pathlib.Path], None]):
   """A case: a file of the newest checkpoint is damaged."""
 
@@ -101,16 +114,33 @@ def damaged(damage: Callable[[pathlib.Path], None]):
     folder = root / "run"
     shutil.copytree(whole, folder)
     newest, before = compare_runs.steps_of(folder)[:2]
-    arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
-    damage(max(arrays.rglob("*"), key=lambda path: path.stat().st_size))
+    damage(_largest(folder))
     code, process = run_process.finish(folder, data)
     expect(process, code, 0, f"resuming at step {before}")
-    told = [line for line in process.lines if "warning: " in line]
-    assert len(told) == 1, told
-    assert f"the checkpoint of step {newest} is damaged" in told[0], told
+    _expect_warning(process, f"the checkpoint of step {newest} is damaged")
     assert not compare_runs.differences(folder, whole)
 
   return case
+
+
+def damaged_seed(root, data, whole):
+  """One of two seeds that are trained at once has a damaged checkpoint."""
+  del whole
+  form = run_process.Form(flags=("--seeds=0-1",), seeds=2)
+  run = run_process.Run(root / "run", data, form)
+  untouched = run._replace(folder=root / "untouched")
+  (process,) = untouched.start()
+  expect(process, process.end(), 0)
+  shutil.copytree(untouched.folder, run.folder)
+  newest, before = compare_runs.steps_of(run.folders()[1])[:2]
+  _flip(_largest(run.folders()[1]))
+  (process,) = run.start()
+  expect(process, process.end(), 0, f"resuming at step {before}")
+  _expect_warning(
+    process, f"seed 1: the checkpoint of step {newest} is damaged"
+  )
+  for pair in zip(run.folders(), untouched.folders(), strict=True):
+    assert not compare_runs.differences(*pair), pair
 
 
 def _flip(path):
@@ -278,6 +308,7 @@ CASES = {
   "missing file": damaged(lambda path: path.unlink()),
   "truncated file": damaged(lambda path: path.write_bytes(b"1234")),
   "flipped bit": damaged(_flip),
+  "damaged seed": damaged_seed,
   "full disk": full_disk,
   "disk that others fill": disk_that_others_fill,
   "limit of a file's size": files_that_may_not_grow,
