@@ -70,12 +70,15 @@ def alike(a: Any, b: Any, tolerance: float) -> bool:
   """
   if jax.tree.structure(a) != jax.tree.structure(b):
     return False
-  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-  if tolerance:
-    return all(np.allclose(x, y, tolerance, tolerance) for x, y in pairs)
-  return all(
-    np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs
-  )
+
+  def near(x, y) -> bool:
+    x, y = np.asarray(x), np.asarray(y)
+    if not tolerance:
+      return x.tobytes() == y.tobytes()
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return bool(np.all(np.abs(x - y) <= tolerance * np.maximum(np.abs(y), 1)))
+
+  return all(map(near, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
 def differences(
