@@ -7,6 +7,7 @@ closes when either of the two ends, and tells the others.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import signal
@@ -116,8 +117,22 @@ def leave_together() -> None:
   jax.distributed.shutdown()
 
 
+def _abort_later() -> None:
+  """Delays the end of a process that JAX aborts.
+
+  JAX aborts as soon as it has lost the first process, often before `_watch` can
+  say which one has died. The signal's handler is `sleep` of the C library,
+  whose argument is then the signal's number: 6 seconds, in the thread that
+  aborts alone.
+  """
+  c = ctypes.CDLL(None)
+  c.signal.argtypes, c.signal.restype = [ctypes.c_int, ctypes.c_void_p], None
+  c.signal(signal.SIGABRT, ctypes.cast(c.sleep, ctypes.c_void_p))
+
+
 def _connect() -> None:
   """Connects all processes to the first one, and watches the connections."""
+  _abort_later()
   listener = socket.socket()
   if is_first():
     listener.bind(("", 0))

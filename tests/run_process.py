@@ -26,6 +26,8 @@ VALUES = {
   "evaluation.examples": 20,
   "classifier.steps": 2,
 }
+# Progress; and the log of JAX, which notices too that a process has died.
+_NOT_ERRORS = re.compile(r"\[|[IWEF]\d{4} |Additional GRPC|:UNKNOWN:")
 HANG_S = 900  # Limit of a process, which takes seconds on an idle machine.
 
 
@@ -180,8 +182,8 @@ class Process:
     self._process.kill()
 
   def errors(self) -> list[str]:
-    """Returns the lines that are no progress."""
-    return [line for line in self.lines if not line.startswith("[")]
+    """Returns the lines that are no progress, and none of JAX's own log."""
+    return [line for line in self.lines if not _NOT_ERRORS.match(line)]
 
 
 def finish(*arguments, **options) -> tuple[int, Process]:
