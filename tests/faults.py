@@ -305,9 +305,10 @@ def disturb(
     counts: is added to.
   """
   whole = run_process.Run(root / form.name / "whole", data, form)
-  for process in whole.start():
-    if process.end():
-      raise RuntimeError(process.lines)
+  processes = whole.start()
+  codes = [process.end() for process in processes]
+  if any(codes):
+    raise RuntimeError(codes, [process.lines for process in processes])
   number = 0
   while True:
     # A moment can come too late; it is then planned again.
@@ -358,7 +359,9 @@ def main() -> int:
     root = pathlib.Path(temporary)
     data = root / "data"
     for form, kills, stops in shares(forms, options.kills, options.stops):
-      disturb(root, data, form, kills, stops, rng, counts)
+      # The untouched run of the first form is needed for all other faults.
+      if kills or stops or form is forms[0]:
+        disturb(root, data, form, kills, stops, rng, counts)
     if not options.form:
       whole = root / forms[0].name / "whole"
       fault_cases.run_all(root, data, whole, counts, options.cases)
