@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 
 import jax
 import numpy as np
@@ -27,6 +28,8 @@ _DEAD_AFTER_S = 30
 # Seconds for which a process that has ended waits for the others.
 _END_TOGETHER_S = 15
 _CONNECT_S = 10
+# Seconds in which the end of another process is noticed.
+_NOTICE_S = 3
 _TOKEN_BYTES = 16
 _GOODBYE = b"."
 DEAD = 1  # Exit code.
@@ -115,6 +118,14 @@ def leave_together() -> None:
   _connections.clear()
   # The first process serves the others until all have come this far.
   jax.distributed.shutdown()
+
+
+def give_way() -> None:
+  """Waits in case that an error came because another process has died.
+
+  `_watch` then ends this process with a line that names the other one.
+  """
+  time.sleep(_NOTICE_S)
 
 
 def _abort_later() -> None:
