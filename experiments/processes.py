@@ -121,9 +121,10 @@ def leave_together() -> None:
 
 
 def give_way() -> None:
-  """Waits in case that an error came because another process has died.
+  """Waits for `_watch`, before this process tells an error of its own.
 
-  `_watch` then ends this process with a line that names the other one.
+  If the error came because another process has died, `_watch` ends this process
+  meanwhile, with a line that names the other one.
   """
   time.sleep(_NOTICE_S)
 

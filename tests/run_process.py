@@ -26,7 +26,7 @@ VALUES = {
   "evaluation.examples": 20,
   "classifier.steps": 2,
 }
-# Progress; and the log of JAX, which notices too that a process has died.
+# Lines of progress, and of JAX's log, which also tells that a process has died.
 _NOT_ERRORS = re.compile(r"\[|[IWEF]\d{4} |Additional GRPC|:UNKNOWN:")
 HANG_S = 900  # Limit of a process, which takes seconds on an idle machine.
 

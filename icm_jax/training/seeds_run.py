@@ -164,9 +164,9 @@ def _train(config, members, mesh, reporter, started):
       member.checkpoints.wait()
 
   def save(state: types.TrainState) -> None:
-    # A seed's files may take longer. Another one, whose oldest checkpoint goes
-    # with each save, must not be two steps ahead when the process is killed:
-    # they might then have no step in common.
+    # The files of one seed may take longer than those of the others. Every save
+    # removes a seed's oldest checkpoint, so that seeds of which one is two
+    # checkpoints ahead would have none of the same step if the process died.
     wait()
     missing = [None] * len(members)
     found = scores.get(int(state.step[0]), missing)

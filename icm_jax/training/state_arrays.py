@@ -62,8 +62,8 @@ def not_finite(tree: types.PyTree) -> str:
 
   Returns:
     Names of the uppermost fields, and the numbers of experts in fields that
-    end in `_E`, as text; "" if all numbers are finite. If that is so for
-    all of several experts, the text says so instead: the reason may lie in the
+    end in `_E`, as text; "" if all numbers are finite. Where no
+    expert is finite, the text says so, because the reason may then be the
     discriminator.
   """
   found: dict[str, set[int]] = {}
