@@ -173,6 +173,7 @@ def run(main: Callable[[], None]) -> None:
     except Exception:
       if not processes.are_several():
         raise
+      processes.give_way()
       # The others, which wait for this process, must see it end.
       traceback.print_exc()
       return 1

@@ -7,11 +7,13 @@ closes when either of the two ends, and tells the others.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import signal
 import socket
 import threading
+import time
 
 import jax
 import numpy as np
@@ -26,6 +28,8 @@ _DEAD_AFTER_S = 30
 # Seconds for which a process that has ended waits for the others.
 _END_TOGETHER_S = 15
 _CONNECT_S = 10
+# Seconds in which the end of another process is noticed.
+_NOTICE_S = 3
 _TOKEN_BYTES = 16
 _GOODBYE = b"."
 DEAD = 1  # Exit code.
@@ -120,8 +124,31 @@ def leave_together() -> None:
   jax.distributed.shutdown()
 
 
+def give_way() -> None:
+  """Waits for `_watch`, before this process tells an error of its own.
+
+  If the error came because another process has died, `_watch` ends this process
+  meanwhile, with a line that names the other one.
+  """
+  time.sleep(_NOTICE_S)
+
+
+def _abort_later() -> None:
+  """Delays the end of a process that JAX aborts.
+
+  JAX aborts as soon as it has lost the first process, often before `_watch` can
+  say which one has died. The signal's handler is `sleep` of the C library,
+  whose argument is then the signal's number: 6 seconds, in the thread that
+  aborts alone.
+  """
+  c = ctypes.CDLL(None)
+  c.signal.argtypes, c.signal.restype = [ctypes.c_int, ctypes.c_void_p], None
+  c.signal(signal.SIGABRT, ctypes.cast(c.sleep, ctypes.c_void_p))
+
+
 def _connect() -> None:
   """Connects all processes to the first one, and watches the connections."""
+  _abort_later()
   listener = socket.socket()
   if is_first():
     listener.bind(("", 0))

@@ -105,6 +105,16 @@ def test_damaged_checkpoints_that_are_passed_over_are_told(tmp_path):
   assert reason.startswith("is damaged, ")
 
 
+def test_damage_is_told_from_what_does_not_fit(tmp_path):
+  save(tmp_path, tiny_state(1))
+  with pytest.raises(types.InputError, match="does not fit, ") as found:
+    read(tmp_path, tiny_state(width=4))
+  assert not isinstance(found.value, checkpoint.Damaged)
+  damage(tmp_path, 1)
+  with pytest.raises(checkpoint.Damaged, match="step 1 is damaged"):
+    read(tmp_path, tiny_state(width=4))
+
+
 def test_a_run_does_not_become_shorter(tmp_path):
   checkpoint.check_steps(tmp_path, 0, "--steps")
   save(tmp_path, tiny_state(9), tiny_state(10))
@@ -214,6 +224,15 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   ):
     save(tmp_path, Experts(step=jnp.int32(2), experts_E={"kernel": kernel_EF}))
   assert read(tmp_path, tiny_state()).state.step == 1
+
+
+def test_all_experts_that_are_not_finite_are_not_told_by_number():
+  bad = {"discriminator": np.float32(np.inf), "experts_E": np.full(3, np.nan)}
+  found = state_arrays.not_finite(bad)
+  assert found == "discriminator, experts_E of all experts"
+  assert state_arrays.not_finite({"experts_E": np.full(1, np.nan)}) == (
+    "experts_E of expert 0"
+  )
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path):

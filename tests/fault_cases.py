@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 
 from icm_jax.training import checkpoint, run_folder
-from tests import faults, run_process
+from tests import compare_runs, faults, run_process
 
 # Replaces functions of Python before the program starts.
 _NO_LOCKS = """
@@ -90,8 +90,21 @@ def ends_as(folder, data, whole, **options) -> None:
   """Resumes a run to its end, which must be that of an untouched one."""
   code, process = run_process.finish(folder, data, **options)
   expect(process, code, 0)
-  found = faults.differences(folder, whole)
+  found = compare_runs.differences(folder, whole)
   assert not found, found
+
+
+def _largest(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the largest file of the arrays of a run's newest checkpoint."""
+  newest = compare_runs.steps_of(folder)[0]
+  arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
+  return max(arrays.rglob("*"), key=lambda path: path.stat().st_size)
+
+
+def _expect_warning(process, text: str) -> None:
+  told = [line for line in process.lines if "warning: " in line]
+  assert len(told) == 1, told
+  assert text in told[0], told
 
 
 def damaged(damage: Callable[[pathlib.Path], None]):
@@ -100,17 +113,34 @@ def damaged(damage: Callable[[pathlib.Path], None]):
   def case(root, data, whole):
     folder = root / "run"
     shutil.copytree(whole, folder)
-    newest, before = faults.steps_of(folder)[:2]
-    arrays = folder / checkpoint.FOLDER / f"{newest}" / "arrays"
-    damage(max(arrays.rglob("*"), key=lambda path: path.stat().st_size))
+    newest, before = compare_runs.steps_of(folder)[:2]
+    damage(_largest(folder))
     code, process = run_process.finish(folder, data)
     expect(process, code, 0, f"resuming at step {before}")
-    told = [line for line in process.lines if "warning: " in line]
-    assert len(told) == 1, told
-    assert f"the checkpoint of step {newest} is damaged" in told[0], told
-    assert not faults.differences(folder, whole)
+    _expect_warning(process, f"the checkpoint of step {newest} is damaged")
+    assert not compare_runs.differences(folder, whole)
 
   return case
+
+
+def damaged_seed(root, data, whole):
+  """One of two seeds that are trained at once has a damaged checkpoint."""
+  del whole
+  form = run_process.Form(flags=("--seeds=0-1",), seeds=2)
+  run = run_process.Run(root / "run", data, form)
+  untouched = run._replace(folder=root / "untouched")
+  (process,) = untouched.start()
+  expect(process, process.end(), 0)
+  shutil.copytree(untouched.folder, run.folder)
+  newest, before = compare_runs.steps_of(run.folders()[1])[:2]
+  _flip(_largest(run.folders()[1]))
+  (process,) = run.start()
+  expect(process, process.end(), 0, f"resuming at step {before}")
+  _expect_warning(
+    process, f"seed 1: the checkpoint of step {newest} is damaged"
+  )
+  for pair in zip(run.folders(), untouched.folders(), strict=True):
+    assert not compare_runs.differences(*pair), pair
 
 
 def _flip(path):
@@ -136,7 +166,7 @@ def disk_that_others_fill(root, data, whole):
       while True:
         other.write(bytes(4096))
     expect(process, process.end(), 2)
-    assert faults.steps_of(folder)
+    assert compare_runs.steps_of(folder)
     (disk / "other").unlink()
     ends_as(folder, data, whole)
 
@@ -228,7 +258,7 @@ def not_a_number(root, data, whole):
   values = {"experts.learning_rate": 1e38}
   code, process = run_process.finish(root / "run", data, values)
   expect(process, code, 1, " is ", "expert")
-  assert faults.steps_of(root / "run"), "the last good state is gone"
+  assert compare_runs.steps_of(root / "run"), "the last good state is gone"
 
 
 def pictures(folder: pathlib.Path, seed: int) -> None:
@@ -259,7 +289,7 @@ def two_processes(root, data, whole):
   code, second = run_process.finish(folder, data)
   expect(second, code, 2, "Another process uses")
   expect(first, first.end(), 0)
-  assert not faults.differences(folder, whole)
+  assert not compare_runs.differences(folder, whole)
 
 
 def other_config(root, data, whole):
@@ -278,6 +308,7 @@ CASES = {
   "missing file": damaged(lambda path: path.unlink()),
   "truncated file": damaged(lambda path: path.write_bytes(b"1234")),
   "flipped bit": damaged(_flip),
+  "damaged seed": damaged_seed,
   "full disk": full_disk,
   "disk that others fill": disk_that_others_fill,
   "limit of a file's size": files_that_may_not_grow,

@@ -1,5 +1,6 @@
 """A short form of `make test-faults`: one run that is killed."""
 
+import collections
 import random
 import signal
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from experiments.configs import mnist
 from icm_jax.training import image_run
-from tests import faults, run_process
+from tests import compare_runs, faults, run_process
 
 
 def test_a_run_that_is_killed_ends_with_the_same_bits(tmp_path):
@@ -17,17 +18,10 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(tmp_path):
   whole, folder = tmp_path / "whole", tmp_path / "run"
   image_run.train(config, whole)
   counts = faults.Counts()
-  faults.end_at(
-    folder,
-    tmp_path / "data",
-    "saving",
-    signal.SIGKILL,
-    -1,
-    random.Random(0),
-    counts,
-  )
+  run = run_process.Run(folder, tmp_path / "data")
+  faults.end_at(run, "saving", signal.SIGKILL, -1, random.Random(0), counts)
   image_run.train(config, folder, resume=True)
-  assert faults.differences(folder, whole) == []
+  assert compare_runs.differences(folder, whole) == []
   table = faults.table(counts)
   assert "SIGKILL at saving" in table
   for bad in (counts.wrong, counts.lost, counts.hangs):
@@ -36,22 +30,30 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(tmp_path):
 
 def test_differences_are_seen(tmp_path, monkeypatch):
   """A comparison that could not fail would prove nothing."""
+  values = {"a": 1.0, "b": np.nextafter(1.0, 2.0), "c": 1.1}
   monkeypatch.setattr(
-    faults, "arrays_of", lambda folder: [np.ones(2).tobytes(), folder.name]
+    compare_runs,
+    "arrays_of",
+    lambda folder: [np.array([2, values[folder.name]])],
   )
-  monkeypatch.setattr(faults, "rows_of", lambda folder: [])
-  for name in ("a", "b"):
-    (tmp_path / name).mkdir()
-  (tmp_path / "a" / ".result.json.abcdefgh").touch()
-  found = faults.differences(tmp_path / "a", tmp_path / "b")
-  assert found == ["state", "leftovers"]
+  monkeypatch.setattr(compare_runs, "rows_of", lambda folder: [])
+  a, b, c = (tmp_path / name for name in values)
+  for folder in (a, b, c):
+    folder.mkdir()
+  (a / ".result.json.abcdefgh").touch()
+  assert compare_runs.differences(a, b) == ["state", "leftovers"]
+  assert compare_runs.differences(b, a, tolerance=1e-5) == []
+  assert compare_runs.differences(b, c, tolerance=1e-5) == ["state"]
 
 
 def test_every_kill_and_stop_is_planned():
-  runs = list(faults.plan(100, 20, random.Random(0)))
-  signals = [number for moments in runs for _, number in moments]
-  assert signals.count(signal.SIGKILL) == 100
-  assert signals.count(signal.SIGTERM) == 20
-  assert {moment for moments in runs for moment, _ in moments} == set(
-    faults.MOMENTS
-  )
+  rng, sent = random.Random(0), collections.Counter()
+  for form, *share in faults.shares(run_process.FORMS, 100, 20):
+    planned = [pair for moments in faults.plan(*share, rng) for pair in moments]
+    signals = collections.Counter(number for _, number in planned)
+    assert signals[signal.SIGKILL] >= 10, form
+    assert signals[signal.SIGTERM] >= 3, form
+    assert {moment for moment, _ in planned} == set(faults.MOMENTS), form
+    sent += signals
+  assert sent[signal.SIGKILL] == 100
+  assert sent[signal.SIGTERM] == 20

@@ -404,8 +404,12 @@ def test_rows_are_means_of_losses_and_sums_of_counts():
   row = metrics.summarise(7, steps)
   assert row["loss/expert"] == 2
   np.testing.assert_array_equal(row["competition/wins_E"], [4, 2])
-  steps.append({**steps[0], "loss/expert": np.float32("nan")})
-  with pytest.raises(FloatingPointError, match="loss/expert is NaN at step 9"):
+  bad = {"loss/discriminator": np.float32("inf"), "loss/expert": np.nan}
+  steps += [{**steps[0], **bad}, {**steps[0], "loss/a": np.nan}]
+  with pytest.raises(
+    FloatingPointError,
+    match="^loss/expert is NaN, loss/discriminator is inf at step 9;",
+  ):
     metrics.summarise(7, steps)
 
 

@@ -30,6 +30,10 @@ _BYTES = 4  # Of a number, at most.
 _NEVER_S = 10**8
 
 
+class Damaged(types.InputError):
+  """All checkpoints that could be read are damaged."""
+
+
 class Saved(NamedTuple):
   """The content of a checkpoint.
 
@@ -139,7 +143,7 @@ class Checkpoints:
   without any class of this package.
 
   Attributes:
-    damaged: newer steps that `read_newest` passed over, and why.
+    damaged: steps that `read_newest` has found damaged, and why.
   """
 
   def __init__(
@@ -286,8 +290,9 @@ class Checkpoints:
       steps: completed updates of the checkpoint to read; None is any.
 
     Raises:
-      InputError: there is no checkpoint that can be read; says of each whether
-        it is damaged or of other networks.
+      Damaged: all of them are damaged; says how.
+      InputError: there is none, or one is of other networks; says of each
+        whether it is damaged or does not fit.
     """
     like = jax.tree.map(
       state_arrays.placed, {"state": state, "classifier": classifier}
@@ -327,7 +332,11 @@ class Checkpoints:
         break  # Continuing from an older step would overwrite a newer one.
       self.damaged = failures
       return Saved(out.arrays["state"], out.arrays["classifier"], out.progress)
-    raise types.InputError(self._explain(failures, fits))
+    message = self._explain(failures, fits)
+    if not failures or not fits:
+      raise types.InputError(message)
+    self.damaged = failures
+    raise Damaged(message)
 
   def passed_over(self) -> list[str]:
     """Returns a line for each damaged checkpoint that `read_newest` met."""

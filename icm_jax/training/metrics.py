@@ -138,16 +138,21 @@ def summarise(
     steps: metrics of consecutive steps, as NumPy arrays.
 
   Raises:
-    FloatingPointError: a value is not finite; names the first such step.
+    FloatingPointError: a value is not finite; names the first such step, and
+      all values that are not finite then.
   """
   for step, metrics in enumerate(steps, start=first_step):
-    for name, value in metrics.items():
-      if not np.isfinite(value).all():
-        raise FloatingPointError(
-          f"{name} is {_describe(value)} at step {step}; training stopped, and "
-          "the checkpoints before it are kept. Start again with lower learning "
-          "rates, or with another seed."
-        )
+    bad = [
+      f"{name} is {_describe(value)}"
+      for name, value in metrics.items()
+      if not np.isfinite(value).all()
+    ]
+    if bad:
+      raise FloatingPointError(
+        f"{', '.join(bad)} at step {step}; training stopped, and the "
+        "checkpoints before it are kept. Start again with lower learning "
+        "rates, or with another seed."
+      )
   row = {}
   for name in steps[0]:
     values = np.stack([metrics[name] for metrics in steps])

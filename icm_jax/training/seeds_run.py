@@ -128,10 +128,9 @@ def _train(config, members, mesh, reporter, started):
   """Trains and evaluates all members."""
   run = members[0].run
   abstract = networks.abstract_state(config, run.setup, run.classifier)
-  saved = _read_common(members, abstract)
-  for member in members:
-    for line in member.checkpoints.passed_over():
-      reporter.say(f"warning: seed {member.config.seed}: {line}")
+  saved, damaged = _read_common(members, abstract)
+  for line in damaged:
+    reporter.say(f"warning: {line}")
   clock = train_loop.Clock(
     started, saved[0].progress["seconds"] if saved else {}
   )
@@ -160,23 +159,31 @@ def _train(config, members, mesh, reporter, started):
 
   scores = {}
 
+  def wait() -> None:
+    for member in members:
+      member.checkpoints.wait()
+
   def save(state: types.TrainState) -> None:
+    # The files of one seed may take longer than those of the others. Every save
+    # removes a seed's oldest checkpoint, so that seeds of which one is two
+    # checkpoints ahead would have none of the same step if the process died.
+    wait()
     missing = [None] * len(members)
     found = scores.get(int(state.step[0]), missing)
     for member, own, classifier, score in zip(
       members, split(state), classifiers, found, strict=True
     ):
-      member.checkpoints.save(
-        checkpoint.Saved(
-          own,
-          classifier,
-          {
-            "config": run_folder.plain_config(member.config),
-            "seconds": dict(clock.seconds),
-            checkpoint.SCORE: score,
-          },
-        )
-      )
+      progress = {
+        "config": run_folder.plain_config(member.config),
+        "seconds": dict(clock.seconds),
+        checkpoint.SCORE: score,
+      }
+      try:
+        member.checkpoints.save(checkpoint.Saved(own, classifier, progress))
+      except FloatingPointError as error:
+        raise FloatingPointError(
+          f"Seed {member.config.seed}: {error}"
+        ) from error
 
   def evaluate(state: types.TrainState) -> dict[str, np.ndarray]:
     values = [
@@ -189,10 +196,6 @@ def _train(config, members, mesh, reporter, started):
     return {
       name: np.stack([value[name] for value in values]) for name in values[0]
     }
-
-  def wait() -> None:
-    for member in members:
-      member.checkpoints.wait()
 
   def not_finite(state: types.TrainState) -> str:
     found = [state_arrays.not_finite(own) for own in split(state)]
@@ -252,37 +255,53 @@ def _train(config, members, mesh, reporter, started):
   ]
 
 
-def _read_common(members, abstract) -> list[checkpoint.Saved]:
-  """Reads the newest checkpoints of one step; [] if all seeds are to start.
+def _read_common(members, abstract) -> tuple[list[checkpoint.Saved], list[str]]:
+  """Reads the newest checkpoints of one step that are whole for all seeds.
 
   Newer checkpoints of single seeds, which a killed process leaves, are dropped
   by the next save.
+
+  Args:
+    members: runs of all seeds.
+    abstract: abstract state, and classifier, of a run.
+
+  Returns:
+    The checkpoints, [] if all seeds are to start; and a line for each damaged
+    checkpoint that was passed over.
+
+  Raises:
+    InputError: a checkpoint does not fit, or no step is whole for all seeds.
   """
-  known = [member.checkpoints.steps() for member in members]
-  # A process saves one seed after another, so that it leaves one newer
-  # checkpoint of a seed at most. More are those of a run of its own.
+  known = [set(member.checkpoints.steps()) for member in members]
+  shared = set.intersection(*known)
+  # A process that is killed leaves one newer checkpoint of a seed at most. More
+  # are those of a run of its own.
   common = [
     step
-    for step in set.intersection(*map(set, known))
-    if all(sum(newer > step for newer in steps) <= 1 for steps in known)
+    for step in shared
+    if all(sum(own > step for own in steps - shared) <= 1 for steps in known)
   ]
-  errors = []
+  damaged: list[str] = []
+  errors: list[checkpoint.Damaged] = []
   for step in sorted(common, reverse=True):
-    try:
-      saved = [
-        member.checkpoints.read_newest(*abstract, steps=step)
-        for member in members
-      ]
-    except types.InputError as error:
-      errors.append(error)
+    saved = []
+    for member in members:
+      try:
+        saved.append(member.checkpoints.read_newest(*abstract, steps=step))
+      except checkpoint.Damaged as error:
+        errors.append(error)
+        damaged += [
+          f"seed {member.config.seed}: {line}"
+          for line in member.checkpoints.passed_over()
+        ]
+    if len(saved) < len(members):
       continue
     for member in members:
-      member.checkpoints.damaged = {
-        newer: "cannot be read for all seeds"
-        for newer in member.checkpoints.steps()
-        if newer > step
-      }
-    return saved
+      newer = [own for own in member.checkpoints.steps() if own > step]
+      member.checkpoints.damaged = dict.fromkeys(
+        newer, "is not one of all seeds"
+      )
+    return saved, damaged
   if errors:
     raise errors[0]
   if any(map(any, known)):
@@ -290,7 +309,7 @@ def _read_common(members, abstract) -> list[checkpoint.Saved]:
       "The seeds have no checkpoint of the same step; resume each of them as a "
       "run of its own."
     )
-  return []
+  return [], []
 
 
 def _start(config, members, mesh) -> types.TrainState:

@@ -62,9 +62,12 @@ def not_finite(tree: types.PyTree) -> str:
 
   Returns:
     Names of the uppermost fields, and the numbers of experts in fields that
-    end in `_E`, as text; "" if all numbers are finite.
+    end in `_E`, as text; "" if all numbers are finite. Where no
+    expert is finite, the text says so, because the reason may then be the
+    discriminator.
   """
   found: dict[str, set[int]] = {}
+  num_experts = 0
   for name, leaf in by_name(tree):
     if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact):
       continue
@@ -75,10 +78,16 @@ def not_finite(tree: types.PyTree) -> str:
         continue
       experts = found.setdefault(fields[0], set())
       if fields[0].endswith("_E"):
+        num_experts = leaf.shape[0]
         first = shard.index[0].start or 0
         axes = tuple(range(1, ok.ndim))
         experts |= {first + int(n) for n in np.flatnonzero(~ok.all(axis=axes))}
-  return ", ".join(
-    field + (f" of expert {', '.join(map(str, sorted(e)))}" if e else "")
-    for field, e in found.items()
-  )
+
+  def which(experts: set[int]) -> str:
+    if not experts:
+      return ""
+    if len(experts) == num_experts > 1:
+      return " of all experts"
+    return f" of expert {', '.join(map(str, sorted(experts)))}"
+
+  return ", ".join(field + which(experts) for field, experts in found.items())

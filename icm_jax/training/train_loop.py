@@ -221,8 +221,8 @@ class TrainLoop(NamedTuple):
       The state after `last` updates.
 
     Raises:
-      FloatingPointError: a metric is not finite; names the step, the metric and
-        the experts.
+      FloatingPointError: a metric is not finite; names the step, the metrics,
+        and the experts that are not finite when the metrics are looked at.
       Interrupted: a stop was requested, and a checkpoint is written.
     """
     total = last if total is None else total
@@ -244,7 +244,7 @@ class TrainLoop(NamedTuple):
           row = metrics.summarise(step - len(rows) + 1, rows)
         except FloatingPointError as error:
           raise FloatingPointError(
-            f"{error} Not finite after step {step}: "
+            f"{error} Not finite when this was noticed, after step {step}: "
             f"{self.not_finite(state) or 'nothing of the state'}."
           ) from error
         pending = []
