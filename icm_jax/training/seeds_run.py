@@ -151,10 +151,12 @@ def _train(config, members, mesh, reporter, started):
     clock.lap("identity")
 
   def split(state: types.TrainState) -> list[types.TrainState]:
-    device = jax.devices()[0]
+    # On one device first: an index into an array that is divided over devices
+    # is a program of all of them, and many such programs at a time can wait for
+    # each other for ever on a CPU.
+    state = jax.device_put(state, jax.devices()[0])
     return [
-      jax.tree.map(lambda a, i=i: jax.device_put(a[i], device), state)
-      for i in range(len(members))
+      jax.tree.map(lambda a, i=i: a[i], state) for i in range(len(members))
     ]
 
   scores = {}
@@ -169,7 +171,7 @@ def _train(config, members, mesh, reporter, started):
     # checkpoints ahead would have none of the same step if the process died.
     wait()
     missing = [None] * len(members)
-    found = scores.get(int(state.step[0]), missing)
+    found = scores.get(_step_of(state), missing)
     for member, own, classifier, score in zip(
       members, split(state), classifiers, found, strict=True
     ):
@@ -192,7 +194,7 @@ def _train(config, members, mesh, reporter, started):
         members, split(state), classifiers, strict=True
       )
     ]
-    scores[int(state.step[0])] = [float(value["matched"]) for value in values]
+    scores[_step_of(state)] = [float(value["matched"]) for value in values]
     return {
       name: np.stack([value[name] for value in values]) for name in values[0]
     }
@@ -205,7 +207,7 @@ def _train(config, members, mesh, reporter, started):
       if text
     )
 
-  first, stride = int(state.step[0]), config.train.updates_per_dispatch
+  first, stride = _step_of(state), config.train.updates_per_dispatch
   update = jax.jit(
     sharding.over_seeds(
       functools.partial(image_run.raw_steps, run=run), mesh, out_axes=(0, 1)
@@ -359,7 +361,7 @@ def _train_alone(
     )
     steps = np.full(len(members), step, np.int32)
     state, learning, _ = update(state, learning, *_place(mesh, (images, steps)))
-    if not learning.any():
+    if not np.asarray(learning).any():
       break
   return state
 
@@ -378,6 +380,11 @@ def _batches(config, members, mesh, steps) -> Iterator[problem_lib.Raw]:
   ]
   for raws in zip(*streams, strict=True):
     yield _place(mesh, jax.tree.map(lambda *a: np.stack(a), *raws))
+
+
+def _step_of(state: types.TrainState) -> int:
+  """Number of updates of all seeds, without a program of all devices."""
+  return int(np.asarray(state.step)[0])
 
 
 def _place(mesh, tree):
