@@ -26,7 +26,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.competition.losers = 1
   c.identity.update(by_construction=True, max_steps=0)
   if mode != "smoke":
-    c.train.steps = 1_000 if mode == "full" else 700
+    c.train.steps = 1_500 if mode == "full" else 700
   if mode == "embedded":
     c.classifier.update(steps=500, learning_rate=5e-3)
     c.evaluation.update(examples=3_000, curve_examples=200)
