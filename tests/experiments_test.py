@@ -162,15 +162,8 @@ def test_an_error_in_a_config_names_its_line(
   [
     ("train", ["config", "workdir"]),
     ("sweep", ["config", "workdir"]),
-    ("evaluate", ["workdir"]),
-    ("report", ["workdir"]),
-    ("demo", ["workdir"]),
-    ("paper", ["workdir"]),
     ("restore", ["images", "out", "workdir"]),
-    ("export", ["out", "workdir"]),
     ("data", ["name"]),
-    ("data_check", ["samples"]),
-    ("mechanisms", []),
   ],
 )
 def test_help_lists_what_is_required(program, required):

@@ -30,7 +30,10 @@ def test_there_are_notebooks():
   assert len(NOTEBOOKS) >= 3
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+# `make notebooks` runs all of them; another test trains the config of this one.
+@pytest.mark.parametrize(
+  "path", [p for p in NOTEBOOKS if p.stem != "faces"], ids=lambda p: p.stem
+)
 def test_a_notebook_runs(path, drawn_data, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("MODE", "smoke")

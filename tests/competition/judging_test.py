@@ -19,9 +19,9 @@ EXPERTS = 4
 @pytest.fixture
 def setup(make_setup):
   """Steps show gradients, because rates are 1."""
-  return make_setup(
-    remedies=(remedies.winner_weight(0.5), remedies.r1(0.1))
-  )._replace(expert_tx=optax.sgd(1.0), discriminator_tx=optax.sgd(1.0))
+  tx = optax.sgd(1.0)
+  setup = make_setup(remedies=(remedies.winner_weight(0.5),))
+  return setup._replace(expert_tx=tx, discriminator_tx=tx)
 
 
 def update(setup, state, batch):
