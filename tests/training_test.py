@@ -460,6 +460,8 @@ def test_two_processes_cannot_resume_one_run(six):
     ({"data.canonical": "label"}, "must look like column=value"),
     ({"experts.map": "pmap"}, "'pmap'"),
     ({"experts.norm": "layer"}, "experts.norm must be one of.*'layer'"),
+    ({"experts.norm": "group"}, "identity.by_construction=False --config"),
+    ({"competition.losers": "few"}, "at least 1, or all; got 'few'"),
     ({"discriminator.norm": "batch"}, "running statistics"),
     ({"train.steps": -1}, "train.steps must be at least 0; got -1"),
     ({"seed": -1}, "seed must be at least 0"),

@@ -35,6 +35,12 @@ def make_setup(
         f"--config.{name}.norm must be one of {', '.join(models.NORMS)}; "
         f"got {config[name].norm!r}."
       )
+  if config.identity.by_construction and config.experts.norm != "none":
+    raise types.InputError(
+      "Experts that copy by construction have no normalisation; got "
+      f"--config.experts.norm={config.experts.norm}. Train them to copy by "
+      "--config.identity.by_construction=False --config.identity.max_steps=500."
+    )
   expert_axis.check(config.experts.map)
   dtype = config.train.compute_dtype
   # Fields of one kind of expert only are in a section of its name.

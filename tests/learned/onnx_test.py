@@ -71,7 +71,10 @@ def changed(config, **values):
 def test_the_model_computes_what_the_run_does(name, make_learned, tmp_path):
   learned = {
     "normalised": lambda: make_learned(
-      changed(mnist.get_config("smoke"), **{"experts.norm": "batch"}),
+      changed(
+        mnist.get_config("smoke"),
+        **{"experts.norm": "batch", "identity.by_construction": False},
+      ),
       (16, 16, 1),
     ),
     "copies": lambda: make_learned(
