@@ -25,11 +25,11 @@ def competition_step(
   """One winner-take-all update (Parascandolo et al. 2018, Algorithm 1).
 
   Without remedies, and with all losers, it computes what `paper.paper_step`
-  does, faster. Scores,
-  winners and both gradients belong to the state before the update. It may be
-  divided over the axes of `icm_jax.devices` by `jax.shard_map` with
-  `check_vma=False`: every device then has a part of the images and experts, all
-  devices know all scores and winners, and gradients are combined.
+  does, faster. Scores, winners and both gradients belong to the state before
+  the update. It may be divided over the axes of `icm_jax.devices` by
+  `jax.shard_map` with `check_vma=False`: every device then has a part of the
+  images and experts, all devices know all scores and winners, and gradients are
+  combined.
 
   Args:
     state: state before the update; callers that jit this may donate it.
@@ -45,7 +45,7 @@ def competition_step(
   """
   batch = types.Batch(*map(jnp.asarray, batch))  # NumPy's arrays, too.
   check.check_step(state, batch, setup)
-  x_BHWC, canonical_BHWC = batch
+  x_BHWC = batch.transformed_BHWC
 
   # 1. Restore: every expert restores every image.
   outputs = backward.apply_experts(state, x_BHWC, setup=setup)
