@@ -57,7 +57,8 @@ ONNX := .venv-onnx/installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: test test-fast test-faults test-distributed fuzz audit lint format \
+.PHONY: test test-fast test-faults test-distributed fuzz audit style lint \
+	format \
 	mnist faces paper notebooks docs onnx \
 	check-installed data-check clean bench bench-step bench-startup \
 	bench-parts bench-kernels bench-data bench-rim bench-learned \
@@ -78,10 +79,11 @@ $(INSTALLED): requirements.txt setup.cfg setup.py pyproject.toml $(COMPILED)
 	@touch $@
 
 # Compiling takes most of the time and uses one core, so that two tests run at a
-# time, and code is compiled without optimisation.
+# time, types are checked beside them, and code is compiled without optimisation.
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
-test: lint
-	$(BIN)/pytest -n 2 --dist worksteal
+test: style
+	$(BIN)/mypy icm_jax & types=$$!; \
+	$(BIN)/pytest -n 2 --dist worksteal && wait $$types
 
 # Some faults need a small file system, which only root may mount; they are left
 # out otherwise.
@@ -109,9 +111,11 @@ test-distributed: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test-distributed: $(INSTALLED)
 	$(BIN)/python tests/distributed.py
 
-lint: $(INSTALLED)
+style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint: style
 	$(BIN)/mypy icm_jax
 
 format: $(INSTALLED)

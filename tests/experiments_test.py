@@ -161,9 +161,7 @@ def test_an_error_in_a_config_names_its_line(
   ("program", "required"),
   [
     ("train", ["config", "workdir"]),
-    ("sweep", ["config", "workdir"]),
     ("restore", ["images", "out", "workdir"]),
-    ("data", ["name"]),
   ],
 )
 def test_help_lists_what_is_required(program, required):
