@@ -23,6 +23,15 @@ if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
   jax.config.update("jax_compilation_cache_dir", str(root / ".cache" / "xla"))
 
 
+# Files with tests of half a minute, each in a process that is waited for.
+LONG = ("faults_test.py", "sharding_test.py")
+
+
+def pytest_collection_modifyitems(items):
+  """Long tests come first, so that no worker has one left alone at the end."""
+  items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
   """Makes every test that opens a connection to the network fail."""
