@@ -5,9 +5,7 @@ import functools
 import jax
 import optax
 
-from experiments.configs import mnist
 from icm_jax import competition, models
-from icm_jax.training import networks
 
 
 def make_setup(
@@ -33,15 +31,6 @@ def make_setup(
     discriminator_tx=optax.adam(1e-3),
     expert_map=form,
   )
-
-
-def make_default_setup(image) -> competition.Setup:
-  """Makes the setup of `mnist.py`: with remedies, and its number of losers.
-
-  Args:
-    image: shape of an image.
-  """
-  return networks.make_setup(mnist.get_config(), image)
 
 
 def make_state(setup, experts) -> competition.TrainState:

@@ -29,7 +29,9 @@ import jax
 from absl import app, flags
 
 from benchmarks import measured, torch_process
+from experiments.configs import mnist
 from icm_jax import competition, kernels
+from icm_jax.training import networks
 
 _EXPERTS = flags.DEFINE_list(
   "experts", ["1", "4", "10", "16", "32"], "Numbers of experts."
@@ -46,6 +48,15 @@ MATRIX = 2_048
 # Seconds of the plain form on two CPU cores, for one image of 32x32 pixels and
 # one expert; an estimate to skip measurements that would take minutes.
 PLAIN_S = 0.17
+
+
+def make_default_setup(image) -> competition.Setup:
+  """Makes the setup of `mnist.py`: with remedies, and its number of losers.
+
+  Args:
+    image: shape of an image.
+  """
+  return networks.make_setup(mnist.get_config(), image)
 
 
 def compile_plain(setup, state, batch):
@@ -101,7 +112,7 @@ def measure(experts, batch, image, reference):
   with PeakMemory() as peak:
     compiled = measured.compile_step(step, state, data)
     runs = {"all": Runner(compiled, setup, experts, data).seconds}
-  default = measured.make_default_setup(image)
+  default = make_default_setup(image)
   compiled = measured.compile_step(
     functools.partial(competition.competition_step, setup=default),
     jax.eval_shape(lambda: measured.make_state(default, experts)),

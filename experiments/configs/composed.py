@@ -12,7 +12,8 @@ should leave them alone.
 Measured on all of MNIST, seed 0, 1,000 steps: 92.2 % of digits after two
 mechanisms are recognised after beam search (79.2 % after greedy, 44.2 %
 before), 87.8 % after three, and as many clean ones as before
-(docs/paper_study.md). Modes as in mnist.py.
+(docs/paper_study.md). All losers taught the discriminator then, and the start
+was trained. Modes as in mnist.py.
 """
 
 import ml_collections

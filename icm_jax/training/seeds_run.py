@@ -11,7 +11,7 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ from icm_jax.training import (
   networks,
   run_folder,
   run_result,
+  seeds_metrics,
   sharding,
   state_arrays,
   train_loop,
@@ -215,7 +216,7 @@ def _train(config, members, mesh, reporter, started):
     donate_argnums=0,
   )
   raws = _batches(config, members, mesh, range(first, config.train.steps))
-  writer = _Writers(
+  writer = seeds_metrics.Writers(
     [
       metrics.MetricWriter(member.folder, last_step=first or -1)
       for member in members
@@ -233,7 +234,7 @@ def _train(config, members, mesh, reporter, started):
       every=config.every,
       clock=clock,
       writer=writer,
-      reporter=_Means(reporter),
+      reporter=seeds_metrics.Means(reporter),
       stop_requested=stop_requested,
       not_finite=not_finite,
     )
@@ -393,38 +394,3 @@ def _place(mesh, tree):
 
 def _stack(trees):
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-class _Writers:
-  """Writers of all seeds, each of which gets its own values."""
-
-  def __init__(self, writers: Sequence[metrics.MetricWriter]):
-    self._writers = writers
-
-  def write(self, step: int, wall_s: float, values: Mapping[str, Any]) -> None:
-    for index, writer in enumerate(self._writers):
-      own = {name: value[index] for name, value in values.items()}
-      writer.write(step, wall_s, own)
-
-  def close(self) -> None:
-    for writer in self._writers:
-      writer.close()
-
-
-class _Means:
-  """Reports the means over all seeds."""
-
-  def __init__(self, reporter: train_loop.Reporter):
-    self._reporter = reporter
-
-  def say(self, text: str) -> None:
-    self._reporter.say(text)
-
-  def progress(
-    self, step: int, total: int, values: Mapping[str, np.ndarray]
-  ) -> None:
-    means = {name: value.mean(axis=0) for name, value in values.items()}
-    self._reporter.progress(step, total, means)
-
-  def prepare(self, what: str, done: int, total: int) -> None:
-    self._reporter.prepare(what, done, total)

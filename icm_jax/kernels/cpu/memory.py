@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 # Names and numbers of <malloc.h> in the GNU C library.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _LARGEST = 2**30
 
 
@@ -27,10 +27,9 @@ def keep_memory() -> bool:
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
   if mallopt is None:
     return False
-  # Threads would have parts of memory of their own, each with less room than an
-  # update may need. Older versions refuse so high a threshold.
+  # Older versions refuse so high a threshold. One part of memory for all threads
+  # (M_ARENA_MAX) would keep more, and make compiling a third slower.
   return bool(
-    mallopt(_ARENA_MAX, 1)
-    and mallopt(_TRIM_THRESHOLD, _LARGEST)
+    mallopt(_TRIM_THRESHOLD, _LARGEST)
     and (mallopt(_MMAP_THRESHOLD, _LARGEST) or mallopt(_MMAP_MAX, 0))
   )
