@@ -164,7 +164,7 @@ def measure(experts, batch, image, reference):
 
 
 def main(_) -> None:
-  kernels.keep_memory()  # As the programs of `experiments` do.
+  kernels.keep_memory()  # As `experiments.train` does.
   images = []
   for text in _IMAGE.value:
     if not re.fullmatch(r"\d+x\d+x\d+", text):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from experiments import interrupt, processes
-from icm_jax import kernels, types
+from icm_jax import types
 from icm_jax.training import atomic_files, train_loop
 
 # Configs that come with the programs.
@@ -137,7 +137,6 @@ def run(main: Callable[[], None]) -> None:
   bad input, with one line on standard error; 130 after SIGINT and 143 after
   SIGTERM, whether there was something to save or not.
   """
-  kernels.keep_memory()
   logging.set_verbosity(logging.WARNING)
   sys.unraisablehook = _print_unraisable
   # Orbax leaves errors of its threads there that it raises as well.

@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import console, kinds, launch, processes, runs
-from icm_jax import types
+from icm_jax import kernels, types
 from icm_jax.training import run_folder, seeds_run, train_loop
 
 launch.define_workdir()
@@ -39,6 +39,7 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
+  kernels.keep_memory()
   kind = kinds.from_config(_CONFIG.value)
   kinds.check_keys(_CONFIG.value)
   processes.start()
