@@ -130,13 +130,13 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("content", "came"),
   [
-    ('{"seed": 0}', "must have format 4; it has none: another version"),
-    ('{"format": 5}', "must have format 4; it has 5: another version"),
+    ('{"seed": 0}', "must have format 5; it has none: another version"),
+    ('{"format": 6}', "must have format 5; it has 6: another version"),
     ("{", "1 bytes that are not valid JSON"),
     ("", "is damaged, 0 bytes that are not valid JSON"),
     ("[]", "must hold a JSON object, and holds '\\[\\]'"),
-    ('{"format": 4, "saw": {}}', "is damaged: it has no 'config'"),
-    ('{"format": 4, "config": {}}', "is damaged: it has no 'saw'"),
+    ('{"format": 5, "saw": {}}', "is damaged: it has no 'config'"),
+    ('{"format": 5, "config": {}}', "is damaged: it has no 'saw'"),
   ],
 )
 @pytest.mark.parametrize(

@@ -28,13 +28,15 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   c = rim_copying.get_config(mode).unlock()
   # Numbers of a sequence: the first is used for training, the last is the
   # hardest test.
-  c.task = dict(name="adding", lengths=(50, 200))
+  c.task = dict(name="adding", lengths=(50, 200), measured="test")
   if mode == "full":
     c.train.updates = 20_000
   elif mode == "smoke":
     c.task.lengths = (4, 8)
   else:
-    rim_copying.set_units(c, 24)
-    c.models.rim.presence = 0.0
-    c.train.update(updates=1_500, batch_size=64, learning_rate=2e-3)
+    c.models.rim.update(size=24, presence=0.0)
+    c.models.lstm.size, c.models.gru.size = 120, 139
+    c.models.transformer.width = 48
+    rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
+    c.train.update(updates=1_500, batch_size=64)
   return c.lock()

@@ -38,6 +38,7 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
     radius=0.1,  # Radius of a ball, as a share of a frame's side.
     seen=15,  # Frames that a test shows.
     unseen=35,  # Frames that are then predicted.
+    measured="test",
   )
   if mode == "full":
     c.task.pixels = 64
@@ -46,9 +47,10 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.update(pixels=4, seen=2, unseen=2)
   else:
-    rim_copying.set_units(c, 24)
-    c.models.rim.update(embed=64, input_values=64)
-    c.models.rim.presence = 0.0
-    c.train.update(updates=1_500, batch_size=32, learning_rate=2e-3)
+    c.models.rim.update(size=24, embed=64, input_values=64, presence=0.0)
+    c.models.lstm.size, c.models.gru.size = 83, 101
+    c.models.transformer.width = 64
+    rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
+    c.train.update(updates=1_500, batch_size=32)
     c.evaluation.update(examples=200, curve_examples=50, batch_size=50)
   return c.lock()

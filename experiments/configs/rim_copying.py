@@ -56,10 +56,17 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   c.seed = 0  # Seed of parameters, batches, dropout and tests.
   # Numbers of blanks: the first is used for training, the last is the hardest
   # test.
-  c.task = dict(name="copying", digits=10, blanks=(50, 200))
+  c.task = dict(
+    name="copying",
+    digits=10,
+    blanks=(50, 200),
+    measured="test",  # Or validation, to choose settings.
+  )
   c.models = dict(
     names="rim,lstm,gru,transformer",  # Trained in this order.
     rim=dict(
+      learning_rate=4e-3,
+      clip=1.0,  # Largest norm of a gradient.
       rims=6,
       active=3,
       size=48,  # Units of one RIM.
@@ -77,16 +84,17 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
       communication="gated",  # gated; or residual, as in the paper.
       communication_gradient="all",  # all; or active, as in the authors' code.
     ),
-    lstm=dict(size=288),  # Units; as many as all RIMs together.
-    gru=dict(size=288),
-    transformer=dict(width=64, layers=2, heads=4, dropout=0.0),
+    # Sizes give all models as many parameters as the RIMs have.
+    lstm=dict(learning_rate=4e-3, clip=1.0, size=186),
+    gru=dict(learning_rate=4e-3, clip=1.0, size=215),
+    transformer=dict(
+      learning_rate=4e-3, clip=1.0, width=76, layers=2, heads=4, dropout=0.0
+    ),
   )
   c.train = dict(
     updates=5_000,  # Updates of each model.
     batch_size=16,
-    learning_rate=4e-3,
     decay_from=0.4,  # Share of updates after which the rate decays to 0.
-    clip=1.0,  # Largest norm of a gradient.
   )
   c.evaluation = dict(
     examples=1_000,  # Sequences of each test, for the result.
@@ -105,6 +113,12 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode:
     raise ValueError(f"mode must be {_MODES}; got {mode!r}.")
   return c.lock()
+
+
+def set_rates(c: ml_collections.ConfigDict, **rates: float) -> None:
+  """Sets the learning rates of models by name."""
+  for model, learning_rate in rates.items():
+    c.models[model].learning_rate = learning_rate
 
 
 def set_units(c: ml_collections.ConfigDict, size: int) -> None:
@@ -131,7 +145,8 @@ def set_paper_sizes(c: ml_collections.ConfigDict) -> None:
   )
   c.train.batch_size = 64
   c.models.transformer.update(width=256, layers=4, dropout=0.1)
-  c.train.update(learning_rate=7e-4, decay_from=1.0)
+  c.train.decay_from = 1.0
+  set_rates(c, rim=7e-4, lstm=7e-4, gru=7e-4, transformer=7e-4)
   c.evaluation.update(examples=10_000, curve_examples=1_000)
   c.every.update(log=100, evaluate=5_000, checkpoint=5_000)
 

@@ -61,18 +61,20 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   )
   # Pixels per side: the first is used for training, the last is the hardest
   # test.
-  c.task = dict(name="seqmnist", sizes=(14, 16, 19, 24))
+  c.task = dict(name="seqmnist", sizes=(14, 16, 19, 24), measured="test")
   c.models.rim.active = 2 if mode == "smoke" else 4
   if mode == "full":
     c.data.name = "mnist"
     c.models.rim.input_heads = 1
-    c.train.update(updates=93_750, learning_rate=1e-4)  # 100 epochs.
+    rim_copying.set_rates(c, rim=1e-4, lstm=1e-4, gru=1e-4, transformer=1e-4)
+    c.train.updates = 93_750  # 100 epochs.
   elif mode == "smoke":
     c.task.sizes = (2, 3)
   else:
-    rim_copying.set_units(c, 24)
-    c.models.rim.presence = 0.0
-    c.models.transformer.width = 32
-    c.train.update(updates=1_500, batch_size=32, learning_rate=2e-3)
+    c.models.rim.update(size=24, presence=0.0)
+    c.models.lstm.size, c.models.gru.size = 121, 139
+    c.models.transformer.width = 48
+    rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
+    c.train.update(updates=1_500, batch_size=32)
     c.every.evaluate = 250
   return c.lock()

@@ -29,12 +29,14 @@ class Run(NamedTuple):
   Attributes:
     task: the task that is learned.
     networks: networks by name, in the order in which they are trained.
-    tx: the optimizer, used for each network separately.
+    txs: the optimizer of each network.
+    measured: one of `tasks.MEASURED`, on which networks are measured.
   """
 
   task: tasks.Task
   networks: dict[str, networks_lib.SequenceNetwork]
-  tx: optax.GradientTransformation
+  txs: dict[str, optax.GradientTransformation]
+  measured: str
 
 
 @jax.tree_util.register_dataclass
@@ -78,16 +80,15 @@ def build_run(
     raise types.InputError(
       f"--config.models.names must name each model once; got {names}."
     )
-  networks = {
-    name: networks_lib.make_network(
-      name,
-      fields.get(name, {}),
-      num_inputs=task.num_inputs,
-      num_outputs=task.num_outputs,
+  networks, txs = {}, {}
+  for name in names:
+    own = fields.get(name, {})
+    training = {key: own.pop(key) for key in _RATES if key in own}
+    networks[name] = networks_lib.make_network(
+      name, own, num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
-    for name in names
-  }
-  run = Run(task, networks, make_optimizer(config.train))
+    txs[name] = make_optimizer(config.train, **training)
+  run = Run(task, networks, txs, config.task.measured)
   # A network that cannot be initialised fails here, before any training.
   abstract_state(config, run)
   return run
@@ -111,7 +112,7 @@ def init_state(key: jax.Array, run: Run) -> State:
     step=jnp.zeros((), jnp.int32),
     key=rng.stream(key, "run"),
     params=params,
-    opt={name: run.tx.init(value) for name, value in params.items()},
+    opt={name: run.txs[name].init(value) for name, value in params.items()},
   )
 
 
@@ -121,6 +122,8 @@ def abstract_state(config: ml_collections.ConfigDict, run: Run) -> State:
   return jax.eval_shape(lambda key: init_state(key, run), key)
 
 
+# Numbers above 0 that every model has for its own optimizer.
+_RATES = ("learning_rate", "clip")
 # The least value of each count of the config.
 _AT_LEAST = {
   "seed": 0,
@@ -143,11 +146,13 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   """
   ranges.check_numbers(config)
   ranges.check_least(config, _AT_LEAST)
-  for name in ("learning_rate", "clip"):
-    if not config.train[name] > 0:
-      raise types.InputError(
-        f"--config.train.{name} must be above 0; got {config.train[name]}."
-      )
+  for model in networks_lib.NETWORKS:
+    for name in _RATES:
+      if not config.models[model][name] > 0:
+        raise types.InputError(
+          f"--config.models.{model}.{name} must be above 0; got "
+          f"{config.models[model][name]}."
+        )
   if not 0 <= config.train.decay_from <= 1:
     raise types.InputError(
       "--config.train.decay_from must be in [0, 1]; got "
@@ -166,7 +171,12 @@ def make_task(
     InputError: the task is unknown, or its fields are out of range.
   """
   fields = config.task.to_dict()
-  name = fields.pop("name")
+  name, measured = fields.pop("name"), fields.pop("measured")
+  if measured not in tasks.MEASURED:
+    raise types.InputError(
+      f"--config.task.measured must be one of {', '.join(tasks.MEASURED)}; got "
+      f"{measured!r}."
+    )
   if name == "copying":
     return tasks.make_copying(**fields)
   if name == "adding":
@@ -186,26 +196,32 @@ def make_task(
       progress=progress,
     )
     problem = problem_lib.make_problem(data, seed=config.seed)
-    return tasks.make_digits(problem, **fields)
+    return tasks.make_digits(problem, measured=measured, **fields)
   raise types.InputError(
     f"--config.task.name must be one of {', '.join(TASKS)}; got {name!r}."
   )
 
 
 def make_optimizer(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, *, learning_rate: float, clip: float
 ) -> optax.GradientTransformation:
-  """Makes Adam with clipped gradients and a rate that ends at 0."""
+  """Makes Adam with clipped gradients and a rate that ends at 0.
+
+  Args:
+    config: the section `train`, for the number of updates and the decay.
+    learning_rate: the rate until the decay begins.
+    clip: largest norm of a gradient.
+  """
   before = round(config.decay_from * config.updates)
   schedule = optax.join_schedules(
     [
-      optax.constant_schedule(config.learning_rate),
+      optax.constant_schedule(learning_rate),
       optax.cosine_decay_schedule(
-        config.learning_rate, max(1, config.updates - before)
+        learning_rate, max(1, config.updates - before)
       ),
     ],
     [before],
   )
   return optax.chain(
-    optax.clip_by_global_norm(config.clip), optax.adam(schedule)
+    optax.clip_by_global_norm(clip), optax.adam(schedule)
   )

@@ -23,16 +23,16 @@ _WATCHED = 3
 
 
 class Tests:
-  """Test sequences of all variants, the same ones for all networks."""
+  """Sequences of all variants for measures, the same for all networks."""
 
   def __init__(
     self, run: build.Run, *, seed: int, examples: int, batch_size: int
   ):
-    """Draws the test sequences.
+    """Draws the sequences.
 
     Args:
       run: the task and the networks.
-      seed: seed of the run; test sequences depend on it.
+      seed: seed of the run; the sequences depend on it and on `run.measured`.
       examples: sequences of each variant, or fewer if the task has fewer.
       batch_size: sequences that a network reads at a time.
     """
@@ -42,7 +42,10 @@ class Tests:
     key = jax.random.key(seed)
     self.sequences = {
       variant: draw(
-        rng.stream(key, f"test/{variant}"), variant, examples, "test"
+        rng.stream(key, f"{run.measured}/{variant}"),
+        variant,
+        examples,
+        "test",
       )
       for variant in task.variants
     }
@@ -112,6 +115,7 @@ def measure(
     "config": run_folder.plain_config(config),
     "seed": config.seed,
     "task": task.name,
+    "measured": run.measured,
     "skipped_by_reason": skipped.by_reason(task.skipped),
     "measure": task.measure_name,
     "higher_is_better": task.higher_is_better,

@@ -45,7 +45,7 @@ def update(
   Args:
     state: its step counts the updates of all networks.
     name: name of the network to update.
-    run: the task, the networks and their optimizer.
+    run: the task, the networks and their optimizers.
     batch_size: sequences in a batch.
     updates: updates of each network; all see the same batches in the same
       order.
@@ -65,7 +65,9 @@ def update(
     return task.loss(y_BTO, batch).mean()
 
   loss, grads = jax.value_and_grad(objective)(state.params[name])
-  changes, opt = run.tx.update(grads, state.opt[name], state.params[name])
+  changes, opt = run.txs[name].update(
+    grads, state.opt[name], state.params[name]
+  )
   params = optax.apply_updates(state.params[name], changes)
   state = dataclasses.replace(
     state,

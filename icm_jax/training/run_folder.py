@@ -31,7 +31,7 @@ _PROBE = ".write-"  # The begin of the name of a folder that is made as a test.
 
 # The format of `config.json` and of the checkpoints beside it. It is raised
 # when this version of the package can no longer open earlier runs.
-FORMAT = 4
+FORMAT = 5
 # Values that may change when a run is resumed, because no update depends on
 # them.
 _MAY_CHANGE = (

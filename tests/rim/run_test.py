@@ -98,6 +98,38 @@ def test_resuming_in_any_model_is_exact(whole, tmp_path):
     assert again[name] == resumed[name]
 
 
+def test_every_model_has_its_own_rate():
+  rates = {"models.lstm.learning_rate": 1e-2, "models.gru.learning_rate": 1e-3}
+  config = smoke("copying", **{"models.names": "lstm,gru", **rates})
+  parts = build.build_run(config)
+  state = jax.jit(functools.partial(build.init_state, run=parts))(KEY)
+  moved = {}
+  for name in parts.networks:
+    update = functools.partial(
+      run.update, name=name, run=parts, batch_size=2, updates=1
+    )
+    after, _ = jax.jit(update)(state)
+    moved[name] = max(
+      float(abs(a - b).max())
+      for a, b in zip(
+        jax.tree.leaves(after.params[name]),
+        jax.tree.leaves(state.params[name]),
+        strict=True,
+      )
+    )
+  # Adam's first update moves a parameter by the rate.
+  assert moved == pytest.approx({"lstm": 1e-2, "gru": 1e-3}, rel=1e-2)
+
+
+def test_validation_is_not_the_test():
+  drawn = {}
+  for measured in ("test", "validation"):
+    parts = build.build_run(smoke("copying", **{"task.measured": measured}))
+    drawn[measured] = evaluate.Tests(parts, seed=0, examples=4, batch_size=2)
+  one, other = (drawn[m].sequences["4 blanks"].target for m in drawn)
+  assert (one != other).any()
+
+
 def test_models_whose_training_has_not_begun_are_left_out(tmp_path):
   config = smoke("copying", **{"models.names": "lstm,transformer,gru"})
   parts = build.build_run(config)
@@ -134,9 +166,17 @@ def test_configs_build(task, mode):
   config = CONFIGS[task].get_config(mode)
   parts = build.build_run(config)
   assert list(parts.networks) == ["rim", "lstm", "gru", "transformer"]
-  assert (
-    config.models.lstm.size == config.models.rim.rims * config.models.rim.size
-  )
+  if mode == "full":  # The paper compares models of as many units.
+    units = config.models.rim.rims * config.models.rim.size
+    assert config.models.lstm.size == units
+    return
+  state = build.abstract_state(config, parts)
+  counts = {
+    name: sum(leaf.size for leaf in jax.tree.leaves(params))
+    for name, params in state.params.items()
+  }
+  for count in counts.values():
+    assert count == pytest.approx(counts["rim"], rel=0.06), counts
 
 
 @pytest.mark.parametrize(
@@ -146,7 +186,9 @@ def test_configs_build(task, mode):
     ({"models.names": "rim,rim"}, "each model once"),
     ({"models.rim.active": 9}, "more active RIMs than RIMs"),
     ({"train.updates": 0}, "train.updates must be at least 1; got 0"),
-    ({"train.clip": 0.0}, "train.clip must be above 0"),
+    ({"models.gru.clip": 0.0}, "models.gru.clip must be above 0; got 0.0"),
+    ({"models.rim.learning_rate": -1.0}, "rim.learning_rate must be above 0"),
+    ({"task.measured": "train"}, "test, validation; got 'train'"),
     ({"train.decay_from": 2.0}, r"decay_from must be in \[0, 1\]; got 2.0"),
     ({"task.blanks": (-1,)}, "at least 0; got -1"),
     ({"task.name": "sorting"}, "copying, adding, seqmnist, balls; got 'sort"),

@@ -66,6 +66,28 @@ def test_digits_of_the_test_part_come_once_each(drawn_problem):
   assert (np.asarray(task.measure(right, s)) == 1).all()
 
 
+def test_validation_digits_are_held_out_of_training(drawn_problem):
+  # Every image shows its own number, in binary.
+  number_N = np.arange(len(drawn_problem.images.image_NHWC))
+  bit_NHW = (number_N[:, None] >> np.arange(16) & 1).reshape(-1, 4, 4)
+  images = drawn_problem.images._replace(
+    image_NHWC=(255 * bit_NHW[..., None]).astype(np.uint8)
+  )
+  task = tasks.make_digits(
+    drawn_problem._replace(images=images), sizes=(4,), measured="validation"
+  )
+
+  def shown(part, count):
+    s = task.draw(KEY, "4x4", count, part)
+    return set(np.asarray(s.x_BTF[..., 0]).astype(int) @ 2 ** np.arange(16))
+
+  held_out, trained = shown("test", task.test_examples), shown("train", 5_000)
+  train_ids = drawn_problem.train_ids
+  assert len(held_out) == task.test_examples == -(-len(train_ids) // 10)
+  assert not held_out & trained
+  assert held_out | trained == set(train_ids)
+
+
 def test_balls_keep_energy_and_stay_inside():
   radius = 0.1
   place_TN2 = np.asarray(balls.simulate(KEY, 4, radius, 200))

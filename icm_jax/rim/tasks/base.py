@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from icm_jax import types
 
 PARTS = ("train", "test")
+# What "test" is: the test itself, or sequences on which settings are chosen.
+MEASURED = ("test", "validation")
 
 
 class Sequences(NamedTuple):

@@ -6,6 +6,8 @@ neighbours and then binarised.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +18,18 @@ from icm_jax.rim.tasks import base
 
 
 def make_digits(
-  problem: problem_lib.Problem, *, sizes: tuple[int, ...]
+  problem: problem_lib.Problem,
+  *,
+  sizes: tuple[int, ...],
+  measured: str = "test",
 ) -> base.Task:
   """Makes sequences of pixels, 0 or 1, whose last output is the class.
 
   Args:
     problem: square images with one channel and labels.
     sizes: pixels per side of an image; the first is used for training.
+    measured: one of `base.MEASURED`. "validation" trains on nine tenths of the
+      training digits and makes the last tenth the test.
 
   Raises:
     InputError: a size is out of range, or the images do not suit.
@@ -37,6 +44,10 @@ def make_digits(
     )
   names = {f"{size}x{size}": size for size in sizes}
   ids = {"train": problem.train_ids, "test": problem.test_ids}
+  if measured == "validation":
+    order = np.random.default_rng(0).permutation(problem.train_ids)
+    held_out = math.ceil(len(order) / 10)
+    ids = {"train": order[held_out:], "test": order[:held_out]}
   label_N = np.asarray(problem.images.label_N, np.int32)
   image_NHW = problem.images.image_NHWC[..., 0]
   pixels = {
@@ -70,7 +81,7 @@ def make_digits(
     measure=_correct,
     measure_name="accuracy",
     higher_is_better=True,
-    test_examples=len(problem.test_ids),
+    test_examples=len(ids["test"]),
     digests=problem.images.digests,
     skipped=problem.skipped,
   )
