@@ -30,7 +30,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   if mode == "smoke":
     return c.lock()
   c.remedies.balance.weight = 2.0
-  c.remedies.signature.weight = 2.0
+  c.remedies.signature.update(weight=2.0, test_weight=0.5)
   c.remedies.r1.weight = 0.5
   c.experts.update(learning_rate=1e-3, decay_begin=800, half_life=300)
   c.detection.examples = 200
