@@ -148,7 +148,7 @@ def drawn_columns(source: sources.Source, num_images: int):
       texts = rng.choice(sorted(values), num_images)
     if kind is np.bool_:
       # Canonical images are the usual ones, groups are not.
-      usual = 0.8 if f"{name}=0" in rules else 0.2
+      usual = 0.8 if f"{name}=0" in rules else 0.5
       columns[name] = rng.random(num_images) < usual
     elif kind is np.int32:
       columns[name] = rng.integers(0, 100, num_images).astype(np.int32)

@@ -3,8 +3,10 @@ import pathlib
 import PIL.Image
 import pytest
 
+from experiments.configs import tufts_modalities
 from icm_jax import types
 from icm_jax.data.builders import tufts_faces
+from icm_jax.training import build
 
 
 @pytest.fixture
@@ -127,3 +129,25 @@ def test_nothing_to_read_says_what_to_put_where(manual, make, inside, message):
   assert "TD_RGB_E_Set1/PERSON/TD_RGB_E_1.jpg" in str(caught.value)
   data = manual.parent / "data"
   assert not [path for path in data.rglob("*") if path.is_file()]
+
+
+def test_the_config_reads_the_original_folders(manual, tmp_path):
+  for person in range(5):
+    for file in (
+      "TD_RGB_E_Set1/{}/TD_RGB_E_1.jpg",
+      "TD_RGB_E_Set1/{}/TD_RGB_E_2.jpg",
+      "TD_IR_E_Set1/{}/TD_IR_E_1.jpg",
+      "TD_NIR_A_Set1/{}/TD_NIR_A_1.jpg",
+      "TD_CS_Set1/{}/TD_CS_1.jpg",
+    ):
+      add(manual / file.format(person))
+  config = tufts_modalities.get_config("smoke")
+  config.data.manual_dir = str(manual)
+  config.data.dir = str(tmp_path / "data")
+  problem = build.build(config).problem
+  assert problem.group_names == ("thermal", "near_infrared", "sketch")
+  # One of the five people is the test part; both sides show the others.
+  counts = problem.counts()
+  assert counts["transformed"] == 12
+  assert counts["transformed/sketch"] == 4
+  assert counts["test/sketch"] == 1
