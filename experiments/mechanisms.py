@@ -3,12 +3,17 @@
   python -m experiments.mechanisms --out=docs/mechanisms.png
   python -m experiments.mechanisms --preset=mnist_c --name=mnist_5k \
       --image_size=28
+  python -m experiments.mechanisms --workdir=runs/celeba --out=docs/faces.png
 
 Each row is a mechanism with its parameters: those of the preset, or else the
 defaults. The preset `faces` is drawn with all other mechanisms, but for those
 of `mnist_c`, which suit digits. Only one of the shifts is drawn. Without
 `--name` the face is Grace Hopper's, in a photograph by the U.S. Navy in the
 public domain.
+
+With `--workdir`, the folder of a run on faces in colour, the portrait is drawn
+as each of the run's mechanisms distorts it, and as the run's experts restore
+it.
 """
 
 from __future__ import annotations
@@ -21,9 +26,11 @@ import numpy as np
 import PIL.Image
 from absl import flags
 
+import icm_jax
 from experiments import launch
-from icm_jax import mechanisms
+from icm_jax import mechanisms, types
 from icm_jax.data import problem, sources
+from icm_jax.learned import loading
 from icm_jax.mechanisms import faces
 from icm_jax.training import atomic_files
 from icm_jax.viz import contact_sheet
@@ -86,9 +93,58 @@ def rows(
   return drawn
 
 
+def restored_rows(learned: loading.Learned) -> list[contact_sheet.Row]:
+  """Returns the portrait as a run's mechanisms distort it, and as restored.
+
+  Args:
+    learned: a run with image mechanisms on square RGB images.
+
+  Raises:
+    InputError: the run is of another kind.
+  """
+  height, width, channels = learned.shape_HWC
+  parameters = learned.config.mechanisms.to_dict()
+  names = parameters.pop("names")
+  if learned.config.data.groups or height != width or channels != 3:
+    raise types.InputError(
+      "--workdir must be the folder of a run with image mechanisms on square "
+      f"RGB images; {learned.workdir} has images of {height}x{width}x{channels}"
+      f"{' and groups' if learned.config.data.groups else ''}."
+    )
+  (image_HWC,) = portrait(height)
+  clean_HWC = problem.to_float(image_HWC)
+  distorted_BHWC = np.stack(
+    [
+      np.asarray(jax.jit(mechanism)(jax.random.key(index), clean_HWC))
+      for index, mechanism in enumerate(mechanisms.by_names(names, parameters))
+    ]
+  )
+  restored = learned.restore(distorted_BHWC)
+  bytes_of = lambda x_BHWC: np.round(255 * np.asarray(x_BHWC)).astype(np.uint8)
+  return [
+    contact_sheet.Row("distorted", ", ".join(names), bytes_of(distorted_BHWC)),
+    contact_sheet.Row(
+      "restored", "by the expert that wins", bytes_of(restored.restored_BHWC)
+    ),
+  ]
+
+
 def main() -> None:
   """Draws the picture that the flags describe."""
   args = flags.FLAGS
+  path = pathlib.Path(args.out).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  drawn = (
+    restored_rows(icm_jax.load(args.workdir))
+    if args.workdir
+    else rows(_images(args), geometry=args.geometry, preset=args.preset)
+  )
+  atomic_files.write_bytes(path, contact_sheet.draw(drawn))
+  print(path)
+
+
+def _images(args) -> np.ndarray:
+  """The images of the flags, [B, H, W, C] uint8."""
   if args.name:
     data = sources.load(
       args.name,
@@ -100,20 +156,13 @@ def main() -> None:
     )
     image_NHWC = data.images.image_NHWC
     ids = np.linspace(0, len(image_NHWC) - 1, _PEOPLE).astype(int)
-    image_BHWC = image_NHWC[ids]
-  else:
-    image_BHWC = portrait(args.image_size)
-  path = pathlib.Path(args.out).expanduser()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  sheet = contact_sheet.draw(
-    rows(image_BHWC, geometry=args.geometry, preset=args.preset)
-  )
-  atomic_files.write_bytes(path, sheet)
-  print(path)
+    return image_NHWC[ids]
+  return portrait(args.image_size)
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("out", "runs/mechanisms.png", "The picture.")
+  flags.DEFINE_string("workdir", "", "Run whose experts restore the portrait.")
   flags.DEFINE_string("name", "", "Data set; by default, the portrait.")
   flags.DEFINE_string("data_dir", "", "Prepared data; see experiments.data.")
   flags.DEFINE_string("manual_dir", "", "Original files.")

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from experiments import mechanisms as drawing
 from icm_jax import mechanisms, types
 from icm_jax.mechanisms import faces
+from tests import toy_run
 
 KEY = jax.random.key(0)
 COVERINGS = ("dark_glasses", "face_mask", "hat_band", "hand")
@@ -217,3 +219,16 @@ def test_every_mechanism_is_drawn():
   assert by_name["noise"].note == "stddev 0.25"
   hidden_HW = faces.covered("hand", (16, 16), geometry="orl_faces")
   assert (by_name["hand"].image_BHWC[0, hidden_HW] == 153).all()
+
+
+def test_the_portrait_is_drawn_before_and_after_the_experts_of_a_run():
+  toy = toy_run.learned()
+  in_colour = dataclasses.replace(toy, shape_HWC=(32, 32, 3))
+  before, after = drawing.restored_rows(in_colour)
+  assert before.note == "right, down, invert"
+  (portrait_HWC,) = drawing.portrait(32)
+  np.testing.assert_array_equal(before.image_BHWC[2], 255 - portrait_HWC)
+  winners = in_colour.restore(before.image_BHWC).restored_BHWC
+  np.testing.assert_allclose(after.image_BHWC / 255, winners, atol=1 / 255)
+  with pytest.raises(types.InputError, match="RGB images; .* 32x32x1"):
+    drawing.restored_rows(toy)

@@ -222,6 +222,4 @@ def make_optimizer(
     ],
     [before],
   )
-  return optax.chain(
-    optax.clip_by_global_norm(clip), optax.adam(schedule)
-  )
+  return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
