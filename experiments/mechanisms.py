@@ -122,9 +122,9 @@ def restored_rows(learned: loading.Learned) -> list[contact_sheet.Row]:
   restored = learned.restore(distorted_BHWC)
   bytes_of = lambda x_BHWC: np.round(255 * np.asarray(x_BHWC)).astype(np.uint8)
   return [
-    contact_sheet.Row("distorted", ", ".join(names), bytes_of(distorted_BHWC)),
+    contact_sheet.Row("distorted", "", bytes_of(distorted_BHWC)),
     contact_sheet.Row(
-      "restored", "by the expert that wins", bytes_of(restored.restored_BHWC)
+      "restored", "by the winner", bytes_of(restored.restored_BHWC)
     ),
   ]
 

@@ -225,7 +225,6 @@ def test_the_portrait_is_drawn_before_and_after_the_experts_of_a_run():
   toy = toy_run.learned()
   in_colour = dataclasses.replace(toy, shape_HWC=(32, 32, 3))
   before, after = drawing.restored_rows(in_colour)
-  assert before.note == "right, down, invert"
   (portrait_HWC,) = drawing.portrait(32)
   np.testing.assert_array_equal(before.image_BHWC[2], 255 - portrait_HWC)
   winners = in_colour.restore(before.image_BHWC).restored_BHWC

@@ -10,7 +10,7 @@ carries, by CelebA's labels; canonical images carry none. A probe measures which
 attributes disappear after the experts, and what else changes. A person's race
 is never a mechanism.
 
-docs/attributes.md has the measured tables.
+docs/faces.md has the measured tables.
 
 Modes as in mnist.py: no mode is 64x64 pixels, for a CPU; `full` is 128x128
 pixels, four more groups and larger networks, for an accelerator, and was not

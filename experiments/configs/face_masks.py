@@ -8,7 +8,7 @@ them. Faces without a mask are canonical. The data set does not say who is seen.
 
 Measured, seed 0, on 149 faces: masks are painted over in red, not removed, and
 the two groups share an expert. 229 s on a busy core.
-docs/attributes.md has the table.
+docs/attributes_study.md has the table.
 
 Modes as in mnist.py: no mode is for a CPU; `full` is larger networks and more
 updates, for an accelerator, and was not run; `smoke` is a few steps of tiny

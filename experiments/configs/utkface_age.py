@@ -9,7 +9,7 @@ who is seen, so one person may be on both sides and in the test part.
 Measured, seed 0, on 3,000 pictures: one expert specialises in children, whom a
 probe no longer sees in 52 % of the pictures after the winner; middle and old
 age share an expert, and are not removed (10 and 24 %). 748 s on a busy core.
-docs/attributes.md has the table.
+docs/attributes_study.md has the table.
 
 Modes as in mnist.py: no mode is 40x40 pixels, for a CPU; `full` is 64x64 pixels
 and larger networks, for an accelerator, and was not run; `smoke` is a few steps

@@ -8,8 +8,8 @@ expression, are canonical; three people are the test part.
 
 Measured, seeds 0 and 1: 8 and 9 of 9 test pictures go to their group's expert.
 After the winner, a probe no longer sees light from a side in 5 of 6 pictures;
-glasses are not removed. 224 and 305 s on a busy core. docs/attributes.md has
-the tables.
+glasses are not removed. 224 and 305 s on a busy core.
+docs/attributes_study.md has the tables.
 
 Modes as in mnist.py: no mode is 48x48 pixels, for a CPU; `full` is 64x64 pixels
 and larger networks, for an accelerator, and was not run; `smoke` is a few steps
