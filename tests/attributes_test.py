@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from icm_jax import types
-from icm_jax.data import augment, roles
+from icm_jax.data import augment
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import attributes, restoration
 from icm_jax.evaluation import probe as probe_lib
@@ -83,20 +83,6 @@ def test_changes_by_hand():
   }
   nowhere = before._replace(has_NK=~everything[None].repeat(3, axis=0))
   assert measure(nowhere, after, counts_K=everything)["gone"] is None
-
-
-@pytest.fixture
-def rows_problem(drawn):
-  """Groups are rows of a square; every person is on two of 160 images."""
-  person_N = np.array([f"{n // 2}" for n in range(160)])
-  columns = {**drawn.images.columns, "person": person_N}
-  data = drawn._replace(
-    images=drawn.images._replace(columns=columns),
-    roles=roles.Roles(
-      "label=0", {"one": "label=1", "two": "label=2"}, "person"
-    ),
-  )
-  return data, problem_lib.make_problem(data, seed=0, share_people=True)
 
 
 def test_labels_contain_groups_and_further_attributes(rows_problem):

@@ -193,3 +193,17 @@ def drawn_data(monkeypatch, drawn):
     return drawn._replace(images=images, roles=source.roles)
 
   monkeypatch.setattr(build.sources, "load", load)
+
+
+@pytest.fixture
+def rows_problem(drawn):
+  """Groups are rows of a square; every person is on two of 160 images."""
+  person_N = np.array([f"{n // 2}" for n in range(160)])
+  columns = {**drawn.images.columns, "person": person_N}
+  data = drawn._replace(
+    images=drawn.images._replace(columns=columns),
+    roles=roles.Roles(
+      "label=0", {"one": "label=1", "two": "label=2"}, "person"
+    ),
+  )
+  return data, problem_lib.make_problem(data, seed=0, share_people=True)

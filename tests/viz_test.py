@@ -129,6 +129,24 @@ def finished(tmp_path):
         }
       },
     },
+    "recall_curves": {
+      "scores": [0.2, 0.5],
+      "by_group": {
+        NAMES[0]: {
+          "16": {
+            "images": 7,
+            "people": 5,
+            "before": [0.75, 0.5],
+            "after": [1.0, 0.875],
+            "low": [0.0, 0.125],
+            "high": [0.5, 0.625],
+            "elsewhere_before": [0.5, 0.25],
+            "elsewhere_after": [0.0, 0.0],
+          },
+          "8": None,
+        }
+      },
+    },
     "psnr_db": dict.fromkeys(NAMES, 17.5),
     "time": {"train_s": 1.0, "total_s": 2.0},
     "versions": {"jax": "0"},
@@ -186,10 +204,14 @@ def test_the_page_is_self_contained_and_whole(finished):
     "<td>0.50</td><td>31.2%</td><td></td><td></td>"
   ) in page
   assert "in 62.5% of all cases" in page
+  assert (
+    "<td>16</td><td>7</td><td>5</td><td>50.0%</td><td>87.5%</td>"
+    "<td>+12.5% to +62.5%</td><td>0.250, 0.000</td>"
+  ) in page
   assert "3  &lt;b&gt;down&lt;/b&gt;, not counted among others" in page
   assert "2 of 3 experts are active" in page
   images = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
-  assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 4
+  assert [kind for kind, _ in images] == ["png"] + ["svg+xml"] * 5
   for kind, text in images:
     data = base64.b64decode(text)
     if kind == "png":
@@ -213,7 +235,7 @@ def test_a_run_without_relocation_has_a_page(finished):
 def test_a_page_without_metrics_is_drawn(finished):
   (finished / run_folder.METRICS).unlink()
   page = report.write(finished).read_text()
-  assert page.count("data:image") == 1
+  assert page.count("data:image") == 2
 
 
 def test_a_run_without_a_result_gets_instructions(tmp_path):

@@ -13,6 +13,7 @@ from icm_jax.evaluation import (
   chains,
   detection_table,
   evaluator,
+  recall_curves,
   transfer,
 )
 
@@ -26,6 +27,7 @@ EVALUATORS: dict[str, evaluator.Evaluator] = {
     chains.EVALUATOR,
     detection_table.EVALUATOR,
     attributes.EVALUATOR,
+    recall_curves.EVALUATOR,
   )
 }
 

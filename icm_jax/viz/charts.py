@@ -266,6 +266,47 @@ def found_by_variant(
   return figure
 
 
+def recalls(
+  scores: Sequence[float], rows: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> Figure:
+  """Draws the recall of a detector over its least score, before and after.
+
+  Args:
+    scores: least scores, in [0, 1].
+    rows: by group and size, lists by score: `before` and `after`, in [0, 1],
+      and `low` and `high`, the interval of the gain.
+  """
+  groups = list(dict.fromkeys(group for group, _ in rows))
+  sizes = list(dict.fromkeys(size for _, size in rows))
+  figure = Figure(
+    figsize=(0.6 + 2.3 * len(sizes), 0.6 + 1.9 * len(groups)),
+    layout="constrained",
+  )
+  grid = figure.subplots(
+    len(groups), len(sizes), sharex=True, sharey=True, squeeze=False
+  )
+  for (group, size), row in rows.items():
+    axes = grid[groups.index(group), sizes.index(size)]
+    before_S = np.array(row["before"])
+    axes.fill_between(
+      scores,
+      before_S + row["low"],
+      before_S + row["high"],
+      color=_COLOURS[0],
+      alpha=0.2,
+      linewidth=0,
+    )
+    axes.plot(scores, before_S, color=_COLOURS[8], label="before")
+    axes.plot(scores, row["after"], color=_COLOURS[0], label="after")
+    axes.set_title(f"{letters.drawable(group)}, {size} pixels", fontsize=9)
+    axes.set_ylim(-0.02, 1.05)
+    tidy(axes)
+  grid.flat[0].legend(fontsize=7)
+  figure.supxlabel("least score", fontsize=9)
+  figure.supylabel("faces found", fontsize=9)
+  return figure
+
+
 def _folded(name: str) -> str:
   """Wraps a variant's name to the width of a panel."""
   return textwrap.fill(letters.drawable(name), 34)

@@ -9,7 +9,7 @@ import numpy as np
 
 from icm_jax.data import skipped
 from icm_jax.evaluation import attributes, detection_table
-from icm_jax.viz import html
+from icm_jax.viz import charts, html
 
 
 def _chains(chains: Mapping[str, Any]) -> Iterable[str]:
@@ -196,6 +196,46 @@ def _detection_headline(detection: Mapping[str, Mapping[str, Any]]) -> str:
   )
 
 
+def _recall_curves(measured: Mapping[str, Any]) -> Iterable[str]:
+  """Yields the section on a detector of faces with what they wear."""
+  rows = {
+    (group, size): row
+    for group, by_size in measured["by_group"].items()
+    for size, row in by_size.items()
+    if row is not None
+  }
+  if not rows:
+    return
+  yield (
+    "<h2>Faces with what they wear, detected</h2><p>The share of a group's "
+    "test images whose face CenterFace finds where canonical faces lie, by the "
+    "least score that counts, before experts and after the winner. Images are "
+    "reduced to several sizes after the experts. The band is the 95 % interval "
+    "of the gain, by a bootstrap over people, drawn around the share before: "
+    "where it lies above that line, the gain is not chance.</p>"
+  )
+  figure = charts.recalls(measured["scores"], rows)
+  yield html.image(charts.svg(figure), "svg+xml", "recall over scores")
+  score = measured["scores"].index(0.5)
+  yield html.table(
+    (
+      *("group", "size", "images", "people"),
+      *("before, score 0.5", "after", "95 % interval of the gain"),
+      "false per image, before and after",
+    ),
+    [
+      (
+        *(group, size, str(row["images"]), str(row["people"])),
+        *(f"{row[key][score]:.1%}" for key in ("before", "after")),
+        f"{row['low'][score]:+.1%} to {row['high'][score]:+.1%}",
+        f"{row['elsewhere_before'][score]:.3f}, "
+        f"{row['elsewhere_after'][score]:.3f}",
+      )
+      for (group, size), row in rows.items()
+    ],
+  )
+
+
 class Section(NamedTuple):
   """A section of the page, drawn from an evaluator's value in `result.json`.
 
@@ -214,6 +254,7 @@ SECTIONS: dict[str, Section] = {
   "chains": Section(_chains),
   "detection": Section(_detection, _detection_headline),
   "attributes": Section(_attributes),
+  "recall_curves": Section(_recall_curves),
   "transfer": Section(_transfer),
 }
 

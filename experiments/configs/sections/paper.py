@@ -155,6 +155,9 @@ def evaluations() -> dict:
     detection=dict(
       examples=0,  # Test images for a face detector; 0 is none.
       single_network="",  # Folder of a run with one expert, as a baseline.
+      # Sides, by commas, to which images of groups are reduced before faces are
+      # detected in them, such as 64,32,16; "" is none.
+      sizes="",
     ),
     attributes=dict(
       names="",  # Attributes, names or rules, that a probe judges with groups.
