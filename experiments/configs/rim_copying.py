@@ -85,8 +85,8 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
       communication_gradient="all",  # all; or active, as in the authors' code.
     ),
     # Sizes give all models as many parameters as the RIMs have.
-    lstm=dict(learning_rate=4e-3, clip=1.0, size=186),
-    gru=dict(learning_rate=4e-3, clip=1.0, size=215),
+    lstm=dict(learning_rate=4e-3, clip=1.0, size=186, memory_bias=0.0),
+    gru=dict(learning_rate=4e-3, clip=1.0, size=215, memory_bias=0.0),
     transformer=dict(
       learning_rate=4e-3, clip=1.0, width=76, layers=2, heads=4, dropout=0.0
     ),

@@ -15,6 +15,8 @@ from icm_jax import types
 from icm_jax.rim import cell as cell_lib
 
 NETWORKS = ("rim", "lstm", "gru", "transformer")
+# Parameters, in Flax's cells, of the gate that keeps the state.
+_KEEPING = {"lstm": "hf", "gru": "iz"}
 
 
 class Activity(NamedTuple):
@@ -116,7 +118,9 @@ def make_network(
 
   Args:
     name: one of `NETWORKS`.
-    fields: fields of `RIMCell` or `Transformer`; `size` for LSTM and GRU.
+    fields: fields of `RIMCell` or `Transformer`; `size` for LSTM and GRU, and
+      `memory_bias`, the initial bias of the gate that keeps the state: an
+      LSTM's forget gate (Gers et al., 2000), a GRU's update gate.
     num_inputs: F.
     num_outputs: O.
 
@@ -127,6 +131,8 @@ def make_network(
     raise types.InputError(
       f"Unknown model {name!r}; known: {', '.join(NETWORKS)}."
     )
+  fields = dict(fields)
+  memory_bias = fields.pop("memory_bias", 0.0) if name in _KEEPING else 0.0
   make = functools.partial(_make_module, name, fields, num_outputs)
   try:
     module = make(deterministic=True)
@@ -145,7 +151,11 @@ def make_network(
     )
 
   def init(key):
-    return module.init(key, jnp.zeros((1, 2, num_inputs)))["params"]
+    params = module.init(key, jnp.zeros((1, 2, num_inputs)))["params"]
+    if memory_bias:
+      gate = params["cell"][_KEEPING[name]]
+      gate["bias"] = jnp.full_like(gate["bias"], memory_bias)
+    return params
 
   def apply(params, x_BTF, key=None):
     rngs = None if key is None else {"dropout": key}
