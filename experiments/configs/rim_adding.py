@@ -34,9 +34,9 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.lengths = (4, 8)
   else:
-    c.models.rim.update(size=24, presence=0.0)
-    c.models.lstm.size, c.models.gru.size = 120, 139
-    c.models.transformer.width = 48
+    rim_copying.set_units(c, 24)
+    c.models.rim.presence = 0.0
+    c.models.transformer.width = 64
     rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
     c.train.update(updates=1_500, batch_size=64)
   return c.lock()

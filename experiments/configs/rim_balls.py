@@ -47,8 +47,8 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.update(pixels=4, seen=2, unseen=2)
   else:
-    c.models.rim.update(size=24, embed=64, input_values=64, presence=0.0)
-    c.models.lstm.size, c.models.gru.size = 83, 101
+    rim_copying.set_units(c, 24)
+    c.models.rim.update(embed=64, input_values=64, presence=0.0)
     c.models.transformer.width = 64
     rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
     c.train.update(updates=1_500, batch_size=32)

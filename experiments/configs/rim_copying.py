@@ -123,9 +123,14 @@ def set_rates(c: ml_collections.ConfigDict, **rates: float) -> None:
 
 
 def set_units(c: ml_collections.ConfigDict, size: int) -> None:
-  """Sets the units of a RIM; LSTM and GRU get those of all RIMs together."""
+  """Sets the units of a RIM; LSTM and GRU get those of all RIMs together.
+
+  As in the paper, these start without a memory bias.
+  """
   c.models.rim.size = size
-  c.models.lstm.size = c.models.gru.size = size * c.models.rim.rims
+  units = size * c.models.rim.rims
+  for name in ("lstm", "gru"):
+    c.models[name].update(size=units, memory_bias=0.0)
 
 
 def set_paper_sizes(c: ml_collections.ConfigDict) -> None:

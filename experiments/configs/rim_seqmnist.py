@@ -71,9 +71,9 @@ def get_config(mode: str = "") -> ml_collections.ConfigDict:
   elif mode == "smoke":
     c.task.sizes = (2, 3)
   else:
-    c.models.rim.update(size=24, presence=0.0)
-    c.models.lstm.size, c.models.gru.size = 121, 139
-    c.models.transformer.width = 48
+    rim_copying.set_units(c, 24)
+    c.models.rim.presence = 0.0
+    c.models.transformer.width = 32
     rim_copying.set_rates(c, rim=2e-3, lstm=2e-3, gru=2e-3, transformer=2e-3)
     c.train.update(updates=1_500, batch_size=32)
     c.every.evaluate = 250
