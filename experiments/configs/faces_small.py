@@ -10,8 +10,9 @@ never seen in training. A face detector is applied before and after the experts.
 docs/faces_study.md explains the settings, docs/faces.md has the results.
 
 Measured, seeds 0 to 4: 6, 6, 6, 6 and 5 of six mechanisms have an expert of
-their own. With seed 0 the detector finds 62 % of the faces in restored images,
-50 % in transformed ones. `make faces` takes 2.1 minutes on 2 cores.
+their own. With seed 0 the detector finds 60 and 62 % of the faces in restored
+images (two runs), 50 % in transformed ones. `make faces` takes 1.9 minutes on 2
+idle cores.
 
 Modes as in mnist.py: no mode takes minutes on a CPU; `full` has larger networks
 and more updates; `smoke` is a few steps of tiny networks, for tests.
