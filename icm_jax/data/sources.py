@@ -130,12 +130,7 @@ SOURCES = {
     _RGB,
     roles.Roles(
       canonical="fake=0",
-      groups={
-        **{part: f"{part}=1" for part in real_and_fake_faces.PARTS},
-        "eyes": "fake=1&nose=0&mouth=0",
-        "nose_and_mouth": "fake=1&left_eye=0&right_eye=0",
-        "all_parts": "left_eye=1&right_eye=1&nose=1&mouth=1",
-      },
+      groups=real_and_fake_faces.GROUPS,
     ),
   ),
   "ffhq": Source(ffhq.Ffhq, _RGB),

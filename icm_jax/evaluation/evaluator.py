@@ -152,7 +152,7 @@ class Evaluator(NamedTuple):
   asked_by: str
   needs: tuple[Need, ...]
   build: Callable[[Parts], Measure]
-  check_installed: Callable[[], None] = lambda: None
+  check_installed: Callable[[], object] = lambda: None
 
   def is_asked(self, config: ml_collections.ConfigDict) -> bool:
     """Whether a config asks for the evaluator."""

@@ -239,14 +239,10 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
   return measure
 
 
-def _check_installed() -> None:
-  detection.check_installed()
-
-
 EVALUATOR = evaluator.Evaluator(
   "recall_curves",
   asked_by="detection.sizes",
   needs=(evaluator.GROUPS,),
   build=_build,
-  check_installed=_check_installed,
+  check_installed=detection.check_installed,
 )

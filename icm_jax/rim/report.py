@@ -61,7 +61,7 @@ def _page(
     f'<p class="headline">{html.text(headline(result))}.</p>',
     f"<p>{_METHOD}</p>",
     "<h2>Results on all tests</h2><p>Models were trained on the variant of the "
-    "first column only. "
+    f"first column only, and measured on {result['measured']} sequences. "
     f"{html.text(result['measure'].capitalize())}; "
     f"{'higher' if result['higher_is_better'] else 'lower'} is better.</p>",
     html.table(

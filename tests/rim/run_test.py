@@ -66,6 +66,7 @@ def test_a_run_leaves_its_result_and_its_page(whole):
     assert (arrays["rim/active_BTR/1"].sum(axis=-1) == 2).all()
   page = report.write(folder).read_text()
   assert page.count("data:image/svg+xml") == 3
+  assert "measured on test sequences" in page
   assert report.headline(result).startswith("cross entropy, nats on 4 blanks:")
 
 

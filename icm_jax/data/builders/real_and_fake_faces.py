@@ -14,6 +14,13 @@ from icm_jax import types
 from icm_jax.data.builders import base, files
 
 PARTS = ("left_eye", "right_eye", "nose", "mouth")
+# Rules of groups. Few fakes have a single part of another person.
+GROUPS = {
+  **{part: f"{part}=1" for part in PARTS},
+  "eyes": "fake=1&nose=0&mouth=0",
+  "nose_and_mouth": "fake=1&left_eye=0&right_eye=0",
+  "all_parts": "&".join(f"{part}=1" for part in PARTS),
+}
 _REAL = re.compile(r"real_\d+\.jpg")
 _FAKE = re.compile(r"(easy|mid|hard)_\d+_([01]{4})\.jpg")
 
