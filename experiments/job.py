@@ -103,12 +103,16 @@ class Job:
   def _stop(self, number=None, frame=None) -> None:
     """Tells the run once to stop."""
     del number, frame
-    # Another signal must not come between the two lines.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
-    if self._process is not None and not self._is_told:
-      self._is_told = True
-      self._process.send_signal(signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_JOBS)
+    process = self._process
+    # Between the last three lines `checkpoint` must not be called, which would
+    # wait for a run that nobody stops. Blocking signals is not enough, because
+    # other threads receive them. Python looks for signals after calls only, and
+    # `Popen.send_signal` makes some before it sends.
+    with contextlib.suppress(ProcessLookupError):  # The run has just ended.
+      if process is not None and not self._is_told:
+        self._is_told = True
+        if process.returncode is None:
+          os.kill(process.pid, signal.SIGINT)
 
   def checkpoint(self):
     """Stops the run, which saves; returns the job that resumes it."""
