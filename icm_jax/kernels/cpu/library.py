@@ -20,18 +20,16 @@ import numpy as np
 
 _SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 FILE = pathlib.Path(__file__).with_name(f"_compiled{_SUFFIX}")
-# Convolutions with vectors of 16 floats, for machines with AVX-512.
+# The same with vectors of 16 floats, for machines with AVX-512.
 WIDE_FILE = FILE.with_name(f"_compiled_wide{_SUFFIX}")
-# Functions of the library that XLA may call.
+# Functions of a library that XLA may call.
 TARGETS = (
   "IcmStack",
   "IcmStackGradient",
   "IcmBatchNorm",
   "IcmBatchNormGradient",
 )
-# Those that are in the second library too; XLA knows these by a longer name.
-WIDE_TARGETS = ("IcmStack", "IcmStackGradient")
-_WIDE = "Wide"
+_WIDE = "Wide"  # The end of XLA's names for functions of the second library.
 
 
 @functools.cache
@@ -111,7 +109,7 @@ def _register():
   found = {target: functions[target] for target in TARGETS}
   # Older compilers do not know AVX-512, nor do many machines.
   if WIDE_FILE.exists() and (functions := _open(WIDE_FILE)):
-    found |= {target + _WIDE: functions[target] for target in WIDE_TARGETS}
+    found |= {target + _WIDE: functions[target] for target in TARGETS}
   for name, function in found.items():
     call = jax.ffi.pycapsule(function)
     jax.ffi.register_ffi_target(name, call, platform="cpu")
