@@ -113,7 +113,10 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
 
   x_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC))
   test_ids = problem.test_ids
-  seen = train(problem, 60)(x_NHWC[test_ids])
+  probe = train(problem, 60)
+  seen = probe(x_NHWC[test_ids])
+  mirrored = probe(x_NHWC[test_ids, :, ::-1])
+  np.testing.assert_array_equal(seen.has_NK, mirrored.has_NK)
   rows = probe_lib.accuracies(
     seen.has_NK, labels.has_NK[test_ids], labels.names
   )
