@@ -53,6 +53,10 @@ def make_setup(
     )
     # A handicap would keep surplus experts busy, with a part of a mechanism.
     del chosen["balance"]
+  if "referee" in chosen:  # Earlier runs do not know it.
+    chosen["referee"]["network"] = models.from_linen(
+      models.ConvClassifier(1, norm="batch"), shape_HWC, compute_dtype=dtype
+    )
   return types.Setup(
     expert=models.make_expert(
       config.experts.network,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from icm_jax import competition, kernels, types
+from icm_jax import competition, kernels, models, types
 from icm_jax.competition import remedies
 
 MODES = ("unroll", "vmap")
@@ -204,9 +204,13 @@ def test_states_keep_their_dtypes(option, dtype, make_batch):
 
 def every_remedy():
   """Returns all remedies, with a relocation at every step."""
+  network = models.from_linen(
+    models.ConvClassifier(1, features=2, hidden=8, norm="batch"), (8, 8, 1)
+  )
   return (
     remedies.signature(2.0, 1.0),
     remedies.places(1.0),
+    remedies.referee(1.0, network=network),
     remedies.balance(3.0),
     remedies.winner_weight(0.5),
     remedies.r1(0.1),
@@ -269,6 +273,8 @@ def test_states_are_arguments_of_exported_programs(
   )
   # The state of an optimizer is optax's to register; that of SGD is empty.
   state = make_state(setup).replace(expert_opt_E=(), discriminator_opt=())
+  referee = state.memory["referee"]._replace(opt=())
+  state = state.remember("referee", referee)
   x_BHWC = make_batch().transformed_BHWC
   restore = jax.jit(functools.partial(competition.restore, setup=setup))
   exported = jax.export.export(restore)(state, x_BHWC)

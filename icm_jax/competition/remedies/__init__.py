@@ -18,6 +18,7 @@ from icm_jax.competition.remedies.changing import change
 from icm_jax.competition.remedies.content import identity
 from icm_jax.competition.remedies.contrasting import contrast
 from icm_jax.competition.remedies.placing import places
+from icm_jax.competition.remedies.refereeing import referee
 from icm_jax.competition.remedies.relocating import relocation
 from icm_jax.competition.remedies.signatures import signature
 from icm_jax.competition.remedies.smoothness import r1
@@ -33,6 +34,7 @@ __all__ = (
   "identity",
   "places",
   "r1",
+  "referee",
   "relocation",
   "sections",
   "signature",
@@ -45,6 +47,7 @@ __all__ = (
 REMEDIES: dict[str, Callable[..., types.Remedy]] = {
   "signature": signature,
   "places": places,
+  "referee": referee,
   "balance": balance,
   "winner_weight": winner_weight,
   "r1": r1,

@@ -1,0 +1,97 @@
+"""A referee, which tells transformed from canonical images and helps to choose.
+
+The discriminator has to tell outputs from canonical images, and soon looks for
+the traces of experts. It then prefers the expert that changes an image least,
+even if the mechanism is still in the image. The referee never sees outputs in
+training, so that it looks for mechanisms; and no expert learns from it, so that
+none learns to deceive it.
+
+It helps outside training only. In training it would give most images to the
+expert that learns first, whatever their mechanism.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from icm_jax import devices, rng, types
+from icm_jax.competition import update
+from icm_jax.competition.remedies import ranges
+
+
+class Referee(NamedTuple):
+  """Memory of `referee`.
+
+  Attributes:
+    params: parameters of its network.
+    stats: running statistics of its network.
+    opt: state of its optimizer.
+  """
+
+  params: types.PyTree
+  stats: types.PyTree
+  opt: types.PyTree
+
+
+export.register_namedtuple_serialization(
+  Referee, serialized_name="icm_jax.Referee"
+)
+
+
+def referee(weight: float, *, network: types.Network) -> types.Remedy:
+  """Raises, outside training, merits of outputs that look less transformed.
+
+  The referee learns with every update, by the discriminator's optimizer.
+
+  Args:
+    weight: factor of the logits by which the referee finds an output more
+      canonical than the image was; more than 0.
+    network: `[B, H, W, C] -> [B, 1]` logits.
+
+  Raises:
+    InputError: the weight is negative.
+  """
+  ranges.check("referee.weight", weight, least=0)
+
+  def init(memory, state, setup):
+    params, stats = network.init(rng.stream(state.key, "referee"))
+    start = Referee(params, stats, setup.discriminator_tx.init(params))
+    return {**memory, "referee": start}
+
+  def after(state, seen, won):
+    del won
+    # A pixel that is not finite would stay in the parameters for ever.
+    x_BHWC = jnp.concatenate(seen.batch)
+    x_BHWC = jnp.where(jnp.isfinite(x_BHWC), x_BHWC, 0.0)
+    params, stats, opt = state.memory["referee"]
+
+    def loss(params):
+      logit_B1, new_stats = network.apply(params, stats, x_BHWC, train=True)
+      transformed_B1, canonical_B1 = jnp.split(logit_B1, 2)
+      # Logits are high for canonical images.
+      error = jax.nn.softplus(transformed_B1) + jax.nn.softplus(-canonical_B1)
+      return error.mean(), new_stats
+
+    grads, stats = jax.grad(loss, has_aux=True)(params)
+    grads = devices.average(grads, devices.DATA)
+    params, opt = update.descend(
+      seen.setup.discriminator_tx.update, grads, opt, params
+    )
+    return state.remember("referee", Referee(params, stats, opt))
+
+  def test_merit(merit_EB, state, seen):
+    params, stats, _ = state.memory["referee"]
+    # The gate compares merits with the discriminator's score of the image, so
+    # that an output which equals its image must get no bonus.
+    x_BHWC, y_EBHWC = seen.batch.transformed_BHWC, seen.y_EBHWC
+    x_FBHWC = jnp.concatenate([x_BHWC[None], y_EBHWC.astype(x_BHWC.dtype)])
+    x_NHWC = x_FBHWC.reshape(-1, *x_FBHWC.shape[2:])
+    logit_N1, _ = network.apply(params, stats, x_NHWC, train=False)
+    logit_FB = logit_N1.reshape(x_FBHWC.shape[:2])
+    return merit_EB + weight * (logit_FB[1:] - logit_FB[:1])
+
+  return types.Remedy("referee", init=init, after=after, test_merit=test_merit)
