@@ -88,10 +88,10 @@ def referee(weight: float, *, network: types.Network) -> types.Remedy:
     # The gate compares merits with the discriminator's score of the image, so
     # that an output which equals its image must get no bonus.
     x_BHWC, y_EBHWC = seen.batch.transformed_BHWC, seen.y_EBHWC
-    x_FBHWC = jnp.concatenate([x_BHWC[None], y_EBHWC.astype(x_BHWC.dtype)])
-    x_NHWC = x_FBHWC.reshape(-1, *x_FBHWC.shape[2:])
-    logit_N1, _ = network.apply(params, stats, x_NHWC, train=False)
-    logit_FB = logit_N1.reshape(x_FBHWC.shape[:2])
-    return merit_EB + weight * (logit_FB[1:] - logit_FB[:1])
+    x_NBHWC = jnp.concatenate([x_BHWC[None], y_EBHWC.astype(x_BHWC.dtype)])
+    flat_BHWC = x_NBHWC.reshape(-1, *x_BHWC.shape[1:])
+    logit_B1, _ = network.apply(params, stats, flat_BHWC, train=False)
+    logit_NB = logit_B1.reshape(x_NBHWC.shape[:2])
+    return merit_EB + weight * (logit_NB[1:] - logit_NB[:1])
 
   return types.Remedy("referee", init=init, after=after, test_merit=test_merit)
