@@ -70,6 +70,19 @@ def test_a_run_is_opened_without_its_data(single, monkeypatch):
   np.testing.assert_array_equal(apply(x_BHWC), restored.output_EBHWC[0])
 
 
+def test_a_run_from_before_the_referee_is_opened(single, tmp_path):
+  folder, expected = single
+  earlier = tmp_path / "earlier"
+  shutil.copytree(folder, earlier)
+  path = earlier / run_folder.CONFIG
+  content = json.loads(path.read_text())
+  del content["config"]["remedies"]["referee"]
+  path.write_text(json.dumps(content))
+  opened = saved_run.open_run(earlier)
+  for a, b in zip(arrays_of(opened.saved), arrays_of(expected), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 def test_only_fitting_runs_can_be_a_single_network(single, tmp_path):
   folder, _ = single
   with pytest.raises(types.InputError, match=r"\[16, 16, 1\].*\[32, 32, 1\]"):
