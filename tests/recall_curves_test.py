@@ -100,14 +100,14 @@ def test_a_group_is_found_again_after_experts(
     state,
     problem,
     np.arange(len(problem.images.image_NHWC)),
-    detect,
+    {"squares": detect},
     sizes=(32, 16),
     setup=setup,
     batch_size=5,
     seed=0,
   )
   measured = evaluate(detect_squares)
-  for by_size in measured["by_group"].values():
+  for by_size in measured["by_detector"]["squares"].values():
     row = by_size["32"]
     assert row["images"] == row["people"] > 5
     assert row["before"][0] < row["after"][0] == 1.0
@@ -115,7 +115,8 @@ def test_a_group_is_found_again_after_experts(
     assert row["low"][0] > 0
     assert row["elsewhere_before"][0] > row["elsewhere_after"][0] == 0
   nothing = evaluate(lambda x_NHWC: [faces()] * len(x_NHWC))
-  assert nothing["by_group"][problem.group_names[0]] == {"32": None, "16": None}
+  by_group = nothing["by_detector"]["squares"]
+  assert by_group[problem.group_names[0]] == {"32": None, "16": None}
 
 
 @pytest.mark.parametrize("text", ["64", "16,x", "4", "16,,8"])

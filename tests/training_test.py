@@ -22,6 +22,7 @@ from icm_jax.evaluation import (
   evaluator,
   transfer,
 )
+from icm_jax.evaluation.detectors import centerface
 from icm_jax.training import (
   atomic_files,
   build,
@@ -46,8 +47,8 @@ def smoke(steps=3, **overrides):
 
 def pretend_installed(monkeypatch):
   """Pretends that the packages of the face detector are installed."""
-  for module in (classical, detection):
-    monkeypatch.setattr(module, "check_installed", lambda: None)
+  for module in (classical, centerface):
+    monkeypatch.setattr(module, "check_installed", lambda *config: None)
 
 
 def leaves_of(folder):
@@ -291,7 +292,7 @@ def test_requested_evaluations_are_measured(six, drawn, monkeypatch):
   # The detector takes whole images for faces.
   whole = detection.Faces(np.array([[0.0, 0.0, 32.0, 32.0]]), np.ones(1))
   monkeypatch.setattr(
-    detection, "centerface", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
+    centerface, "load", lambda: lambda x_BHWC: [whole] * len(x_BHWC)
   )
   pretend_installed(monkeypatch)
   monkeypatch.setattr(classical, "restore", lambda mechanism, x_BHWC: x_BHWC)

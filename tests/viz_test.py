@@ -131,20 +131,23 @@ def finished(tmp_path):
     },
     "recall_curves": {
       "scores": [0.2, 0.5],
-      "by_group": {
-        NAMES[0]: {
-          "16": {
-            "images": 7,
-            "people": 5,
-            "before": [0.75, 0.5],
-            "after": [1.0, 0.875],
-            "low": [0.0, 0.125],
-            "high": [0.5, 0.625],
-            "elsewhere_before": [0.5, 0.25],
-            "elsewhere_after": [0.0, 0.0],
-          },
-          "8": None,
-        }
+      "by_detector": {
+        "mtcnn": {
+          NAMES[0]: {
+            "16": {
+              "images": 7,
+              "people": 5,
+              "before": [0.75, 0.5],
+              "after": [1.0, 0.875],
+              "low": [0.0, 0.125],
+              "high": [0.5, 0.625],
+              "elsewhere_before": [0.5, 0.25],
+              "elsewhere_after": [0.0, 0.0],
+            },
+            "8": None,
+          }
+        },
+        "centerface": {NAMES[0]: {"8": None}},
       },
     },
     "psnr_db": dict.fromkeys(NAMES, 17.5),

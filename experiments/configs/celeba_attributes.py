@@ -54,8 +54,8 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.attributes.names = JUDGED
   if mode == "smoke":
     return c.lock()
-  # A detector misses few faces with glasses or hats, unless they are small.
-  c.detection.sizes = "64,32,16"
+  # Detectors miss few faces with glasses or hats, unless they are small.
+  c.detection.update(sizes="64,32,16,12", detectors="centerface,mtcnn")
   c.remedies.averages.steps = 200.0
   c.remedies.relocation.update(every=50, min_share=0.3, max_share=1.5)
   c.discriminator.learning_rate = 1e-3

@@ -11,6 +11,7 @@ __all__ = (
   "classical",
   "classifier",
   "detection",
+  "detectors",
   "mnist_c",
   "restoration",
   "specialisation",

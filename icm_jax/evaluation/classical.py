@@ -14,7 +14,7 @@ import numpy as np
 
 from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import types
-from icm_jax.evaluation import detection
+from icm_jax.evaluation.detectors import packages
 from icm_jax.mechanisms import digits
 
 try:
@@ -35,7 +35,7 @@ def check_installed() -> None:
   if cv2 is None:
     raise types.InputError(
       "Classical tools need opencv-python-headless, which is not installed; "
-      f"run: {detection.INSTRUCTIONS}"
+      f"run: {packages.INSTRUCTIONS}"
     )
 
 

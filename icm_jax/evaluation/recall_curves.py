@@ -1,28 +1,33 @@
-"""Faces with what they wear, as a detector finds them before and after experts.
+"""Faces with what they wear, as detectors find them before and after experts.
 
-Images of groups come without their originals, so that nobody knows where the
+Images of groups come without their originals, so that nobody knows where a
 detector would find a face without its glasses. But where a data set's faces are
 aligned, they all lie in the same place: where the detector finds most canonical
-faces. A detector misses few faces that fill a picture; therefore pictures are
-also reduced, after the experts.
+faces. Detectors miss few faces that fill a picture; therefore pictures are also
+reduced, after the experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from icm_jax import competition, types
 from icm_jax.data import problem as problem_lib
-from icm_jax.evaluation import detection, evaluator, restoration
+from icm_jax.evaluation import detection, detectors, evaluator, restoration
 
-# Least scores of the detector, the points of a curve.
+if TYPE_CHECKING:
+  import ml_collections
+
+# Least scores of a detector, the points of a curve.
 SCORES = (0.2, 0.35, 0.5, 0.65, 0.8)
 # A canonical face with this score says where faces lie.
 _CERTAIN = 0.5
+# The median of more boxes moves by a fraction of a pixel.
+_MOST_CANONICAL = 400
 _LEAST_OVERLAP = 0.5
 _BOOTSTRAPS = 1_000
 
@@ -102,32 +107,33 @@ def evaluate(
   state: types.TrainState,
   problem: problem_lib.Problem,
   person_N: np.ndarray,
-  detect: detection.Detector,
+  detects: Mapping[str, detection.Detector],
   *,
   sizes: Sequence[int],
   setup: types.Setup,
   batch_size: int,
   seed: int,
 ) -> dict[str, Any]:
-  """Measures a detector on test images of all groups, before and after.
+  """Measures detectors on test images of all groups, before and after.
 
   Args:
     state: state of a run.
     problem: a problem with M groups, whose faces are aligned.
     person_N: who is seen in all images of the data set, any dtype.
-    detect: detector with a least score of at most the least of `SCORES`.
+    detects: detectors by name, with least scores of at most the least of
+      `SCORES`.
     sizes: sides to which images are reduced before detection, in pixels.
     setup: setup of the run.
     batch_size: number of images in one call of the experts.
     seed: seed of the bootstrap.
 
   Returns:
-    `scores`, those of `SCORES`; and `by_group`, by group and size: number of
-    `images` and of `people`; lists by score: `before` and `after` the winner,
-    shares of images whose face is found; `low` and `high`, the bounds of the
-    gain (see `gain_interval`); `elsewhere_before` and `elsewhere_after`, false
-    detections per image. The value of a size is None if the detector finds no
-    canonical face at that size.
+    `scores`, those of `SCORES`; and `by_detector`, by detector, group and size:
+    number of `images` and of `people`; lists by score: `before` and `after` the
+    winner, shares of images whose face is found; `low` and `high`, the bounds
+    of the gain (see `gain_interval`); `elsewhere_before` and `elsewhere_after`,
+    false detections per image. The value of a size is None if the detector
+    finds no canonical face at that size.
   """
   restore = jax.jit(
     lambda state, x: competition.restore(state, x, setup=setup).restored_BHWC
@@ -138,30 +144,34 @@ def evaluate(
     return np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids]))
 
   # Canonical faces alone say where faces lie.
-  canonical_NHWC = images_of(problem.test_ids[group_N < 0])
-  places = {size: place(detect(reduce(canonical_NHWC, size))) for size in sizes}
-  rows: dict[str, dict[str, Any]] = {}
-  for m, name in enumerate(problem.group_names):
+  canonical_NHWC = images_of(problem.test_ids[group_N < 0][:_MOST_CANONICAL])
+  places = {
+    (name, size): place(detect(reduce(canonical_NHWC, size)))
+    for name, detect in detects.items()
+    for size in sizes
+  }
+  rows: dict[str, dict[str, Any]] = {name: {} for name in detects}
+  for m, group in enumerate(problem.group_names):
     ids = problem.test_ids[group_N == m]
     x_NHWC = images_of(ids)
     restored_NHWC = restoration.by_batches(
       restore, state, x_NHWC, batch_size=batch_size
     )
-    rows[name] = {}
-    for size, box_4 in places.items():
+    for (name, size), box_4 in places.items():
+      by_size = rows[name].setdefault(group, {})
       if box_4 is None:
-        rows[name][str(size)] = None
+        by_size[str(size)] = None
         continue
       before, after = (
-        find(detect(reduce(view_NHWC, size)), box_4)
+        find(detects[name](reduce(view_NHWC, size)), box_4)
         for view_NHWC in (x_NHWC, restored_NHWC)
       )
-      rows[name][str(size)] = {
+      by_size[str(size)] = {
         "images": len(ids),
         "people": len(np.unique(person_N[ids])),
         **_curve(before, after, person_N[ids], seed),
       }
-  return {"scores": list(SCORES), "by_group": rows}
+  return {"scores": list(SCORES), "by_detector": rows}
 
 
 def _curve(
@@ -211,6 +221,11 @@ def _sizes(text: str, side: int) -> list[int]:
   return [int(part) for part in parts]
 
 
+def _check_installed(config: ml_collections.ConfigDict) -> None:
+  for name in detectors.parse_names(config.detection.detectors):
+    detectors.DETECTORS[name].check_installed()
+
+
 def _build(parts: evaluator.Parts) -> evaluator.Measure:
   config, problem = parts.config, parts.problem
   sizes = _sizes(config.detection.sizes, problem.shape_HWC[0])
@@ -220,7 +235,10 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
       "faces lie; there are none."
     )
   person = parts.data.roles.person
-  detect = detection.centerface(least_score=min(SCORES))
+  detects = {
+    name: detectors.DETECTORS[name].load(least_score=min(SCORES))
+    for name in detectors.parse_names(config.detection.detectors)
+  }
 
   def measure(trained):
     columns = problem.images.columns
@@ -229,7 +247,7 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
       trained.state,
       problem,
       columns[person] if person else number_N,
-      detect,
+      detects,
       sizes=sizes,
       setup=parts.setup,
       batch_size=config.evaluation.batch_size,
@@ -244,5 +262,5 @@ EVALUATOR = evaluator.Evaluator(
   asked_by="detection.sizes",
   needs=(evaluator.GROUPS,),
   build=_build,
-  check_installed=detection.check_installed,
+  check_installed=_check_installed,
 )

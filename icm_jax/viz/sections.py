@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from icm_jax.data import skipped
-from icm_jax.evaluation import attributes, detection_table
+from icm_jax.evaluation import attributes, detection_table, detectors
 from icm_jax.viz import charts, html
 
 
@@ -197,26 +197,36 @@ def _detection_headline(detection: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _recall_curves(measured: Mapping[str, Any]) -> Iterable[str]:
-  """Yields the section on a detector of faces with what they wear."""
-  rows = {
-    (group, size): row
-    for group, by_size in measured["by_group"].items()
-    for size, row in by_size.items()
-    if row is not None
-  }
-  if not rows:
-    return
+  """Yields the section on detectors of faces with what they wear."""
+  for name, by_group in measured["by_detector"].items():
+    rows = {
+      (group, size): row
+      for group, by_size in by_group.items()
+      for size, row in by_size.items()
+      if row is not None
+    }
+    if rows:
+      title = detectors.DETECTORS[name].title
+      yield from _recall_curves_of(title, measured["scores"], rows)
+
+
+def _recall_curves_of(
+  title: str,
+  scores: Sequence[float],
+  rows: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> Iterable[str]:
+  """Yields the part on one detector; rows by group and size."""
   yield (
-    "<h2>Faces with what they wear, detected</h2><p>The share of a group's "
-    "test images whose face CenterFace finds where canonical faces lie, by the "
+    f"<h2>Faces with what they wear, by {title}</h2><p>The share of a group's "
+    "test images whose face is found where canonical faces lie, by the "
     "least score that counts, before experts and after the winner. Images are "
     "reduced to several sizes after the experts. The band is the 95 % interval "
     "of the gain, by a bootstrap over people, drawn around the share before: "
     "where it lies above that line, the gain is not chance.</p>"
   )
-  figure = charts.recalls(measured["scores"], rows)
+  figure = charts.recalls(scores, rows)
   yield html.image(charts.svg(figure), "svg+xml", "recall over scores")
-  score = measured["scores"].index(0.5)
+  score = scores.index(0.5)
   yield html.table(
     (
       *("group", "size", "images", "people"),

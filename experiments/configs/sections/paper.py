@@ -158,6 +158,7 @@ def evaluations() -> dict:
       # Sides, by commas, to which images of groups are reduced before faces are
       # detected in them, such as 64,32,16; "" is none.
       sizes="",
+      detectors="centerface",  # Detectors for `sizes`, by commas.
     ),
     attributes=dict(
       names="",  # Attributes, names or rules, that a probe judges with groups.
