@@ -9,7 +9,7 @@ import pytest
 from icm_jax import types
 from icm_jax.data import augment
 from icm_jax.data import problem as problem_lib
-from icm_jax.evaluation import attributes, restoration
+from icm_jax.evaluation import attribute_transfer, attributes, restoration
 from icm_jax.evaluation import probe as probe_lib
 
 
@@ -138,11 +138,13 @@ def test_a_probe_learns_and_never_sees_the_test_part(rows_problem):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("margin", [-1e9, 1e9])
-def test_experts_are_measured_by_a_probe(
-  margin, rows_problem, make_setup, make_state
-):
-  """Experts move squares up by a row, by two, and not at all."""
+@pytest.fixture
+def squares(rows_problem, make_setup, make_state):
+  """Experts move squares up by a row, by two, and not at all.
+
+  Returns:
+    Setup, state, and a judge of the rows in which squares are.
+  """
   data, problem = rows_problem
 
   def apply(params, stats, x_BHWC, *, train):
@@ -175,12 +177,19 @@ def test_experts_are_measured_by_a_probe(
     face_N3 = np.concatenate([has_N2, ~has_N2.any(axis=1, keepdims=True)], 1)
     return probe_lib.Seen(has_N2, face_N3.astype(np.float32))
 
+  labels = probe_lib.make_labels(data, problem, ())
+  return setup, state, probe_lib.judge(problem, labels, probe)
+
+
+@pytest.mark.parametrize("margin", [-1e9, 1e9])
+def test_experts_are_measured_by_a_probe(margin, rows_problem, squares):
+  _, problem = rows_problem
+  setup, state, judge = squares
   measured = attributes.evaluate(
     state,
     problem,
     restoration.make_examples(problem, (), seed=0, num_examples=12),
-    probe_lib.make_labels(data, problem, ()),
-    probe,
+    judge,
     np.array([[9, 0], [0, 0], [1, 9]]),
     margin=margin,
     setup=setup,
@@ -191,7 +200,8 @@ def test_experts_are_measured_by_a_probe(
   assert (one["images"], one["seen"]) == (6, 1.0)
   assert one["gone_by_expert"] == [1.0, 1.0, 0.0]
   assert two["gone_by_expert"] == [1.0, 1.0, 0.0]
-  assert (one["won_by_own"], two["won_by_own"]) == (0.9, 1.0)
+  # The winner of two is the expert that moves squares by two rows.
+  assert (one["won_by_own"], two["won_by_own"]) == (1.0, 0.0)
   assert (one["gone_own"], one["gone_others_max"]) == (1.0, 1.0)
   assert (two["gone_own"], two["gone_others_max"]) == (0.0, 1.0)
   assert one["gone_restored"] == one["restored"]["gone"]
@@ -221,3 +231,41 @@ def test_experts_are_measured_by_a_probe(
     "relative_likeness": pytest.approx((1 - alike["two_people"]) / distance),
   }
   assert two["restored"]["likeness"] == 0.0
+
+
+@pytest.mark.parametrize("margin", [-1e9, 1e9])
+def test_a_probe_says_which_images_of_another_data_set_count(margin, squares):
+  """Two images have one, none has two alone, one has both, three have none."""
+  setup, state, judge = squares
+  x_NHWC = np.zeros((6, 32, 32, 1), np.float32)
+  x_NHWC[[0, 3], 14:18, 8:12] = 1.0
+  x_NHWC[4, 14:24, 8:12] = 1.0
+  x_NHWC[5, 2:6, 8:12] = 1.0
+  measured = attribute_transfer.evaluate(
+    state,
+    x_NHWC,
+    judge,
+    np.array([[9, 0], [0, 9], [1, 0]]),
+    margin=margin,
+    setup=setup,
+    batch_size=5,
+  )
+  assert measured["images"] == 6
+  assert measured["probe"] == judge.accuracy
+  one, two = measured["by_group"].values()
+  assert two is None
+  assert (one["images"], one["seen"], one["won_by_own"]) == (2, 1.0, 1.0)
+  assert (one["gone_restored"], one["gone_own"]) == (1.0, 1.0)
+  assert one["gone_others_max"] == 1.0
+  none = measured["none"]
+  assert (none["images"], none["changed"]) == (3, margin < 0)
+  full = attribute_transfer.evaluate(
+    state,
+    x_NHWC[[0, 3]],
+    judge,
+    np.array([[9, 0], [0, 9], [1, 0]]),
+    margin=margin,
+    setup=setup,
+    batch_size=5,
+  )
+  assert full["none"] is None

@@ -51,7 +51,7 @@ def asking(**examples):
 
 def measure(config, find):
   built = evaluators.build(NOTHING._replace(config=config))
-  margin = evaluator.Margin(find)
+  margin = evaluator.Once(find)
   return evaluators.measure(built, "state", "params", "wins", margin)
 
 

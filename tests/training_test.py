@@ -225,6 +225,7 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   config.data.groups = "label=1, label=2"
   config.experts.count = 2
   config.attributes.names = "label=0"
+  config.transfer.update(name="mnist", examples=6)
   result = image_run.train(config, tmp_path / "run")
   assert result["mechanisms"] == ["label=1", "label=2"]
   assert result["classifier"] is None
@@ -239,10 +240,13 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   again = run_result.evaluate_checkpoint(tmp_path / "run")
   assert again["wins"] == result["wins"]
   assert again["attributes"] == attributes
+  assert again["transfer"] == result["transfer"]
+  assert result["transfer"]["attributes"]["images"] == 6
   page = report.write(tmp_path / "run").read_text()
   assert "recognised" not in page
   assert "PSNR" not in page
   assert "<h2>Attributes, before and after</h2>" in page
+  assert "looks at 6 images" in page
   assert report.headline(result).endswith("expert of their own")
 
 
@@ -250,7 +254,16 @@ def test_groups_are_mechanisms_and_go_without_a_classifier(tmp_path):
   ("name", "crop", "frame"),
   [
     ("lfw", None, (0.5 - 0.5 * 14 / 13, 0.42 - 0.53 * 14 / 13, 14 / 13)),
-    ("lfw", 100, None),  # The position of faces is unknown in such a crop.
+    # CelebA's own crop has 148 pixels: eyes are 0.26 * 1.48 apart.
+    (
+      "lfw",
+      100,
+      (
+        0.5 - 0.5 * 0.28 / 0.3848,
+        0.42 - 0.5444 * 0.28 / 0.3848,
+        0.28 / 0.3848,
+      ),
+    ),
     ("mnist", None, None),
   ],
 )
@@ -520,7 +533,7 @@ def test_two_processes_cannot_resume_one_run(six):
     ),
     (
       {"transfer.name": "other", "data.groups": "label=1,label=2"},
-      "needs mechanisms that are functions",
+      "transfer.name needs --config.attributes.names where",
     ),
   ],
 )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from icm_jax import competition, types
+from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.evaluation import evaluator, restoration
 from icm_jax.evaluation import probe as probe_lib
+
+if TYPE_CHECKING:
+  import ml_collections
 
 # Transformed images after experts, in the order of the page's columns.
 VERSIONS = ("restored", "oracle")
@@ -68,8 +72,7 @@ def evaluate(
   state: types.TrainState,
   problem: problem_lib.Problem,
   examples: restoration.Examples,
-  labels: probe_lib.Labels,
-  probe: probe_lib.Probe,
+  judge: probe_lib.Judge,
   wins_EM: np.ndarray,
   *,
   margin: float,
@@ -82,8 +85,7 @@ def evaluate(
     state: state of a run.
     problem: a problem with M groups.
     examples: test images of the groups.
-    labels: labels, those of the groups first and in their order.
-    probe: a trained probe, see `probe.train`.
+    judge: a probe that knows the groups' attributes first, in their order.
     wins_EM: counts on the examples, which determine a group's own expert.
     margin: gain in score below which the gate leaves an image alone.
     setup: setup of the run.
@@ -92,110 +94,134 @@ def evaluate(
   Returns:
     `probe`: see `probe.accuracies`, on the whole test part; `likeness`: see
     `probe.likeness`, None if the data set does not say who is seen;
-    `canonical`: see `canonical_change`, None without canonical test images; and
-    `by_group`, with: number of `images`; `won_by_own`, the share of them that
-    the group's own expert wins; `gone_restored`, `gone_own` and
-    `gone_others_max`, shares gone after the winner, after the group's own
-    expert, and the largest share after another expert; `others_kept`, see
-    `others_unchanged`, after the winner; `canonical_change`, the mean absolute
-    change of canonical test images by the own expert through the gate; `seen`,
-    the share of images in which the probe sees the group's attribute before any
-    expert; by version, `restored` by the winner and `oracle` by the group's own
-    expert, see `change`, with `relative_likeness`, 0 for photos of two people
-    and 1 for two photos of one person; and `gone_by_expert`, E shares,
-    whichever expert won.
+    `canonical`: see `gated_change`, of canonical test images, None without any;
+    and `by_group`, see `group_change`, with `canonical_change`, the mean
+    absolute change of canonical test images by the own expert through the gate.
   """
-  test_ids = problem.test_ids
-  clean = probe(
-    np.asarray(problem_lib.to_float(problem.images.image_NHWC[test_ids]))
-  )
-  accuracy = probe_lib.accuracies(
-    clean.has_NK, labels.has_NK[test_ids], labels.names
-  )
-  counts_K = np.array([row["counts"] for row in accuracy.values()])
-  alike = None
-  if clean.face_NP is not None and labels.person_N is not None:
-    alike = probe_lib.likeness(clean.face_NP, labels.person_N[test_ids])
-
-  @jax.jit
-  def restore(state, x_BHWC):
-    restored = competition.restore(state, x_BHWC, setup=setup)
-    # The expert axis goes last, so that batches join along the first.
-    output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
-    return restored.restored_BHWC, output_BHWCE
-
-  canonical = canonical_change(
+  ids = problem.test_ids[problem.group_N[problem.test_ids] < 0]
+  canonical = gated_change(
     state,
-    problem,
-    probe,
-    counts_K,
+    np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])),
+    judge,
     margin=margin,
     setup=setup,
     batch_size=batch_size,
   )
   rows = {}
   for m, name in enumerate(problem.group_names):
-    x_NHWC = examples.transformed_NHWC[examples.mechanism_N == m]
-    restored_NHWC, output_NHWCE = restoration.by_batches(
-      restore, state, x_NHWC, batch_size=batch_size
-    )
-    before = probe(x_NHWC)
-    measure = functools.partial(
-      change, before, attribute=m, names=labels.names, counts_K=counts_K
-    )
-    by_expert = [
-      measure(probe(output_NHWC))
-      for output_NHWC in np.moveaxis(output_NHWCE, -1, 0)
-    ]
-    versions = dict(
-      zip(
-        VERSIONS,
-        (measure(probe(restored_NHWC)), by_expert[wins_EM[:, m].argmax()]),
-        strict=True,
-      )
-    )
-    for version in versions.values():
-      version["relative_likeness"] = _relative(version["likeness"], alike)
     own = int(wins_EM[:, m].argmax())
-    gone_E = [version["gone"] for version in by_expert]
-    others = [gone for gone in np.delete(gone_E, own) if gone is not None]
-    rows[name] = {
-      "images": len(x_NHWC),
-      "won_by_own": float(wins_EM[own, m] / wins_EM[:, m].sum()),
-      "gone_restored": versions["restored"]["gone"],
-      "gone_own": gone_E[own],
-      "gone_others_max": max(others, default=None),
-      "others_kept": versions["restored"]["others_unchanged"],
-      "canonical_change": canonical and canonical["change_by_expert"][own],
-      "seen": float(before.has_NK[:, m].mean()),
-      **versions,
-      "gone_by_expert": gone_E,
-    }
+    rows[name] = group_change(
+      state,
+      examples.transformed_NHWC[examples.mechanism_N == m],
+      judge,
+      attribute=m,
+      own=own,
+      setup=setup,
+      batch_size=batch_size,
+    ) | {"canonical_change": canonical and canonical["change_by_expert"][own]}
   return {
-    "probe": accuracy,
-    "likeness": alike,
+    "probe": judge.accuracy,
+    "likeness": judge.likeness,
     "canonical": canonical,
     "by_group": rows,
   }
 
 
-def canonical_change(
+def group_change(
   state: types.TrainState,
-  problem: problem_lib.Problem,
-  probe: probe_lib.Probe,
-  counts_K: np.ndarray,
+  x_NHWC: np.ndarray,
+  judge: probe_lib.Judge,
+  *,
+  attribute: int,
+  own: int,
+  setup: types.Setup,
+  batch_size: int,
+) -> dict[str, Any]:
+  """Measures what experts do to images that carry an attribute.
+
+  Args:
+    state: state of a run.
+    x_NHWC: float32 in [0, 1], at least one image.
+    judge: a probe.
+    attribute: number of the attribute that should disappear.
+    own: number of the attribute's own expert.
+    setup: setup of the run.
+    batch_size: number of images in one call of the experts.
+
+  Returns:
+    Number of `images`; `won_by_own`, the share of them that the own expert
+    wins; `gone_restored`, `gone_own` and `gone_others_max`, shares gone after
+    the winner, after the own expert, and the largest share after another
+    expert; `others_kept`, see `others_unchanged`, after the winner; `seen`, the
+    share of images in which the probe sees the attribute before any expert; by
+    version, `restored` by the winner and `oracle` by the own expert, see
+    `change`, with `relative_likeness`, 0 for photos of two people and 1 for two
+    photos of one person; and `gone_by_expert`, E shares, whichever expert won.
+  """
+
+  @jax.jit
+  def restore(state, x_BHWC):
+    restored = competition.restore(state, x_BHWC, setup=setup)
+    # The expert axis goes last, so that batches join along the first.
+    output_BHWCE = restored.output_EBHWC.transpose(1, 2, 3, 4, 0)
+    return restored.restored_BHWC, restored.winner_B, output_BHWCE
+
+  restored_NHWC, winner_N, output_NHWCE = restoration.by_batches(
+    restore, state, x_NHWC, batch_size=batch_size
+  )
+  before = judge.look(x_NHWC)
+  measure = functools.partial(
+    change,
+    before,
+    attribute=attribute,
+    names=judge.labels.names,
+    counts_K=judge.counts_K,
+  )
+  by_expert = [
+    measure(judge.look(output_NHWC))
+    for output_NHWC in np.moveaxis(output_NHWCE, -1, 0)
+  ]
+  versions = dict(
+    zip(
+      VERSIONS,
+      (measure(judge.look(restored_NHWC)), by_expert[own]),
+      strict=True,
+    )
+  )
+  for version in versions.values():
+    version["relative_likeness"] = _relative(
+      version["likeness"], judge.likeness
+    )
+  gone_E = [version["gone"] for version in by_expert]
+  others = [gone for gone in np.delete(gone_E, own) if gone is not None]
+  return {
+    "images": len(x_NHWC),
+    "won_by_own": float((winner_N == own).mean()),
+    "gone_restored": versions["restored"]["gone"],
+    "gone_own": gone_E[own],
+    "gone_others_max": max(others, default=None),
+    "others_kept": versions["restored"]["others_unchanged"],
+    "seen": float(before.has_NK[:, attribute].mean()),
+    **versions,
+    "gone_by_expert": gone_E,
+  }
+
+
+def gated_change(
+  state: types.TrainState,
+  x_NHWC: np.ndarray,
+  judge: probe_lib.Judge,
   *,
   margin: float,
   setup: types.Setup,
   batch_size: int,
 ) -> dict[str, Any] | None:
-  """Measures what experts do to canonical test images.
+  """Measures what experts do to images without an attribute of a group.
 
   Args:
     state: state of a run.
-    problem: a problem with M groups.
-    probe: a trained probe.
-    counts_K: bool, attributes that the probe judges accurately enough.
+    x_NHWC: float32 in [0, 1].
+    judge: a probe.
     margin: gain in score below which the gate leaves an image alone.
     setup: setup of the run.
     batch_size: number of images in one call of the experts.
@@ -205,13 +231,10 @@ def canonical_change(
     leave alone; through the gate, `change`, the mean absolute change in units
     of the pixel range, `change_by_expert`, E parts of it, and `kept`, the share
     of the probe's judgements that do not change; `change_ungated`, the mean
-    change where the winner restores every image. None if there is no canonical
-    test image.
+    change where the winner restores every image. None if there is no image.
   """
-  ids = problem.test_ids[problem.group_N[problem.test_ids] < 0]
-  if not len(ids):
+  if not len(x_NHWC):
     return None
-  x_NHWC = np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids]))
 
   @jax.jit
   def pass_through(state, x_BHWC):
@@ -225,16 +248,16 @@ def canonical_change(
   )
   gated_NHWC = np.where(open_N[:, None, None, None], restored_NHWC, x_NHWC)
   change_N = np.abs(gated_NHWC - x_NHWC).mean(axis=(1, 2, 3))
-  same_NK = probe(gated_NHWC).has_NK == probe(x_NHWC).has_NK
+  same_NK = judge.look(gated_NHWC).has_NK == judge.look(x_NHWC).has_NK
   return {
-    "images": len(ids),
+    "images": len(x_NHWC),
     "changed": float(open_N.mean()),
     "change": float(change_N.mean()),
     "change_by_expert": [
       float(np.where(winner_N == expert, change_N, 0.0).mean())
       for expert in range(len(jax.tree.leaves(state.experts_E)[0]))
     ],
-    "kept": probe_lib.share(same_NK[:, counts_K]),
+    "kept": probe_lib.share(same_NK[:, judge.counts_K]),
     "change_ungated": float(np.abs(restored_NHWC - x_NHWC).mean()),
   }
 
@@ -248,39 +271,61 @@ def _relative(
   return (cosine - alike["two_people"]) / distance
 
 
-def _build(parts: evaluator.Parts) -> evaluator.Measure:
-  config, problem = parts.config, parts.problem
-  batch_size = config.evaluation.batch_size
+def promise_judge(
+  config: ml_collections.ConfigDict,
+  data: sources.DataSet,
+  problem: problem_lib.Problem,
+  augmentation: augment.Augmentation,
+) -> evaluator.Once[probe_lib.Judge] | None:
+  """Checks all that a probe needs, and trains it once it is needed.
+
+  Returns:
+    None if the problem has no groups, or the config names no attributes.
+
+  Raises:
+    InputError: there are too few images, or labels of an attribute.
+  """
+  names = [name.strip() for name in config.attributes.names.split(",")]
+  if not problem.group_names or not any(names):
+    return None
   if config.classifier.batch_size > len(problem.judge_ids):
     raise types.InputError(
       f"--config.classifier.batch_size={config.classifier.batch_size} is "
       f"larger than the {len(problem.judge_ids)} images of {config.data.name} "
       "that a probe is trained on."
     )
-  names = [name.strip() for name in config.attributes.names.split(",")]
   labels = probe_lib.make_labels(
-    parts.data, problem, [name for name in names if name]
+    data, problem, [name for name in names if name]
   )
 
-  def measure(trained):
-    probe = probe_lib.train(
+  def train():
+    look = probe_lib.train(
       problem,
       labels,
-      augmentation=parts.augmentation,
+      augmentation=augmentation,
       seed=config.seed,
-      batch_size=batch_size,
+      batch_size=config.evaluation.batch_size,
       training=config.classifier,
     )
+    return probe_lib.judge(problem, labels, look)
+
+  return evaluator.Once(train)
+
+
+def _build(parts: evaluator.Parts) -> evaluator.Measure:
+  judge = parts.judge
+  assert judge is not None, "groups and names of attributes make a judge"
+
+  def measure(trained):
     return evaluate(
       trained.state,
-      problem,
+      parts.problem,
       parts.examples,
-      labels,
-      probe,
+      judge(),
       trained.wins_EM,
       margin=trained.margin(),
       setup=parts.setup,
-      batch_size=batch_size,
+      batch_size=parts.config.evaluation.batch_size,
     )
 
   return measure

@@ -11,7 +11,7 @@ import functools
 import operator
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -20,10 +20,30 @@ from icm_jax import mechanisms as mechanisms_lib
 from icm_jax import types
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
-from icm_jax.evaluation import restoration
+from icm_jax.evaluation import probe, restoration
 
 if TYPE_CHECKING:
   import ml_collections
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+  """A value that is computed once, when the first evaluator needs it.
+
+  Attributes:
+    value: the value; None until an evaluator has asked for it.
+  """
+
+  def __init__(self, find: Callable[[], T]):
+    self._find = find
+    self.value: T | None = None
+
+  def __call__(self) -> T:
+    """Returns the value; the first call computes it."""
+    if self.value is None:
+      self.value = self._find()
+    return self.value
 
 
 class Parts(NamedTuple):
@@ -40,6 +60,8 @@ class Parts(NamedTuple):
     classifier: the evaluation classifier; None if the problem has no classes,
       or no clean counterparts of its test images.
     examples: transformed test images.
+    judge: the probe that judges attributes; None if the problem has no groups,
+      or the config names no attributes.
     load_expert: function that reads the only expert of another run, from the
       run's folder and the shape of one image, (H, W, C); returns a function of
       images.
@@ -56,30 +78,11 @@ class Parts(NamedTuple):
   setup: types.Setup
   classifier: types.Network | None
   examples: restoration.Examples
+  judge: Once[probe.Judge] | None
   load_expert: Callable[
     [pathlib.Path, tuple[int, int, int]], Callable[[jax.Array], jax.Array]
   ]
   progress: Callable[[str, int, int], None] | None
-
-
-class Margin:
-  """The gain in score that experts must reach (`chains.find_margin`).
-
-  It is computed once, when the first evaluator needs it.
-
-  Attributes:
-    value: the margin in logits; None until an evaluator has asked for it.
-  """
-
-  def __init__(self, find: Callable[[], float]):
-    self._find = find
-    self.value: float | None = None
-
-  def __call__(self) -> float:
-    """Returns the margin; the first call computes it."""
-    if self.value is None:
-      self.value = self._find()
-    return self.value
 
 
 class Trained(NamedTuple):
@@ -90,13 +93,14 @@ class Trained(NamedTuple):
     classifier: parameters of the evaluation classifier; empty without one.
     wins_EM: counts on the run's own test images, which determine a mechanism's
       own expert.
-    margin: gain in score below which an image is left alone.
+    margin: gain in score below which an image is left alone, in logits (see
+      `chains.find_margin`).
   """
 
   state: types.TrainState
   classifier: types.PyTree
   wins_EM: np.ndarray
-  margin: Margin
+  margin: Once[float]
 
 
 # Function from a trained run to JSON data, a value of `result.json`.
@@ -124,6 +128,11 @@ CLASSES = Need(
 GROUPS = Need(
   lambda parts: bool(parts.problem.group_names),
   "--config.data.groups, attributes that images carry already.",
+)
+JUDGED = Need(
+  lambda parts: not parts.problem.group_names or parts.judge is not None,
+  "--config.attributes.names where mechanisms are --config.data.groups: the "
+  "images of groups come without their originals, so that a probe judges them.",
 )
 IMAGE_MECHANISMS = Need(
   lambda parts: not parts.problem.group_names,

@@ -65,7 +65,7 @@ def measure(
   state: types.TrainState,
   classifier: types.PyTree,
   wins_EM: np.ndarray,
-  margin: evaluator.Margin,
+  margin: evaluator.Once[float],
 ) -> dict[str, Any]:
   """Runs the evaluators of a run.
 

@@ -181,6 +181,38 @@ def train(
   )
 
 
+class Judge(NamedTuple):
+  """A probe, and how far it can be trusted.
+
+  Attributes:
+    labels: labels of the problem's images; those of its groups come first, in
+      their order.
+    look: the probe.
+    accuracy: see `accuracies`, on the whole test part.
+    likeness: see `likeness`, on the whole test part; None if the data set does
+      not say who is seen.
+    counts_K: bool, attributes that it judges accurately enough.
+  """
+
+  labels: Labels
+  look: Probe
+  accuracy: dict[str, dict[str, Any]]
+  likeness: dict[str, float] | None
+  counts_K: np.ndarray
+
+
+def judge(problem: problem_lib.Problem, labels: Labels, look: Probe) -> Judge:
+  """Tests a probe on the clean images of the test part."""
+  ids = problem.test_ids
+  seen = look(np.asarray(problem_lib.to_float(problem.images.image_NHWC[ids])))
+  accuracy = accuracies(seen.has_NK, labels.has_NK[ids], labels.names)
+  alike = None
+  if seen.face_NP is not None and labels.person_N is not None:
+    alike = likeness(seen.face_NP, labels.person_N[ids])
+  counts_K = np.array([row["counts"] for row in accuracy.values()])
+  return Judge(labels, look, accuracy, alike, counts_K)
+
+
 def accuracies(
   has_NK: np.ndarray, label_NK: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:

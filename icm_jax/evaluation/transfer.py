@@ -18,11 +18,13 @@ from icm_jax.data import pictures, skipped, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
 from icm_jax.evaluation import (
+  attribute_transfer,
   detection_table,
   evaluator,
   restoration,
   specialisation,
 )
+from icm_jax.mechanisms import faces
 
 
 def evaluate(
@@ -98,6 +100,21 @@ def evaluate(
   return by_name
 
 
+def _position(name: str, crop: int | None) -> faces.Geometry | None:
+  """Where faces lie in a data set's images; None if that is not known.
+
+  Args:
+    name: name of the data set.
+    crop: side of the square that is cut out of its pictures, in pixels; None is
+      the data set's own.
+  """
+  face = mechanisms_lib.GEOMETRIES.get(name)
+  if face is None or not crop:
+    return face
+  usual = sources.SOURCES[name].view.get("crop")
+  return face.zoomed(usual / crop) if usual else None
+
+
 def load(parts: evaluator.Parts) -> problem_lib.Problem:
   """Loads the other data set, with all of its images as test images.
 
@@ -110,14 +127,11 @@ def load(parts: evaluator.Parts) -> problem_lib.Problem:
   config = parts.config
   c = config.transfer
   view: dict[str, Any] = {"channels": parts.problem.shape_HWC[-1]}
-  geometries = mechanisms_lib.GEOMETRIES
   # Experts and discriminator have learned faces at one position only.
-  if {c.name, config.data.name} <= geometries.keys() and not config.data.crop:
-    view["frame"] = pictures.Frame(
-      *mechanisms_lib.alignment(
-        geometries[c.name], geometries[config.data.name]
-      )
-    )
+  face = _position(c.name, None)
+  target = _position(config.data.name, config.data.crop)
+  if face is not None and target is not None:
+    view["frame"] = pictures.Frame(*mechanisms_lib.alignment(face, target))
   data = sources.load(
     c.name,
     image_size=config.data.image_size,
@@ -137,8 +151,21 @@ def load(parts: evaluator.Parts) -> problem_lib.Problem:
 
 
 def _build(parts: evaluator.Parts) -> evaluator.Measure:
-  config = parts.config
   other = load(parts)
+  build = _of_groups if parts.problem.group_names else _of_functions
+  measure = build(parts, other)
+  return lambda trained: {
+    "data": parts.config.transfer.name,
+    "skipped_by_reason": skipped.by_reason(other.skipped),
+    **measure(trained),
+  }
+
+
+def _of_functions(
+  parts: evaluator.Parts, other: problem_lib.Problem
+) -> evaluator.Measure:
+  """Measures mechanisms that are functions, which act on the other images."""
+  config = parts.config
   examples = restoration.make_examples(
     other,
     parts.mechanisms,
@@ -148,28 +175,43 @@ def _build(parts: evaluator.Parts) -> evaluator.Measure:
   detect = None
   if detection_table.EVALUATOR.is_asked(config):
     detect = detection_table.EVALUATOR.build(parts._replace(problem=other))
+  return lambda trained: {
+    "by_mechanism": evaluate(
+      trained.state,
+      examples,
+      trained.wins_EM,
+      parts.mechanism_names,
+      setup=parts.setup,
+      batch_size=config.evaluation.batch_size,
+    ),
+    "detection": detect(trained) if detect else None,
+  }
 
-  def measure(trained):
-    return {
-      "data": config.transfer.name,
-      "skipped_by_reason": skipped.by_reason(other.skipped),
-      "by_mechanism": evaluate(
-        trained.state,
-        examples,
-        trained.wins_EM,
-        parts.mechanism_names,
-        setup=parts.setup,
-        batch_size=config.evaluation.batch_size,
-      ),
-      "detection": detect(trained) if detect else None,
-    }
 
-  return measure
+def _of_groups(
+  parts: evaluator.Parts, other: problem_lib.Problem
+) -> evaluator.Measure:
+  """Measures attributes, which the other images carry or do not."""
+  config, judge = parts.config, parts.judge
+  assert judge is not None, "`evaluator.JUDGED` is a need"
+  order = np.random.default_rng(config.seed).permutation(len(other.test_ids))
+  ids = other.test_ids[order[: config.transfer.examples]]
+  return lambda trained: {
+    "attributes": attribute_transfer.evaluate(
+      trained.state,
+      np.asarray(problem_lib.to_float(other.images.image_NHWC[ids])),
+      judge(),
+      trained.wins_EM,
+      margin=trained.margin(),
+      setup=parts.setup,
+      batch_size=config.evaluation.batch_size,
+    )
+  }
 
 
 EVALUATOR = evaluator.Evaluator(
   "transfer",
   asked_by="transfer.name",
-  needs=(evaluator.IMAGE_MECHANISMS,),
+  needs=(evaluator.JUDGED,),
   build=_build,
 )

@@ -39,6 +39,14 @@ class Geometry(NamedTuple):
   nose: float
   mouth: float
 
+  def zoomed(self, factor: float) -> Geometry:
+    """The same face in a centred square of 1 / `factor` of the side."""
+    middle, eyes, nose, mouth = (
+      0.5 + factor * (position - 0.5)
+      for position in (self.middle, self.eyes, self.nose, self.mouth)
+    )
+    return Geometry(middle, eyes, factor * self.eye_distance, nose, mouth)
+
 
 # Geometries by data set, in the data set's own view: medians of the landmarks
 # that CenterFace finds (`evaluation.detection`) in 200 images (ffhq: 17,

@@ -12,7 +12,7 @@ from icm_jax import types
 from icm_jax.data import augment, sources
 from icm_jax.data import problem as problem_lib
 from icm_jax.data import roles as roles_lib
-from icm_jax.evaluation import evaluator, evaluators, restoration
+from icm_jax.evaluation import attributes, evaluator, evaluators, restoration
 from icm_jax.training import networks, ranges, saved_run
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def build(
     setup=setup,
     classifier=classifier,
     examples=final.examples,
+    judge=attributes.promise_judge(config, data, problem, augmentation),
     load_expert=saved_run.load_single_network,
     progress=progress,
   )

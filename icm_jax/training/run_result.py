@@ -91,7 +91,7 @@ def measure(
     "found_steps": _found_steps(workdir, names, int(state.step)),
     "classifier": _recognised(names, values),
     **evaluators.measure(
-      run.evaluators, state, classifier, wins_EM, evaluator.Margin(margin)
+      run.evaluators, state, classifier, wins_EM, evaluator.Once(margin)
     ),
     "psnr_db": None
     if "psnr_db_M" not in values

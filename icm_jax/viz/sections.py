@@ -94,42 +94,9 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     "accuracy is the mean of its accuracies on clean test images with the "
     "attribute and without it.</p>"
   )
-  head = ["attribute", "images", "won by own", "probe's accuracy", "seen"]
-  for version in attributes.VERSIONS:
-    head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
-  head.append("gone, by expert")
-  lines = []
-  for name, row in measured["by_group"].items():
-    line = [
-      name,
-      str(row["images"]),
-      _percent(row["won_by_own"]),
-      _percent(measured["probe"][name]["accuracy"]),
-      _percent(row["seen"]),
-    ]
-    for version in attributes.VERSIONS:
-      values = row[version]
-      others = _percent(values["others_unchanged"])
-      if others:
-        others += f" ({_percent(values['all_others_unchanged'])})"
-      alike = values["relative_likeness"]
-      line += [
-        _percent(values["gone"]),
-        others,
-        "" if alike is None else f"{alike:.2f}",
-      ]
-    line.append(" ".join(map(_percent, row["gone_by_expert"])))
-    lines.append(line)
-  yield html.table(head, lines)
-  canonical = measured["canonical"]
-  if canonical:
-    yield (
-      f"<p>Of {canonical['images']:,} canonical test images, the gate leaves "
-      f"{1 - canonical['changed']:.1%} alone. Through it, the mean change is "
-      f"{canonical['change']:.4f} of the pixel range, and "
-      f"{_percent(canonical['kept'])} of the probe's judgements do not change; "
-      f"without it, the mean change is {canonical['change_ungated']:.4f}.</p>"
-    )
+  yield _group_rows(measured["by_group"], measured["probe"])
+  if canonical := measured["canonical"]:
+    yield _gated("canonical test images", canonical)
   alike = measured["likeness"]
   if alike:
     yield (
@@ -149,6 +116,53 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
   )
 
 
+def _group_rows(
+  by_group: Mapping[str, Mapping[str, Any] | None],
+  probe: Mapping[str, Mapping[str, Any]],
+) -> str:
+  """A table of groups; without those of which there is no image."""
+  head = ["attribute", "images", "won by own", "probe's accuracy", "seen"]
+  for version in attributes.VERSIONS:
+    head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
+  head.append("gone, by expert")
+  lines = []
+  for name, row in by_group.items():
+    if row is None:
+      continue
+    line = [
+      name,
+      str(row["images"]),
+      _percent(row["won_by_own"]),
+      _percent(probe[name]["accuracy"]),
+      _percent(row["seen"]),
+    ]
+    for version in attributes.VERSIONS:
+      values = row[version]
+      others = _percent(values["others_unchanged"])
+      if others:
+        others += f" ({_percent(values['all_others_unchanged'])})"
+      alike = values["relative_likeness"]
+      line += [
+        _percent(values["gone"]),
+        others,
+        "" if alike is None else f"{alike:.2f}",
+      ]
+    line.append(" ".join(map(_percent, row["gone_by_expert"])))
+    lines.append(line)
+  return html.table(head, lines)
+
+
+def _gated(images: str, measured: Mapping[str, Any]) -> str:
+  """A sentence about images without an attribute of a group."""
+  return (
+    f"<p>Of {measured['images']:,} {images}, the gate leaves "
+    f"{1 - measured['changed']:.1%} alone. Through it, the mean change is "
+    f"{measured['change']:.4f} of the pixel range, and "
+    f"{_percent(measured['kept'])} of the probe's judgements do not change; "
+    f"without it, the mean change is {measured['change_ungated']:.4f}.</p>"
+  )
+
+
 def _percent(share: float | None) -> str:
   return "" if share is None else f"{share:.1%}"
 
@@ -158,11 +172,14 @@ def _transfer(transfer: Mapping[str, Any]) -> Iterable[str]:
   yield (
     f"<h2>On {html.text(transfer['data'])}</h2><p>Images of a data set on "
     "which nothing was trained. A mechanism's expert is its main expert on the "
-    "run's own test images. PSNR compares outputs with clean images.</p>"
+    "run's own test images.</p>"
   )
   # Earlier versions did not record it.
   if reasons := transfer.get("skipped_by_reason"):
     yield f"<p>{html.text(skipped.describe(reasons))}</p>"
+  if "attributes" in transfer:
+    yield from _transferred_attributes(transfer["attributes"])
+    return
   lines = []
   for name, values in transfer["by_mechanism"].items():
     other = values["best_other_psnr_db"]
@@ -175,11 +192,25 @@ def _transfer(transfer: Mapping[str, Any]) -> Iterable[str]:
       )
     )
   head = ("mechanism", "won by its expert", "PSNR, dB", "best other, dB")
+  yield "<p>PSNR compares outputs with clean images.</p>"
   yield html.table(head, lines)
   if transfer["detection"]:
     yield from _detection(
       transfer["detection"], f"Faces, detected on {transfer['data']}"
     )
+
+
+def _transferred_attributes(measured: Mapping[str, Any]) -> Iterable[str]:
+  """Yields the part on attributes in images of another data set."""
+  yield (
+    f"<p>The probe that judged the run's own test images looks at "
+    f"{measured['images']:,} images. A row has those in which it sees one "
+    "attribute of a group. Columns are those of the run's own test images; the "
+    "accuracy is the probe's on these.</p>"
+  )
+  yield _group_rows(measured["by_group"], measured["probe"])
+  if none := measured["none"]:
+    yield _gated("images in which it sees none", none)
 
 
 def _detection_headline(detection: Mapping[str, Mapping[str, Any]]) -> str:

@@ -27,9 +27,9 @@ _PROPOSED, _LOOKED_AT = 0.6, 0.7
 # Most overlap of a network's boxes, of one size of the image and of all.
 _OF_ONE_SIZE, _OF_ALL = 0.5, 0.7
 
-# Function from images [N, H, W, 3] in [-1, 1] to shifts of a box's edges, [N, H',
-# W', 4] in units of its sides, and scores of a face, [N, H', W'] in [0, 1], at
-# every place where the network fits.
+# Function from images [N, H, W, 3] in [-1, 1] to shifts of a box's edges,
+# [N, Y, X, 4] in units of its sides, and scores of a face, [N, Y, X] in [0, 1],
+# at the Y times X places where the network fits.
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
