@@ -218,6 +218,20 @@ def test_experts_are_measured_by_a_probe(margin, rows_problem, squares):
   )
   assert one["canonical_change"] == canonical["change_by_expert"][0]
   assert one["restored"] == one["oracle"] | {"gone": 1.0}
+  # The other attribute is in no image of a group, before or after.
+  assert one["others_right_before"] == one["others_right_after"] == 1.0
+  image_NHWC = problem.images.image_NHWC[problem.group_N == 0]
+  wrong = attributes.group_change(
+    state,
+    np.asarray(problem_lib.to_float(image_NHWC)),
+    judge,
+    label_NK=np.ones((len(image_NHWC), 2), bool),
+    attribute=0,
+    own=0,
+    setup=setup,
+    batch_size=5,
+  )
+  assert wrong["others_right_before"] == wrong["others_right_after"] == 0.0
   assert two["restored"]["others_unchanged"] == 1.0
   # The expert that copies its input is the group's own expert here.
   alike = measured["likeness"]
@@ -257,6 +271,7 @@ def test_a_probe_says_which_images_of_another_data_set_count(margin, squares):
   assert (one["images"], one["seen"], one["won_by_own"]) == (2, 1.0, 1.0)
   assert (one["gone_restored"], one["gone_own"]) == (1.0, 1.0)
   assert one["gone_others_max"] == 1.0
+  assert one["others_right_after"] is None  # Nobody has labelled them.
   none = measured["none"]
   assert (none["images"], none["changed"]) == (3, margin < 0)
   full = attribute_transfer.evaluate(

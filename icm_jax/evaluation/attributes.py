@@ -110,10 +110,12 @@ def evaluate(
   rows = {}
   for m, name in enumerate(problem.group_names):
     own = int(wins_EM[:, m].argmax())
+    is_here_N = examples.mechanism_N == m
     rows[name] = group_change(
       state,
-      examples.transformed_NHWC[examples.mechanism_N == m],
+      examples.transformed_NHWC[is_here_N],
       judge,
+      label_NK=judge.labels.has_NK[examples.id_N[is_here_N]],
       attribute=m,
       own=own,
       setup=setup,
@@ -132,6 +134,7 @@ def group_change(
   x_NHWC: np.ndarray,
   judge: probe_lib.Judge,
   *,
+  label_NK: np.ndarray | None = None,
   attribute: int,
   own: int,
   setup: types.Setup,
@@ -143,6 +146,7 @@ def group_change(
     state: state of a run.
     x_NHWC: float32 in [0, 1], at least one image.
     judge: a probe.
+    label_NK: bool, labels of the images; None if there are none.
     attribute: number of the attribute that should disappear.
     own: number of the attribute's own expert.
     setup: setup of the run.
@@ -152,7 +156,9 @@ def group_change(
     Number of `images`; `won_by_own`, the share of them that the own expert
     wins; `gone_restored`, `gone_own` and `gone_others_max`, shares gone after
     the winner, after the own expert, and the largest share after another
-    expert; `others_kept`, see `others_unchanged`, after the winner; `seen`, the
+    expert; `others_kept`, see `others_unchanged`, after the winner;
+    `others_right_before` and `others_right_after` the winner, the shares of the
+    same judgements that agree with labels, None without labels; `seen`, the
     share of images in which the probe sees the attribute before any expert; by
     version, `restored` by the winner and `oracle` by the own expert, see
     `change`, with `relative_likeness`, 0 for photos of two people and 1 for two
@@ -169,7 +175,7 @@ def group_change(
   restored_NHWC, winner_N, output_NHWCE = restoration.by_batches(
     restore, state, x_NHWC, batch_size=batch_size
   )
-  before = judge.look(x_NHWC)
+  before, after = judge.look(x_NHWC), judge.look(restored_NHWC)
   measure = functools.partial(
     change,
     before,
@@ -184,13 +190,20 @@ def group_change(
   versions = dict(
     zip(
       VERSIONS,
-      (measure(judge.look(restored_NHWC)), by_expert[own]),
+      (measure(after), by_expert[own]),
       strict=True,
     )
   )
   for version in versions.values():
     version["relative_likeness"] = _relative(
       version["likeness"], judge.likeness
+    )
+  right: tuple[float | None, ...] = (None, None)
+  if label_NK is not None:
+    other_K = judge.counts_K & (np.arange(len(judge.counts_K)) != attribute)
+    right = tuple(
+      probe_lib.share((seen.has_NK == label_NK)[:, other_K])
+      for seen in (before, after)
     )
   gone_E = [version["gone"] for version in by_expert]
   others = [gone for gone in np.delete(gone_E, own) if gone is not None]
@@ -201,6 +214,8 @@ def group_change(
     "gone_own": gone_E[own],
     "gone_others_max": max(others, default=None),
     "others_kept": versions["restored"]["others_unchanged"],
+    "others_right_before": right[0],
+    "others_right_after": right[1],
     "seen": float(before.has_NK[:, attribute].mean()),
     **versions,
     "gone_by_expert": gone_E,

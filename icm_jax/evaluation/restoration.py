@@ -27,12 +27,14 @@ class Examples(NamedTuple):
       carry their mechanism already.
     label_N: int32 in [0, K), class of each image; None if the data set has no
       classes.
+    id_N: number of each image in the data set.
   """
 
   transformed_NHWC: np.ndarray
   mechanism_N: np.ndarray
   clean_NHWC: np.ndarray | None
   label_N: np.ndarray | None
+  id_N: np.ndarray
 
 
 def make_examples(
@@ -71,6 +73,7 @@ def make_examples(
       problem.group_N[ids],
       clean_NHWC=None,
       label_N=None,
+      id_N=ids,
     )
   num_images = len(problem.test_ids)
   order = np.random.default_rng(seed).permutation(num_images)
@@ -86,7 +89,7 @@ def make_examples(
     transform = jax.jit(jax.vmap(mechanism))
     transformed_NHWC[chosen] = transform(key_B, clean_NHWC[chosen])
   label_N = None if images.label_N is None else images.label_N[ids]
-  return Examples(transformed_NHWC, mechanism_N, clean_NHWC, label_N)
+  return Examples(transformed_NHWC, mechanism_N, clean_NHWC, label_N, ids)
 
 
 def _group_examples(problem, seed, num_examples) -> np.ndarray:

@@ -86,7 +86,8 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     "share of a group's images in which the probe sees the attribute. Gone: "
     "the share of these images in which the probe no longer sees it. Others: "
     "the share of judgements of other attributes that do not change; in "
-    "brackets, the share of images in which none of them changes. Same person: "
+    "brackets, the share of images in which none of them changes. Others "
+    "right: the share of these judgements that agree with labels. Same person: "
     "similarity of the faces before and after, where 0 is that of photos of "
     "two people and 1 that of two photos of one person. Restored: the winner's "
     "output. Oracle: the output of the group's own expert, which wins most of "
@@ -124,7 +125,7 @@ def _group_rows(
   head = ["attribute", "images", "won by own", "probe's accuracy", "seen"]
   for version in attributes.VERSIONS:
     head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
-  head.append("gone, by expert")
+  head += ["others right, before and restored", "gone, by expert"]
   lines = []
   for name, row in by_group.items():
     if row is None:
@@ -147,6 +148,8 @@ def _group_rows(
         others,
         "" if alike is None else f"{alike:.2f}",
       ]
+    right = (row.get(f"others_right_{when}") for when in ("before", "after"))
+    line.append(" ".join(map(_percent, right)))
     line.append(" ".join(map(_percent, row["gone_by_expert"])))
     lines.append(line)
   return html.table(head, lines)
