@@ -71,7 +71,7 @@ class Job:
   def __init__(self, command: Sequence[str], log: pathlib.Path):
     self.command, self.log = list(command), log
     self._process: subprocess.Popen | None = None
-    self._is_told = False
+    self._is_stopped = self._is_told = False
 
   def __call__(self) -> None:
     """Starts or resumes the run, and waits for its end.
@@ -91,6 +91,8 @@ class Job:
     signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
     self._process = start(command, self.log)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_JOBS)
+    if self._is_stopped:  # By a signal that came before there was a process.
+      self._stop()
     # A signal that comes just before a call that waits is heard after it.
     while (code := self._process.poll()) is None:
       time.sleep(_POLL_S)
@@ -103,6 +105,7 @@ class Job:
   def _stop(self, number=None, frame=None) -> None:
     """Tells the run once to stop."""
     del number, frame
+    self._is_stopped = True
     process = self._process
     # Between the last three lines `checkpoint` must not be called, which would
     # wait for a run that nobody stops. Blocking signals is not enough, because

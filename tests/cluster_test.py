@@ -1,5 +1,6 @@
 """Sweeps on a cluster, with stand-ins for SLURM's commands."""
 
+import argparse
 import importlib.util
 import os
 import pathlib
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from experiments import cluster, runs
+from experiments import cluster, job, runs
 from icm_jax import types
 from icm_jax.training import atomic_files, run_folder
 
@@ -149,6 +150,29 @@ def test_a_run_saves_before_its_job_ends_and_goes_on(signals, submit, slurm):
   assert (slurm / "saved").exists()
   log = slurm / "sweep" / "as_it_is" / "seed_0.log"
   assert log.read_text() == "resumed\n"
+
+
+@needs_submitit
+def test_a_signal_while_a_run_is_started_stops_it(tmp_path, monkeypatch):
+  """Other threads receive signals that the main thread blocks."""
+  start = job.start
+
+  def start_and_signal(command, log):
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    return start(command, log)
+
+  monkeypatch.setattr(job, "start", start_and_signal)
+  monkeypatch.setattr(job, "_STAY_S", 0)
+  monkeypatch.setattr(
+    "submitit.JobEnvironment", lambda: argparse.Namespace(num_tasks=1)
+  )
+  before = signal.getsignal(signal.SIGTERM)
+  try:
+    with pytest.raises(job.Failed, match="exit code -2"):
+      job.Job(["sleep", "20"], tmp_path / "log")()
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 @needs_submitit
