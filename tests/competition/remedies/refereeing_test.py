@@ -42,7 +42,7 @@ def learn(remedy, setup, state, steps):
   for step in range(steps):
     seed = 2 * step
     batch = types.Batch(draw(16, DARK, seed), draw(16, BRIGHT, seed + 1))
-    state = after(state, batch)
+    state = after(state.replace(step=state.step + 1), batch)
   return state
 
 
@@ -85,7 +85,7 @@ def test_a_referee_decides_outside_training(network, make_setup, make_state):
   state = learn(remedy, setup, make_state(setup), 30)
   x_BHWC = draw(6, DARK, 1_000)
   restored = competition.restore(state, x_BHWC, setup=setup)
-  params, stats, _ = state.memory["referee"]
+  params, stats = state.memory["referee"].average
   logit_EB = jnp.stack(
     [
       network.apply(params, stats, y_BHWC, train=False)[0][:, 0]
@@ -95,6 +95,24 @@ def test_a_referee_decides_outside_training(network, make_setup, make_state):
   np.testing.assert_array_equal(restored.winner_B, logit_EB.argmax(axis=0))
   plain = competition.restore(state, x_BHWC, setup=make_setup())
   assert not np.array_equal(plain.winner_B, restored.winner_B)
+
+
+def test_a_referee_judges_by_means_over_its_steps(
+  network, make_setup, make_state
+):
+  remedy = remedies.referee(1.0, network=network)
+  setup = make_setup(remedies=(remedy,))
+  state = make_state(setup)
+  seen = [
+    learn(remedy, setup, state, steps).memory["referee"] for steps in (1, 2)
+  ]
+  first, second = (jax.tree.leaves((m.params, m.stats)) for m in seen)
+  chex.assert_trees_all_close(jax.tree.leaves(seen[0].average), first)
+  chex.assert_trees_all_close(
+    jax.tree.leaves(seen[1].average),
+    [(a + b) / 2 for a, b in zip(first, second, strict=True)],
+    atol=1e-6,
+  )
 
 
 def test_a_negative_weight_is_refused(network):
