@@ -169,6 +169,7 @@ def test_faces_are_found_where_they_are(photos, name):
   plain_BHWC = np.full_like(photos[:1], 0.5)
   *found, nothing = detect(np.concatenate([photos, plain_BHWC]))
   assert nothing.box_N4.shape == (0, 4)
+  assert {f.score_N.dtype for f in (*found, nothing)} == {np.dtype(np.float32)}
   for faces in found:
     assert len(faces.score_N) == 1
     left, top, right, bottom = faces.box_N4[0]

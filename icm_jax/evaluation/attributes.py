@@ -294,6 +294,12 @@ def promise_judge(
 ) -> evaluator.Once[probe_lib.Judge] | None:
   """Checks all that a probe needs, and trains it once it is needed.
 
+  Args:
+    config: config of a run.
+    data: its data set, with all groups that it knows.
+    problem: the same data set, split into its parts.
+    augmentation: random changes of training images.
+
   Returns:
     None if the problem has no groups, or the config names no attributes.
 

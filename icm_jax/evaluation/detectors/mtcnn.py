@@ -180,7 +180,8 @@ def refine(
     ]
   )
   if not len(crop_NHWC):
-    return [detection.Faces(box_N4, np.zeros(0)) for box_N4 in boxes]
+    no_score = np.zeros(0, np.float32)
+    return [detection.Faces(box_N4, no_score) for box_N4 in boxes]
   shift_N114, score_N11 = network(crop_NHWC)
   ends = np.cumsum([len(box_N4) for box_N4 in boxes])[:-1]
   found = []
