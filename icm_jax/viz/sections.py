@@ -157,11 +157,16 @@ def _group_rows(
 
 def _gated(images: str, measured: Mapping[str, Any]) -> str:
   """A sentence about images without an attribute of a group."""
+  kept = measured["kept"]  # None if the probe is too weak to count.
+  judged = (
+    ""
+    if kept is None
+    else f", and {kept:.1%} of the probe's judgements do not change"
+  )
   return (
     f"<p>Of {measured['images']:,} {images}, the gate leaves "
     f"{1 - measured['changed']:.1%} alone. Through it, the mean change is "
-    f"{measured['change']:.4f} of the pixel range, and "
-    f"{_percent(measured['kept'])} of the probe's judgements do not change; "
+    f"{measured['change']:.4f} of the pixel range{judged}; "
     f"without it, the mean change is {measured['change_ungated']:.4f}.</p>"
   )
 
