@@ -42,10 +42,10 @@ def evaluate(
 
   Returns:
     `images`, their number; `probe`, its accuracy on the run's own test images;
-    `by_group`, see `attributes.group_change`, of the
-    images in which the probe sees this group's attribute and no other group's,
-    None if there is none; and `none`, see `attributes.gated_change`, of the
-    images in which it sees none of them.
+    `by_group`, see `attributes.group_change`, of the images in which the probe
+    sees this group's attribute and no other group's, None if there is none; and
+    `none`, see `attributes.gated_change`, of the images in which it sees none
+    of them.
   """
   num_groups = wins_EM.shape[1]
   has_NM = judge.look(x_NHWC).has_NK[:, :num_groups]

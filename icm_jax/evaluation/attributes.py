@@ -306,8 +306,7 @@ def promise_judge(
   Raises:
     InputError: there are too few images, or labels of an attribute.
   """
-  names = [name.strip() for name in config.attributes.names.split(",")]
-  if not problem.group_names or not any(names):
+  if not problem.group_names or not config.attributes.names:
     return None
   if config.classifier.batch_size > len(problem.judge_ids):
     raise types.InputError(
@@ -315,6 +314,7 @@ def promise_judge(
       f"larger than the {len(problem.judge_ids)} images of {config.data.name} "
       "that a probe is trained on."
     )
+  names = [name.strip() for name in config.attributes.names.split(",")]
   labels = probe_lib.make_labels(
     data, problem, [name for name in names if name]
   )
