@@ -11,10 +11,9 @@
 can do the same with --config.experts.count=auto.
 
 Measured on all of MNIST: for ten mechanisms, ten of sixteen experts stay, each
-mechanism with an expert of its own, by step 300 (seeds 0 to 2); for six and
-three mechanisms, six and three stay, by step 200 (seed 0). See
-docs/paper_study.md. All losers taught the discriminator then, and the start was
-trained. Modes as in mnist.py.
+mechanism with an expert of its own, by step 400 (seeds 0 and 1); for six, six,
+by step 200 (seeds 0 to 2); for three, three, by step 200 (seeds 0 and 2), but
+five with seed 1. See docs/paper_study.md. Modes as in mnist.py.
 """
 
 import ml_collections

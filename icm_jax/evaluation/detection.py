@@ -77,7 +77,9 @@ def of_crops(
       rgb_BHWC = np.broadcast_to(large_BHWC, (*large_BHWC.shape[:3], 3))
       scale = small_BHWC.shape[1] / (side - 2 * border)
       found += [
-        Faces(((faces.box_N4 - border) * scale).astype(np.float32), *faces[1:])
+        Faces(
+          ((faces.box_N4 - border) * scale).astype(np.float32), faces.score_N
+        )
         for faces in detect(rgb_BHWC)
       ]
     return found

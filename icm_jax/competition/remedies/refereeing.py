@@ -22,8 +22,8 @@ from icm_jax import devices, rng, types
 from icm_jax.competition import update
 from icm_jax.competition.remedies import ranges
 
-# Time constant of the averages in steps. Without them, a referee that has seen
-# few thousand images often judges differently after every 500 steps, and worse
+# Time constant of the averages in steps. Without them, a referee that learns at
+# a constant rate judges differently after every 500 steps, and worse
 # (docs/attributes_study.md).
 _AVERAGED = 1_000.0
 
