@@ -135,10 +135,10 @@ def idle(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
   """Finds the experts that have no work of their own.
 
   These are experts that won less than `min_share` of an equal share, retired
-  experts, and one redundant expert: one that wins images of the same mechanism
-  as another, according to their signatures. If several are redundant, the one
-  with the fewest wins is idle. Experts that were moved recently are not
-  compared, because a copy needs time to become different from its donor.
+  experts, and one redundant expert: one that is `alike` another. If several are
+  redundant, the one with the fewest wins is idle. Experts that were moved
+  recently are not compared, because a copy needs time to become different from
+  its donor.
 
   Args:
     state: state after the update of its step.
@@ -147,28 +147,45 @@ def idle(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
   Returns:
     [E] bool.
   """
-  share_E, moved_step_E, retired_E = state.memory["relocation"]
-  active = jnp.sum(~retired_E, dtype=jnp.int32).astype(share_E.dtype)
-  idle_E = retired_E | (share_E * active < thresholds.min_share)
+  share_E, moved_step_E, _ = state.memory["relocation"]
+  idle_E = _wins_little(state, thresholds)
   if not thresholds.alike:
     return idle_E
   is_new_E = state.step - moved_step_E < _GRACE * thresholds.every
-  compared_E = ~(idle_E | is_new_E)
-  distance_EE = signatures.distance(
-    state.memory["signature"].signature_EE, ~retired_E
-  )
-  is_alike_EE = (
-    (distance_EE < thresholds.alike)
-    & (compared_E[:, None] & compared_E[None])
-    & ~jnp.eye(share_E.shape[0], dtype=bool)
-  )
-  has_alike_E = is_alike_EE.any(axis=1)
+  compared_EE = ~(is_new_E[:, None] | is_new_E[None])
+  has_alike_E = (alike(state, thresholds) & compared_EE).any(axis=1)
   spared = jnp.argmin(jnp.where(has_alike_E, share_E, jnp.inf))
   return idle_E.at[spared].set(idle_E[spared] | has_alike_E[spared])
 
 
+def alike(state: types.TrainState, thresholds: Thresholds) -> jax.Array:
+  """Finds experts that win images of the same mechanism, by their signatures.
+
+  Args:
+    state: state after the update of its step.
+    thresholds: settings of `relocation`, with `alike` above 0.
+
+  Returns:
+    [E, E] bool, symmetric; false for an expert and itself, and for experts that
+    win little.
+  """
+  winning_E = ~_wins_little(state, thresholds)
+  distance_EE = signatures.distance(
+    state.memory["signature"].signature_EE,
+    ~state.memory["relocation"].retired_E,
+  )
+  return (
+    (distance_EE < thresholds.alike)
+    & (winning_E[:, None] & winning_E[None])
+    & ~jnp.eye(len(winning_E), dtype=bool)
+  )
+
+
 def donors(
-  win_share_E: jax.Array, idle_E: jax.Array, thresholds: Thresholds
+  win_share_E: jax.Array,
+  whole_share_E: jax.Array,
+  idle_E: jax.Array,
+  thresholds: Thresholds,
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses the idle experts that are moved, and the donor of each.
 
@@ -177,10 +194,13 @@ def donors(
   `max_share` times the usual share: an expert with one mechanism is no donor.
   The usual share is an equal share of all experts. Where experts may retire,
   there may be more of them than mechanisms, and the usual share is the median
-  of experts that are not idle.
+  of the whole shares of experts that are not idle.
 
   Args:
     win_share_E: float, share of recent images that each expert won; sums to 1.
+    whole_share_E: float, the same of each expert and all that are alike it.
+      While most mechanisms have two experts each, the one expert of another
+      mechanism must not look as if it had two.
     idle_E: bool, idle experts.
     thresholds: settings of `relocation`.
 
@@ -195,7 +215,7 @@ def donors(
     # as many mechanisms as the other.
     num_idle = jnp.sum(idle_E, dtype=jnp.int32)
     middle = (win_share_E.shape[0] - num_idle - 1) // 2
-    usual = jnp.sort(busy_E)[num_idle + middle]
+    usual = jnp.sort(jnp.where(idle_E, 0.0, whole_share_E))[num_idle + middle]
   busiest_first_E = jnp.argsort(-busy_E)
   rank_E = jnp.where(idle_E, jnp.cumsum(idle_E, dtype=jnp.int32) - 1, 0)
   donor_E = busiest_first_E[rank_E]
@@ -221,7 +241,11 @@ def relocate(
   recall = state.memory["relocation"]
   due = state.step % thresholds.every == 0
   idle_E = idle(state, thresholds)
-  moved_E, donor_E = donors(recall.win_share_E, idle_E, thresholds)
+  share_E = whole_share_E = recall.win_share_E
+  if thresholds.alike:
+    alike_EE = alike(state, thresholds)
+    whole_share_E += jnp.where(alike_EE, share_E[None], 0.0).sum(axis=1)
+  moved_E, donor_E = donors(share_E, whole_share_E, idle_E, thresholds)
   moved_E = moved_E & due
   retired_E = recall.retired_E & ~moved_E
   if thresholds.alike:
@@ -257,6 +281,13 @@ def relocate(
       retired_E=retired_E,
     ),
   )
+
+
+def _wins_little(state, thresholds):
+  """Returns which experts retired, or won too few of the recent images."""
+  share_E, _, retired_E = state.memory["relocation"]
+  active = jnp.sum(~retired_E, dtype=jnp.int32).astype(share_E.dtype)
+  return retired_E | (share_E * active < thresholds.min_share)
 
 
 def _of_donors(donor_E, a_E):

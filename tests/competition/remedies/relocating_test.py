@@ -65,7 +65,7 @@ def jit_relocate(state, setup, thresholds=RELOCATION):
 def test_donors_by_hand(share_E, moved_E, donor_of):
   share_E = jnp.array(share_E)
   idle_E = share_E * 4 < RELOCATION.min_share
-  found_E, donor_E = relocating.donors(share_E, idle_E, RELOCATION)
+  found_E, donor_E = relocating.donors(share_E, share_E, idle_E, RELOCATION)
   np.testing.assert_array_equal(found_E, np.array(moved_E, bool))
   for idle, donor in donor_of.items():
     assert int(donor_E[idle]) == donor
@@ -120,12 +120,36 @@ def test_idle_experts_by_hand(
   ],
 )
 def test_donors_where_experts_may_retire(share_E, idle_E, moved_E, donor):
+  share_E = jnp.array(share_E)
   found_E, donor_E = relocating.donors(
-    jnp.array(share_E), jnp.array(idle_E, bool), RETIRING
+    share_E, share_E, jnp.array(idle_E, bool), RETIRING
   )
   np.testing.assert_array_equal(found_E, moved_E)
   if donor is not None:
     assert donor_E[np.argmax(moved_E)] == donor
+
+
+def test_an_expert_with_a_mechanism_of_its_own_is_no_donor(
+  make_setup, make_state
+):
+  # The last two experts share a mechanism, and the median share is half of one.
+  setup = with_relocation(make_setup(), alike=0.1)
+  state = remember_signatures(make_state(setup, num_experts=4))
+  state = recall(
+    state.replace(step=jnp.int32(6)),
+    win_share_E=jnp.array([0.02, 0.49, 0.26, 0.23]),
+    moved_step_E=jnp.array([0, 0, 5, 0]),
+  )
+  alike_EE = np.zeros((4, 4), bool)
+  alike_EE[2, 3] = alike_EE[3, 2] = True
+  np.testing.assert_array_equal(relocating.alike(state, RETIRING), alike_EE)
+  state, moved_E = jit_relocate(state, setup, RETIRING)
+  assert not moved_E.any()
+  # Experts that differ have a mechanism each, and the second has two.
+  different = RETIRING._replace(alike=0.04)
+  state = state.replace(step=jnp.int32(8))
+  _, moved_E = jit_relocate(state, setup, different)
+  np.testing.assert_array_equal(moved_E, [1, 0, 0, 0])
 
 
 def test_experts_retire_and_return_when_there_is_work(
