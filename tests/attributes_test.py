@@ -205,7 +205,7 @@ def test_experts_are_measured_by_a_probe(margin, rows_problem, squares):
   assert (one["gone_own"], one["gone_others_max"]) == (1.0, 1.0)
   assert (two["gone_own"], two["gone_others_max"]) == (0.0, 1.0)
   assert one["gone_restored"] == one["restored"]["gone"]
-  assert two["others_kept"] == 1.0
+  assert two["others_kept"] == two["others_kept_shifted"] == 1.0
   # Squares of canonical images are moved, unless the gate leaves them alone.
   canonical = measured["canonical"]
   assert canonical["images"] == (problem.group_N[problem.test_ids] < 0).sum()
@@ -232,6 +232,13 @@ def test_experts_are_measured_by_a_probe(margin, rows_problem, squares):
     batch_size=5,
   )
   assert wrong["others_right_before"] == wrong["others_right_after"] == 0.0
+  # A pixel further down, the probe sees another row.
+  above_NHWC = np.zeros((5, 32, 32, 1), np.float32)
+  above_NHWC[:, 13] = 1.0
+  above = attributes.group_change(
+    state, above_NHWC, judge, attribute=1, own=0, setup=setup, batch_size=5
+  )
+  assert above["others_kept_shifted"] == 0.0
   assert two["restored"]["others_unchanged"] == 1.0
   # The expert that copies its input is the group's own expert here.
   alike = measured["likeness"]

@@ -49,7 +49,7 @@ def change(
     before and after; None if the data set does not say who is seen.
   """
   had_N = before.has_NK[:, attribute]
-  other_K = counts_K & (np.arange(len(counts_K)) != attribute)
+  other_K = _others(counts_K, attribute)
   same_NK = (before.has_NK == after.has_NK)[:, other_K]
   cosine_N = None
   if before.face_NP is not None:
@@ -157,6 +157,9 @@ def group_change(
     wins; `gone_restored`, `gone_own` and `gone_others_max`, shares gone after
     the winner, after the own expert, and the largest share after another
     expert; `others_kept`, see `others_unchanged`, after the winner;
+    `others_kept_shifted`, the same after a shift by one pixel to the right and
+    down instead, which changes no attribute, so that no expert can be expected
+    to keep more;
     `others_right_before` and `others_right_after` the winner, the shares of the
     same judgements that agree with labels, None without labels; `seen`, the
     share of images in which the probe sees the attribute before any expert; by
@@ -198,13 +201,16 @@ def group_change(
     version["relative_likeness"] = _relative(
       version["likeness"], judge.likeness
     )
+  other_K = _others(judge.counts_K, attribute)
   right: tuple[float | None, ...] = (None, None)
   if label_NK is not None:
-    other_K = judge.counts_K & (np.arange(len(judge.counts_K)) != attribute)
     right = tuple(
       probe_lib.share((seen.has_NK == label_NK)[:, other_K])
       for seen in (before, after)
     )
+  edges = ((0, 0), (1, 0), (1, 0), (0, 0))
+  shifted_NHWC = np.pad(x_NHWC, edges, mode="edge")[:, :-1, :-1]
+  same_NK = before.has_NK == judge.look(shifted_NHWC).has_NK
   gone_E = [version["gone"] for version in by_expert]
   others = [gone for gone in np.delete(gone_E, own) if gone is not None]
   return {
@@ -214,12 +220,18 @@ def group_change(
     "gone_own": gone_E[own],
     "gone_others_max": max(others, default=None),
     "others_kept": versions["restored"]["others_unchanged"],
+    "others_kept_shifted": probe_lib.share(same_NK[:, other_K]),
     "others_right_before": right[0],
     "others_right_after": right[1],
     "seen": float(before.has_NK[:, attribute].mean()),
     **versions,
     "gone_by_expert": gone_E,
   }
+
+
+def _others(counts_K: np.ndarray, attribute: int) -> np.ndarray:
+  """Returns which attributes count as others of one, [K] bool."""
+  return counts_K & (np.arange(len(counts_K)) != attribute)
 
 
 def gated_change(

@@ -125,7 +125,8 @@ def _group_rows(
   head = ["attribute", "images", "won by own", "probe's accuracy", "seen"]
   for version in attributes.VERSIONS:
     head += [f"{what}, {version}" for what in ("gone", "others", "same person")]
-  head += ["others right, before and restored", "gone, by expert"]
+  head += ["others, shifted by a pixel", "others right, before and restored"]
+  head += ["gone, by expert"]
   lines = []
   for name, row in by_group.items():
     if row is None:
@@ -148,6 +149,8 @@ def _group_rows(
         others,
         "" if alike is None else f"{alike:.2f}",
       ]
+    # Earlier versions did not record these.
+    line.append(_percent(row.get("others_kept_shifted")))
     right = (row.get(f"others_right_{when}") for when in ("before", "after"))
     line.append(" ".join(map(_percent, right)))
     line.append(" ".join(map(_percent, row["gone_by_expert"])))
