@@ -169,12 +169,17 @@ class Checkpoints:
     self._quiet.callback(logger.setLevel, logger.level)
     # Orbax logs errors, also from other threads, and raises them as well.
     logger.setLevel(logging.CRITICAL)
+    if writes and self._folder.is_dir() and jax.process_index() == 0:
+      # Orbax would remove it in a thread that it waits for before it saves. If
+      # nothing is saved, the thread goes on, and what it removes can be what
+      # the next manager writes.
+      for left in ocp.utils.tmp_checkpoints(self._folder):
+        shutil.rmtree(left.get())
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         save_interval_steps=1 if writes else 0,
         create=writes,
-        cleanup_tmp_directories=writes,
         read_only=not writes,
         preservation_policy=self._kept,
         async_options=ocp.AsyncOptions(
