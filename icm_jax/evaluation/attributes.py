@@ -158,8 +158,7 @@ def group_change(
     the winner, after the own expert, and the largest share after another
     expert; `others_kept`, see `others_unchanged`, after the winner;
     `others_kept_shifted`, the same after a shift by one pixel to the right and
-    down instead, which changes no attribute, so that no expert can be expected
-    to keep more;
+    down instead, which changes no attribute: a scale for what others kept say;
     `others_right_before` and `others_right_after` the winner, the shares of the
     same judgements that agree with labels, None without labels; `seen`, the
     share of images in which the probe sees the attribute before any expert; by
