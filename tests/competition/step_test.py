@@ -163,10 +163,8 @@ def test_experts_start_with_different_parameters(make_setup, make_state):
   assert not np.array_equal(kernel_E[0], kernel_E[1])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("option", ["enable_x64", "numpy_dtype_promotion"])
-def test_states_keep_their_dtypes(option, dtype, make_batch):
-  """All remedies are used, and parameters may have half precision."""
+def gains(dtype):
+  """A setup with all remedies; experts have one parameter of some dtype."""
 
   def init(key):
     return {"gain": 1 + 0.1 * jax.random.normal(key, (1, 1, 1, 1), dtype)}, {}
@@ -182,24 +180,37 @@ def test_states_keep_their_dtypes(option, dtype, make_batch):
     del train
     return x_BHWC.reshape(-1, 64).astype(dtype) @ params["w"], stats
 
+  return types.Setup(
+    types.Network(init, apply),
+    types.Network(init_judge, judge),
+    optax.sgd(1e-2, momentum=0.9),
+    optax.sgd(1e-2),
+    remedies=every_remedy(),
+    losers=1,
+  )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("option", ["enable_x64", "numpy_dtype_promotion"])
+def test_states_keep_their_dtypes(option, dtype, make_batch):
+  """Dtypes are known once a step is traced, and nothing is compiled."""
   value = "strict" if option.endswith("promotion") else True
   with getattr(jax, option)(value):
-    setup = types.Setup(
-      types.Network(init, apply),
-      types.Network(init_judge, judge),
-      optax.sgd(1e-2, momentum=0.9),
-      optax.sgd(1e-2),
-      remedies=every_remedy(),
-      losers=1,
-    )
+    setup, batch = gains(dtype), make_batch()
     state = competition.init_state(jax.random.key(0), setup, 3)
-    after, metrics = jit_step(setup)(state, make_batch())
-    dtypes = lambda state: jax.tree.map(lambda a: a.dtype, without_key(state))
+    after, _ = jax.eval_shape(jit_step(setup), state, batch)
+    dtypes = lambda state: jax.tree.map(lambda a: a.dtype, state)
     chex.assert_trees_all_equal(dtypes(state), dtypes(after))
-    assert np.isfinite(metrics["loss/expert"])
-    x_BHWC = make_batch().transformed_BHWC
-    restored = competition.restore(after, x_BHWC, setup=setup)
+    restore = functools.partial(competition.restore, setup=setup)
+    restored = jax.eval_shape(restore, after, batch.transformed_BHWC)
     assert restored.restored_BHWC.dtype == dtype
+
+
+def test_parameters_may_have_half_precision(make_batch):
+  setup = gains("bfloat16")
+  state = competition.init_state(jax.random.key(0), setup, 3)
+  _, metrics = jit_step(setup)(state, make_batch())
+  assert np.isfinite(metrics["loss/expert"])
 
 
 def every_remedy():
