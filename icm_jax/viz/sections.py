@@ -86,14 +86,15 @@ def _attributes(measured: Mapping[str, Any]) -> Iterable[str]:
     "share of a group's images in which the probe sees the attribute. Gone: "
     "the share of these images in which the probe no longer sees it. Others: "
     "the share of judgements of other attributes that do not change; in "
-    "brackets, the share of images in which none of them changes. Others "
-    "right: the share of these judgements that agree with labels. Same person: "
-    "similarity of the faces before and after, where 0 is that of photos of "
-    "two people and 1 that of two photos of one person. Restored: the winner's "
-    "output. Oracle: the output of the group's own expert, which wins most of "
-    "its images (won by own: their share). The probe's "
-    "accuracy is the mean of its accuracies on clean test images with the "
-    "attribute and without it.</p>"
+    "brackets, the share of images in which none of them changes. Shifted by a "
+    "pixel: the same if no expert acts, but images move, which changes no "
+    "attribute. Others right: the share of these judgements that agree with "
+    "labels. Same person: similarity of the faces before and after, where 0 is "
+    "that of photos of two people and 1 that of two photos of one person. "
+    "Restored: the winner's output. Oracle: the output of the group's own "
+    "expert, which wins most of its images (won by own: their share). The "
+    "probe's accuracy is the mean of its accuracies on clean test images with "
+    "the attribute and without it.</p>"
   )
   yield _group_rows(measured["by_group"], measured["probe"])
   if canonical := measured["canonical"]:
