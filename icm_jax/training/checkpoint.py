@@ -170,9 +170,9 @@ class Checkpoints:
     # Orbax logs errors, also from other threads, and raises them as well.
     logger.setLevel(logging.CRITICAL)
     if writes and self._folder.is_dir() and jax.process_index() == 0:
-      # Orbax would remove it in a thread that it waits for before it saves. If
-      # nothing is saved, the thread goes on, and what it removes can be what
-      # the next manager writes.
+      # Orbax removes what killed saves left in a thread, and waits for it only
+      # before it saves. If nothing is saved, the thread outlives the manager,
+      # and can remove what the next one writes.
       for left in ocp.utils.tmp_checkpoints(self._folder):
         shutil.rmtree(left.get())
     self._manager = ocp.CheckpointManager(
