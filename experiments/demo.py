@@ -324,9 +324,15 @@ def serve(blocks, sock: socket.socket, say: Callable[[str], None]) -> None:
   )
   # Pages that are still open keep connections, for which nothing has to wait.
   config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
-  server = uvicorn.Server(config)
   host, port = sock.getsockname()
-  say(f"open http://{host}:{port}")
+
+  class Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+      await super().startup(sockets)
+      # Only now does an interrupt end the server without a complaint.
+      say(f"open http://{host}:{port}")
+
+  server = Server(config)
   interrupt.leave()
   with contextlib.suppress(KeyboardInterrupt):
     server.run(sockets=[sock])

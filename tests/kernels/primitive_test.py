@@ -10,6 +10,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from icm_jax import competition, kernels
@@ -271,7 +272,9 @@ def test_strict_promotion_and_64_bits(name, dtype):
 def test_a_whole_update_can_be_differentiated(
   make_setup, make_state, make_batch
 ):
-  setup = make_setup()
+  # The first update of Adam is a gradient over its own size, which amplifies the
+  # rounding of small ones, more on some machines than on others.
+  setup = make_setup()._replace(expert_tx=optax.sgd(1e-2))
   state, batch = make_state(setup, 2), make_batch(2)
 
   def loss_after(x_BHWC):
