@@ -11,9 +11,9 @@
 can do the same with --config.experts.count=auto.
 
 Measured on all of MNIST: for ten mechanisms, ten of sixteen experts stay, each
-mechanism with an expert of its own, by step 400 (seeds 0 and 1); for six, six,
-by step 300, and for three, three, by step 300 (seeds 0 to 2 each). See
-docs/paper_study.md. Modes as in mnist.py.
+mechanism with an expert of its own, by step 400; for six, six, by step 300, and
+for three, three, by step 300 (seeds 0 to 2 each). See docs/paper_study.md.
+Modes as in mnist.py.
 """
 
 import ml_collections

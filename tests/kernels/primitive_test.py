@@ -272,7 +272,7 @@ def test_strict_promotion_and_64_bits(name, dtype):
 def test_a_whole_update_can_be_differentiated(
   make_setup, make_state, make_batch
 ):
-  # The first update of Adam is a gradient over its own size, which amplifies the
+  # Adam's first update is a gradient over its own size, which amplifies the
   # rounding of small ones, more on some machines than on others.
   setup = make_setup()._replace(expert_tx=optax.sgd(1e-2))
   state, batch = make_state(setup, 2), make_batch(2)
