@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -46,6 +48,9 @@ def from_linen(
   def cast(tree):
     return jax.tree.map(lambda a: a.astype(compute_dtype), tree)
 
+  # Flax traces the initializers at every call, to compare shapes. An inlined jit
+  # traces the module once for all programs, and leaves nothing in them.
+  @functools.partial(jax.jit, static_argnames="train", inline=True)
   def apply(params, stats, x_BHWC, *, train: bool):
     # Statistics keep their dtype: running means need more digits than values.
     variables = {"params": cast(params), **stats}
