@@ -53,6 +53,7 @@ def get_config(mode: str = "embedded") -> ml_collections.ConfigDict:
   c.remedies.contrast.weight = 1.0
   c.attributes.names = JUDGED
   if mode == "smoke":
+    c.experts.masked_unet.levels = 1
     return c.lock()
   # Detectors miss few faces with glasses or hats, unless they are small.
   c.detection.update(sizes="64,32,16,12", detectors="centerface,mtcnn")
