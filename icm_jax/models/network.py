@@ -48,8 +48,8 @@ def from_linen(
   def cast(tree):
     return jax.tree.map(lambda a: a.astype(compute_dtype), tree)
 
-  # Flax traces the initializers at every call, to compare shapes. An inlined jit
-  # traces the module once for all programs, and leaves nothing in them.
+  # Flax traces the initializers at every call, to compare shapes. An inlined
+  # jit traces the module once for all programs, and leaves nothing in them.
   @functools.partial(jax.jit, static_argnames="train", inline=True)
   def apply(params, stats, x_BHWC, *, train: bool):
     # Statistics keep their dtype: running means need more digits than values.
