@@ -167,12 +167,18 @@ def test_a_signal_while_a_run_is_started_stops_it(tmp_path, monkeypatch):
   monkeypatch.setattr(
     "submitit.JobEnvironment", lambda: argparse.Namespace(num_tasks=1)
   )
-  before = signal.getsignal(signal.SIGTERM)
+  # Shells let what they start in the background ignore SIGINT, and processes
+  # hand that on. Unlike `sleep`, a run has a handler of its own.
+  before = {
+    number: signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT)
+  }
   try:
     with pytest.raises(job.Failed, match="exit code -2"):
       job.Job(["sleep", "20"], tmp_path / "log")()
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 @needs_submitit
