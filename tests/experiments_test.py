@@ -110,13 +110,10 @@ def test_train_evaluate_and_report(tmp_path):
   [
     ([CONFIG, "--config.experts.count=0"], "at least 1, or auto; got 0"),
     ([CONFIG, "--config.experts.cuont=3"], 'Did you mean "count"'),
-    ([CONFIG, "--config.train.step=5"], "value 'step'. Did you mean \"steps\""),
-    ([CONFIG, "--config.xyzzy=1"], "unknown config value 'xyzzy'"),
     (
       ["--config=experiments/configs/mnist.py:fast"],
       "experiments/configs/mnist.py, line 22: ValueError: mode must be",
     ),
-    (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
   ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
@@ -128,8 +125,37 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
   assert not (tmp_path / "r").exists()
 
 
+def config_error(monkeypatch, *arguments):
+  """Returns what a program says of its config's arguments, without starting."""
+  monkeypatch.setattr(sys, "argv", ["train", *arguments])
+  parsed = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", flag_values=parsed, sys_argv=["", *arguments]
+  )
+  with pytest.raises(Exception) as caught:  # noqa: PT011
+    _ = parsed(["", *arguments]) and parsed["config"].value["seed"]
+  return launch.one_line(caught.value)
+
+
 # ml_collections loads config files by a deprecated function.
-@pytest.mark.filterwarnings("ignore:the load_module")
+LOADS_CONFIGS = pytest.mark.filterwarnings("ignore:the load_module")
+
+
+@LOADS_CONFIGS
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([CONFIG, "--config.train.step=5"], "value 'step'. Did you mean \"steps\""),
+    ([CONFIG, "--config.xyzzy=1"], "unknown config value 'xyzzy'"),
+    (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
+  ],
+)
+def test_a_wrong_config_is_named(arguments, message, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert message in config_error(monkeypatch, *arguments)
+
+
+@LOADS_CONFIGS
 @pytest.mark.parametrize(
   ("text", "message"),
   [
@@ -144,15 +170,7 @@ def test_an_error_in_a_config_names_its_line(
 ):
   path = tmp_path / "own.py"
   path.write_text(text)
-  argument = f"--config={path}"
-  monkeypatch.setattr(sys, "argv", ["train", argument])
-  parsed = flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    "config", flag_values=parsed, sys_argv=["", argument]
-  )
-  with pytest.raises(Exception) as caught:  # noqa: PT011
-    _ = parsed(["", argument]) and parsed["config"].value["seed"]
-  line = launch.one_line(caught.value)
+  line = config_error(monkeypatch, f"--config={path}")
   assert line.startswith(str(path))
   assert message in line
 
