@@ -1,4 +1,4 @@
-"""The pages that `make docs` builds: none is forgotten."""
+"""The pages that `make docs` builds: nothing is forgotten."""
 
 import importlib
 import inspect
@@ -34,6 +34,14 @@ def test_every_page_is_listed():
   }
   missing = pages - {DOCS / "index.md"} - listed(DOCS / "index.md")
   assert not missing, f"docs/index.md does not list {missing}"
+
+
+def test_no_line_of_a_page_is_lost():
+  """MyST takes a line that begins with a percent sign for a comment."""
+  for page in sorted(listed(DOCS / "index.md")):
+    if page.suffix == ".md":
+      lost = re.findall(r"(?m)^\s*%.*$", page.read_text())
+      assert not lost, f"{page.name} loses {lost}"
 
 
 def test_every_public_module_is_in_the_reference():
