@@ -54,8 +54,9 @@ JUPYTER := .venv/jupyter
 SPHINX := .venv-docs/installed
 ONNX := .venv-onnx/installed
 
-# XLA compiles tiny programs in a fourth of the time that its default takes, to
-# code that is slow.
+# XLA compiles quickly, to code that is slow: without a cache, `python
+# tests/distributed.py short` takes 33 s of processor time, and 65 s with
+# optimisation level 0 alone. With optimisation, the second flag saves nothing.
 QUICKLY := --xla_backend_optimization_level=0 \
 	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 

@@ -170,9 +170,10 @@ def test_a_signal_while_a_run_is_started_stops_it(tmp_path, monkeypatch):
   # Shells let what they start in the background ignore SIGINT, and processes
   # hand that on. Unlike `sleep`, a run has a handler of its own.
   before = {
-    number: signal.signal(number, signal.default_int_handler)
+    number: signal.getsignal(number)
     for number in (signal.SIGTERM, signal.SIGINT)
   }
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   try:
     with pytest.raises(job.Failed, match="exit code -2"):
       job.Job(["sleep", "20"], tmp_path / "log")()

@@ -152,7 +152,9 @@ LOADS_CONFIGS = pytest.mark.filterwarnings("ignore:the load_module")
 )
 def test_a_wrong_config_is_named(arguments, message, monkeypatch):
   monkeypatch.chdir(ROOT)
-  assert message in config_error(monkeypatch, *arguments)
+  line = config_error(monkeypatch, *arguments)
+  assert message in line
+  assert "\n" not in line
 
 
 @LOADS_CONFIGS
