@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import io
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -181,6 +182,14 @@ def test_builders_coexist_with_those_of_tfds():
   )
   assert stock.MNIST.name == mnist.Mnist.name == "mnist"
   assert mnist.Mnist5k.name == "mnist_5k"
+
+
+def test_no_temporary_folder_is_left(tmp_path, monkeypatch):
+  temporary = tmp_path / "temporary"
+  temporary.mkdir()
+  monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+  mnist.Mnist5k(data_dir=tmp_path / "data")
+  assert not list(temporary.iterdir())
 
 
 def test_the_embedded_digits(tmp_path):

@@ -22,6 +22,17 @@ SHARD_BYTES = 64 << 20
 _PROGRESS_EVERY = 500
 
 
+class _Info(tfds.core.DatasetInfo):
+  """Information that comes from the builder and the prepared data alone."""
+
+  def initialize_from_bucket(self) -> None:
+    """Does nothing.
+
+    tfds would look for what others have published about a data set of this
+    name, and would leave an empty temporary folder for every builder.
+    """
+
+
 class ImageBuilder(
   # tensorflow-datasets has no types; its base class knows the argument.
   tfds.core.GeneratorBasedBuilder,
@@ -76,7 +87,7 @@ class ImageBuilder(
     super().__init__(file_format="array_record", **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=self.DESCRIPTION,
       features=tfds.features.FeaturesDict(
